@@ -1,0 +1,106 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "resrt/export.h"
+#include "resrt/graph.h"
+#include "resrt/weights.h"
+
+namespace resrt {
+
+// The type that activations and weights are computed in. Inputs and logits are float32 always.
+// `automatic`: the fastest that the device computes natively.
+enum class Precision { automatic, fp32, bf16, fp16 };
+
+// "auto", "fp32", "bf16", "fp16"; parse_precision throws PrecisionError for anything else.
+RESRT_API const char* to_string(Precision precision);
+RESRT_API Precision parse_precision(const std::string& name);
+
+// How a photograph becomes the engine's input: resize the short side to `resize`, crop the centre
+// to the input size, scale to 0..1, subtract `mean`, divide by `std` (one value per channel).
+struct Preprocessing {
+  int resize = 256;  // pixels
+  std::string interpolation = "bilinear";
+  std::vector<float> mean;
+  std::vector<float> std;
+};
+
+// What an engine carries beside its network, for those who use it.
+struct EngineNotes {
+  std::string weights;  // what the weights were: a file's name, or "random"
+  std::vector<std::string> labels;
+  Preprocessing preprocessing;
+};
+
+struct BuildOptions {
+  std::string backend = "openvino";
+  Precision precision = Precision::automatic;
+  int max_batch = 8;  // the largest batch that runs at once; larger ones are run in parts
+  EngineNotes notes;
+};
+
+struct LoadOptions {
+  int threads = 0;  // processor threads per inference; 0: one for each core
+};
+
+// What an engine is.
+struct EngineInfo {
+  std::string model;
+  std::string backend;
+  std::string backend_version;
+  Precision precision = Precision::automatic;  // never `automatic` in an engine
+  Shape input;
+  int classes = 0;
+  int max_batch = 0;
+  EngineNotes notes;
+};
+
+// A network that is ready to run. Safe to use from many threads at once; copies are not made, but
+// an Engine may be moved.
+class RESRT_API Engine {
+ public:
+  // Builds an engine and loads it. Throws WeightsError where the weights do not fit the graph,
+  // PrecisionError where the device lacks the precision, BackendError where the backend is not
+  // installed or fails.
+  static Engine build(const Graph& graph, const Weights& weights, const BuildOptions& options = {},
+                      const LoadOptions& load = {});
+
+  // Loads an engine file and warms it up. Throws FileError where there is no such file,
+  // EngineFileError where it is no engine, damaged, or built for something else.
+  static Engine load(const std::string& path, const LoadOptions& options = {});
+
+  // Writes the engine file: whole or, where that fails (FileError), not at all.
+  void save(const std::string& path) const;
+
+  const EngineInfo& info() const;
+
+  // Classifies `batch` images, float32 (batch, channels, height, width) in row-major order, into
+  // `logits`, float32 (batch, classes), both the caller's memory. Any batch from 0 on.
+  // Throws InputError for a negative batch, BackendError where the device fails.
+  void infer(const float* images, int64_t batch, float* logits) const;
+
+  Engine(Engine&&) noexcept;
+  Engine& operator=(Engine&&) noexcept;
+  ~Engine();
+
+ private:
+  struct State;
+  explicit Engine(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// A backend that this build of resrt knows of, and whether it can be used here.
+struct BackendStatus {
+  std::string name;
+  std::string version;                 // of its library; empty if unavailable
+  std::vector<Precision> precisions;   // that it computes natively here, the fastest first
+  std::optional<std::string> why_not;  // why it is unavailable, with what to do
+};
+
+RESRT_API std::vector<BackendStatus> backends();
+
+}  // namespace resrt

@@ -1,0 +1,108 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "resrt/export.h"
+#include "resrt/graph.h"
+
+namespace resrt {
+
+// The networks, from a name of the catalog or from parameters of one's own. The sources (the
+// papers' authors, timm, torchvision, PaddleClas) differ in the values of these parameters, never
+// in code.
+
+// basic: two 3x3 convolutions; bottleneck: 1x1, 3x3 and 1x1 with four times the channels.
+enum class Block { basic, bottleneck };
+
+// plain: one 7x7 convolution; deep: three 3x3 convolutions (the variants c, d and ResNeSt).
+enum class Stem { plain, deep };
+
+// How a shortcut halves the resolution: by its 1x1 convolution's stride, or by a 2x2 average
+// pooling before it (the variants d, vd and ResNeSt).
+enum class Downsample { convolution, average_pool };
+
+// Deep Residual Learning (https://arxiv.org/abs/1512.03385), with the tweaks of Bag of Tricks
+// (https://arxiv.org/abs/1812.01187). With cardinality and base_width also ResNeXt and Wide ResNet.
+struct ResNetConfig {
+  std::vector<int> depths = {3, 4, 6, 3};  // blocks per stage
+  Block block = Block::bottleneck;
+  int width = 64;  // channels of the first stage before expansion; each stage doubles them
+  Stem stem = Stem::plain;
+  int stem_channels = 64;  // of the stem's output; a deep stem begins with half of them
+  Downsample downsample = Downsample::convolution;
+  // Whether the first stage's first shortcut has a convolution although shapes do not ask for one,
+  // as PaddleClas's basic blocks have.
+  bool project_first = false;
+  int cardinality = 1;  // groups of the bottleneck's 3x3 convolution
+  int base_width = 64;  // the bottleneck's channels per group, for `width` 64
+};
+
+// Split-Attention Networks (https://arxiv.org/abs/2004.08955): bottlenecks with split attention, a
+// deep stem, average pooling in the shortcuts and before or after the split attention.
+struct ResNeStConfig {
+  std::vector<int> depths = {3, 4, 6, 3};
+  int width = 64;
+  int stem_channels = 64;
+  int radix = 2;
+  int cardinality = 1;
+  int base_width = 64;
+  bool pool_first = false;  // average pooling before, not after, the split attention
+  // Where the sources differ: the bias of the attention's first convolution (timm has one), whether
+  // padding counts in the average pooling (timm), and what the hidden channels are rounded to a
+  // multiple of (timm: 8).
+  bool attention_bias = true;
+  bool count_include_pad = true;
+  int hidden_divisor = 8;
+};
+
+// Designing Network Design Spaces (https://arxiv.org/abs/2003.13678): RegNetX, and with
+// squeeze_excite RegNetY. The widths of the blocks are the quantised line that the paper defines.
+struct RegNetConfig {
+  int depth = 23;  // blocks in all
+  int width_initial = 96;
+  double width_slope = 38.65;
+  double width_multiplier = 2.43;
+  int group_width = 40;
+  bool squeeze_excite = false;
+  int stem_channels = 32;
+  // torchvision's rounding of a stage's width to a multiple of the group width takes the nearest,
+  // but never less than this part of the width; 0: the nearest, as pycls and timm do.
+  double min_width_ratio = 0.0;
+};
+
+using ModelConfig = std::variant<ResNetConfig, ResNeStConfig, RegNetConfig>;
+
+// What of a network its user decides. Absent: the catalog entry's, or 224x224.
+struct ModelOptions {
+  int classes = 1000;
+  int in_channels = 3;
+  std::optional<int> height;
+  std::optional<int> width;
+};
+
+// A row of the catalog.
+struct Model {
+  std::string name;
+  std::string family;  // "ResNet", "ResNeSt", "RegNetX", "RegNetY"
+  std::string source;  // whose architecture and weights: "PaddleClas", "timm", "torchvision"
+  int input_size;      // height and width that its weights were published for
+  ModelConfig config;
+};
+
+// Every network known by name, in the order of families, sizes and sources.
+RESRT_API const std::vector<Model>& catalog();
+
+// The row of that name. Throws ModelError, with the nearest names, where there is none.
+RESRT_API const Model& find_model(std::string_view name);
+
+// The graph of a network of the catalog, or of one's own configuration under a name of one's own.
+// Throws ModelError where the parameters describe no network.
+RESRT_API Graph build_graph(std::string_view name, const ModelOptions& options = {});
+RESRT_API Graph build_graph(std::string name, const ModelConfig& config,
+                            const ModelOptions& options = {});
+
+}  // namespace resrt

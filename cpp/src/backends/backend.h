@@ -1,0 +1,51 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "resrt/engine.h"
+
+namespace resrt {
+
+// What a backend makes of a network: bytes that only the same backend, in the same version, reads.
+struct Plan {
+  std::string bytes;
+};
+
+// One execution at a time.
+class Context {
+ public:
+  virtual ~Context() = default;
+  // `batch` is one of the executable's batch sizes.
+  virtual void infer(const float* images, int batch, float* logits) = 0;
+};
+
+// A loaded plan. create_context may be called from any thread, and the contexts run concurrently.
+class Executable {
+ public:
+  virtual ~Executable() = default;
+  // The batch sizes that it runs, in descending order, from max_batch to 1: any batch is put
+  // together from these.
+  virtual std::vector<int> batch_sizes() const = 0;
+  virtual std::unique_ptr<Context> create_context() = 0;
+};
+
+// An inference library, behind which nothing of it shows. Each backend is a shared library
+// libresrt_<name>.so of its own that exports resrt_create_backend.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string version() const = 0;
+  // What the device computes natively, the fastest first.
+  virtual std::vector<Precision> precisions() const = 0;
+  // `info` names precision (resolved, never automatic), input and max_batch.
+  virtual Plan build(const Graph& graph, const Weights& weights, const EngineInfo& info) = 0;
+  virtual std::unique_ptr<Executable> load(const Plan& plan, const EngineInfo& info,
+                                           const LoadOptions& options) = 0;
+};
+
+using CreateBackend = Backend* (*)();
+inline constexpr const char* kCreateBackend = "resrt_create_backend";
+
+}  // namespace resrt

@@ -1,0 +1,110 @@
+#include "backends/openvino/executable.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include <openvino/runtime/properties.hpp>
+
+#include "resrt/error.h"
+#include "text.h"
+
+namespace resrt::openvino {
+namespace {
+
+// The model compiled for fixed batch sizes. A dynamic batch costs several per cent at batch 1:
+// shapes and memory are then worked out anew in each inference.
+struct Compiled {
+  int batch;
+  ov::CompiledModel model;
+};
+
+// 1, 2, 4, ..., and the largest, which comes first.
+std::vector<int> sizes_up_to(int max_batch) {
+  std::vector<int> sizes = {max_batch};
+  for (int size = 1; size < max_batch; size *= 2) sizes.push_back(size);
+  std::sort(sizes.rbegin(), sizes.rend());
+  return sizes;
+}
+
+class Requests : public Context {
+ public:
+  Requests(std::vector<Compiled>& models, const EngineInfo& info)
+      : image_{0, static_cast<size_t>(info.input.channels), static_cast<size_t>(info.input.height),
+               static_cast<size_t>(info.input.width)},
+        classes_(static_cast<size_t>(info.classes)) {
+    for (Compiled& compiled : models) {
+      requests_.emplace(compiled.batch, compiled.model.create_infer_request());
+    }
+  }
+
+  void infer(const float* images, int batch, float* logits) override {
+    ov::InferRequest& request = requests_.at(batch);
+    image_.front() = static_cast<size_t>(batch);
+    try {
+      // OpenVINO takes inputs by a pointer to mutable memory, but does not write to them.
+      request.set_input_tensor({ov::element::f32, image_, const_cast<float*>(images)});
+      request.set_output_tensor({ov::element::f32, {image_.front(), classes_}, logits});
+      request.infer();
+    } catch (const ov::Exception& error) {
+      throw BackendError(concat("OpenVINO failed in an inference: ", error.what()));
+    }
+  }
+
+ private:
+  ov::Shape image_;
+  size_t classes_;
+  std::map<int, ov::InferRequest> requests_;  // by batch size
+};
+
+class CompiledModels : public Executable {
+ public:
+  CompiledModels(std::vector<Compiled> models, EngineInfo info)
+      : models_(std::move(models)), info_(std::move(info)) {}
+
+  std::vector<int> batch_sizes() const override {
+    std::vector<int> sizes;
+    for (const Compiled& compiled : models_) sizes.push_back(compiled.batch);
+    return sizes;
+  }
+
+  std::unique_ptr<Context> create_context() override {
+    return std::make_unique<Requests>(models_, info_);
+  }
+
+ private:
+  std::vector<Compiled> models_;
+  EngineInfo info_;
+};
+
+}  // namespace
+
+ov::element::Type to_element(Precision precision) {
+  switch (precision) {
+    case Precision::fp32: return ov::element::f32;
+    case Precision::bf16: return ov::element::bf16;
+    case Precision::fp16: return ov::element::f16;
+    case Precision::automatic: break;
+  }
+  throw BackendError("a plan was asked for in no particular precision");
+}
+
+std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Model>& model,
+                                    const EngineInfo& info, const LoadOptions& options) {
+  ov::AnyMap properties = {
+      ov::hint::inference_precision(to_element(info.precision)),
+      ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+      ov::num_streams(1),
+  };
+  if (options.threads > 0) properties.insert(ov::inference_num_threads(options.threads));
+  std::vector<Compiled> models;
+  for (const int batch : sizes_up_to(info.max_batch)) {
+    const std::shared_ptr<ov::Model> fixed = model->clone();
+    fixed->reshape({batch, info.input.channels, info.input.height, info.input.width});
+    models.push_back({batch, core.compile_model(fixed, "CPU", properties)});
+  }
+  return std::make_unique<CompiledModels>(std::move(models), info);
+}
+
+}  // namespace resrt::openvino

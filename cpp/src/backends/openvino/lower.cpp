@@ -1,0 +1,320 @@
+#include "backends/openvino/lower.h"
+
+#include <map>
+#include <utility>
+
+#include <openvino/core/model.hpp>
+#include <openvino/opsets/opset14.hpp>
+
+#include "graph/overloaded.h"
+#include "passes/rewrite.h"
+
+namespace resrt::openvino {
+namespace {
+
+namespace op = ov::opset14;
+using Output = ov::Output<ov::Node>;
+
+// A tensor as its consecutive parts along the channels: one part, unless it only leads up to a
+// split attention, whose splits then are born as tensors of their own. That costs a convolution
+// nothing, and spares the pass over memory that taking them apart would be.
+using Parts = std::vector<Output>;
+
+ov::Shape to_shape(const std::vector<int64_t>& shape) {
+  return {shape.begin(), shape.end()};
+}
+
+ov::Strides strides(int stride) {
+  return ov::Strides(2, static_cast<size_t>(stride));
+}
+ov::Shape window(int kernel) {
+  return ov::Shape(2, static_cast<size_t>(kernel));
+}
+ov::Shape pads(int padding) {
+  return ov::Shape(2, static_cast<size_t>(padding));
+}
+
+Output integers(const std::vector<int64_t>& values) {
+  return op::Constant::create(ov::element::i64, ov::Shape{values.size()}, values);
+}
+
+// An array as a constant that reads the array's memory and keeps it alive.
+Output constant(const Array& array, const ov::Shape& shape) {
+  return std::make_shared<op::Constant>(ov::element::f32, shape, array.data.get(),
+                                        std::make_shared<std::shared_ptr<const float>>(array.data));
+}
+
+// Row block `index` of `count` of an array, along its first axis.
+Array rows(const Array& array, size_t index, size_t count) {
+  Array block{array.shape, nullptr};
+  block.shape.front() /= static_cast<int64_t>(count);
+  block.data = std::shared_ptr<const float>(array.data, array.data.get() + index * block.size());
+  return block;
+}
+
+class Lowering {
+ public:
+  explicit Lowering(const Network& network)
+      : graph_(network.graph), weights_(network.weights), values_(graph_.layers().size()) {
+    plan_parts();
+  }
+
+  std::shared_ptr<ov::Model> run() {
+    for (size_t i = 0; i < graph_.layers().size(); ++i) {
+      const Layer& layer = graph_.layers()[i];
+      values_[i] = std::visit([&](const auto& definition) { return lower(layer, definition, i); },
+                              layer.definition);
+      for (const Output& part : values_[i]) part.get_node()->set_friendly_name(layer.name);
+    }
+    const auto logits = std::make_shared<op::Result>(whole(values_.back()));
+    logits->set_friendly_name("logits");
+    return std::make_shared<ov::Model>(ov::ResultVector{logits}, ov::ParameterVector{input_},
+                                       graph_.name());
+  }
+
+ private:
+  // Decides, from the last layer to the first, in how many parts each output is made.
+  void plan_parts() {
+    const std::vector<Layer>& layers = graph_.layers();
+    const auto readers = consumers(graph_);
+    parts_.assign(layers.size(), 1);
+    const auto ask_for_parts = [&](Tensor tensor, int parts) {
+      const auto index = static_cast<size_t>(tensor.layer);
+      const Definition& maker = layers[index].definition;
+      const auto* conv = std::get_if<Conv2d>(&maker);
+      const bool divides = conv != nullptr && !conv->residual &&
+                           (conv->groups == 1 || conv->groups % parts == 0) &&
+                           conv->out_channels % parts == 0;
+      const bool pools = std::holds_alternative<AvgPool2d>(maker);
+      if (readers[index].size() == 1 && (divides || pools)) parts_[index] = parts;
+    };
+    for (size_t i = layers.size(); i-- > 0;) {
+      const Layer& layer = layers[i];
+      if (const auto* block = std::get_if<SplitAttention>(&layer.definition)) {
+        // With groups of the cardinality besides, the parts' convolutions would be too narrow to be
+        // fast.
+        if (block->cardinality == 1) ask_for_parts(layer.inputs.front(), block->radix);
+      } else if (parts_[i] > 1) {
+        const auto* conv = std::get_if<Conv2d>(&layer.definition);
+        if (conv == nullptr || conv->groups > 1) ask_for_parts(layer.inputs.front(), parts_[i]);
+      }
+    }
+  }
+
+  const Parts& parts_of(Tensor tensor) const { return values_[static_cast<size_t>(tensor.layer)]; }
+
+  static Output whole(const Parts& parts) {
+    return parts.size() == 1 ? parts.front() : std::make_shared<op::Concat>(parts, 1)->output(0);
+  }
+
+  Output input(const Layer& layer) const { return whole(parts_of(layer.inputs.front())); }
+
+  // The input in `count` parts, taken apart if it was not made so.
+  Parts input_parts(const Layer& layer, int count) const {
+    const Parts& made = parts_of(layer.inputs.front());
+    if (made.size() == static_cast<size_t>(count)) return made;
+    return std::make_shared<op::Split>(whole(made), integers_scalar(1), static_cast<size_t>(count))
+        ->outputs();
+  }
+
+  static Output integers_scalar(int64_t value) {
+    return op::Constant::create(ov::element::i64, ov::Shape{}, {value});
+  }
+
+  const Array& parameter(const std::string& name) const { return weights_.at(name); }
+
+  // A convolution and its bias.
+  static Output convolve(const Output& x, const Array& weight, const Array* bias, int groups = 1,
+                         int stride = 1, int padding = 0) {
+    ov::Shape shape = to_shape(weight.shape);
+    Output y;
+    if (groups == 1) {
+      y = std::make_shared<op::Convolution>(x, constant(weight, shape), strides(stride),
+                                            to_difference(padding), to_difference(padding),
+                                            strides(1));
+    } else {
+      const auto group_count = static_cast<size_t>(groups);
+      shape.front() /= group_count;
+      shape.insert(shape.begin(), group_count);
+      y = std::make_shared<op::GroupConvolution>(x, constant(weight, shape), strides(stride),
+                                                 to_difference(padding), to_difference(padding),
+                                                 strides(1));
+    }
+    if (bias == nullptr) return y;
+    return std::make_shared<op::Add>(y, constant(*bias, {1, bias->size(), 1, 1}));
+  }
+
+  static ov::CoordinateDiff to_difference(int padding) { return ov::CoordinateDiff(2, padding); }
+
+  static Output relu(const Output& x) { return std::make_shared<op::Relu>(x); }
+  static Output sigmoid(const Output& x) { return std::make_shared<op::Sigmoid>(x); }
+  static Output add(const Output& x, const Output& y) { return std::make_shared<op::Add>(x, y); }
+  static Output multiply(const Output& x, const Output& y) {
+    return std::make_shared<op::Multiply>(x, y);
+  }
+  static Output mean(const Output& x, bool keep_axes) {
+    return std::make_shared<op::ReduceMean>(x, integers({2, 3}), keep_axes);
+  }
+
+  static Parts one(const Output& output) { return {output}; }
+
+  Parts lower(const Layer&, const Input& definition, size_t) {
+    input_ = std::make_shared<op::Parameter>(
+        ov::element::f32,
+        ov::PartialShape{-1, definition.channels, definition.height, definition.width});
+    input_->output(0).set_names({"images"});
+    return one(input_);
+  }
+
+  Parts lower(const Layer& layer, const Conv2d& conv, size_t index) {
+    const Array& weight = parameter(layer.name + ".weight");
+    const int count = parts_[index];
+    const Parts x = conv.groups > 1 ? input_parts(layer, count)
+                                    : Parts(static_cast<size_t>(count), input(layer));
+    const int groups = conv.groups > 1 ? conv.groups / count : 1;
+    Parts made;
+    for (size_t part = 0; part < x.size(); ++part) {
+      Array bias;
+      if (conv.bias) bias = rows(parameter(layer.name + ".bias"), part, x.size());
+      Output y = convolve(x[part], rows(weight, part, x.size()), conv.bias ? &bias : nullptr,
+                          groups, conv.stride, conv.padding);
+      if (conv.residual) y = add(y, whole(parts_of(layer.inputs.back())));
+      made.push_back(conv.relu ? relu(y) : y);
+    }
+    return made;
+  }
+
+  Parts lower(const Layer& layer, const BatchNorm2d& norm, size_t) {
+    const auto vector = [&](const char* name) {
+      const Array& array = parameter(layer.name + name);
+      return constant(array, {array.size()});
+    };
+    return one(std::make_shared<op::BatchNormInference>(
+        input(layer), vector(".weight"), vector(".bias"), vector(".running_mean"),
+        vector(".running_var"), double{norm.epsilon}));
+  }
+
+  Parts lower(const Layer& layer, const Relu&, size_t) { return one(relu(input(layer))); }
+
+  Parts lower(const Layer& layer, const MaxPool2d& pool, size_t) {
+    return one(std::make_shared<op::MaxPool>(input(layer), strides(pool.stride), strides(1),
+                                             pads(pool.padding), pads(pool.padding),
+                                             window(pool.kernel)));
+  }
+
+  Parts lower(const Layer& layer, const AvgPool2d& pool, size_t index) {
+    Parts made;
+    for (const Output& x : input_parts(layer, parts_[index])) {
+      made.push_back(std::make_shared<op::AvgPool>(
+          x, strides(pool.stride), pads(pool.padding), pads(pool.padding), window(pool.kernel),
+          !pool.count_include_pad,
+          pool.ceil_mode ? ov::op::RoundingType::CEIL_TORCH : ov::op::RoundingType::FLOOR));
+    }
+    return made;
+  }
+
+  Parts lower(const Layer& layer, const GlobalAvgPool2d&, size_t) {
+    return one(mean(input(layer), false));
+  }
+
+  Parts lower(const Layer& layer, const Add&, size_t) {
+    return one(add(whole(parts_of(layer.inputs.front())), whole(parts_of(layer.inputs.back()))));
+  }
+
+  // Pooling is linear, so the splits' means are added instead of the splits, and no pass over them
+  // but the pooling's own reads them before the weighted sum.
+  Parts lower(const Layer& layer, const SplitAttention& block, size_t) {
+    const Parts splits = input_parts(layer, block.radix);
+    Output gap = mean(splits.front(), true);
+    for (size_t r = 1; r < splits.size(); ++r) gap = add(gap, mean(splits[r], true));
+    const Array& fc1_bias = parameter(layer.name + ".fc1.bias");
+    const Output hidden =
+        relu(convolve(gap, parameter(layer.name + ".fc1.weight"), &fc1_bias, block.cardinality));
+    const Array weight = radix_major(parameter(layer.name + ".fc2.weight"), block);
+    const Array bias = radix_major(parameter(layer.name + ".fc2.bias"), block);
+
+    if (block.radix == 1) {
+      return one(
+          multiply(splits.front(), sigmoid(convolve(hidden, weight, &bias, block.cardinality))));
+    }
+    if (block.radix == 2) {
+      // softmax(z0, z1) = (s, 1 - s) with s = sigmoid(z0 - z1), itself one convolution.
+      const Array weight_difference = difference_of_halves(weight);
+      const Array bias_difference = difference_of_halves(bias);
+      const Output s =
+          sigmoid(convolve(hidden, weight_difference, &bias_difference, block.cardinality));
+      const Output change = std::make_shared<op::Subtract>(splits[0], splits[1]);
+      return one(add(splits[1], multiply(s, change)));
+    }
+    const auto radix = static_cast<size_t>(block.radix);
+    Parts logits;
+    for (size_t r = 0; r < radix; ++r) {
+      const Array split_bias = rows(bias, r, radix);
+      logits.push_back(convolve(hidden, rows(weight, r, radix), &split_bias, block.cardinality));
+    }
+    // Side by side along the height, which is 1 in each.
+    const Output softmax =
+        std::make_shared<op::Softmax>(std::make_shared<op::Concat>(logits, 2), 2);
+    const Parts attention =
+        std::make_shared<op::Split>(softmax, integers_scalar(2), radix)->outputs();
+    Output y = multiply(splits[0], attention[0]);
+    for (size_t r = 1; r < radix; ++r) y = add(y, multiply(splits[r], attention[r]));
+    return one(y);
+  }
+
+  Parts lower(const Layer& layer, const SqueezeExcite&, size_t) {
+    const Output x = input(layer);
+    const Array& fc1_bias = parameter(layer.name + ".fc1.bias");
+    const Array& fc2_bias = parameter(layer.name + ".fc2.bias");
+    const Output hidden =
+        relu(convolve(mean(x, true), parameter(layer.name + ".fc1.weight"), &fc1_bias));
+    return one(
+        multiply(x, sigmoid(convolve(hidden, parameter(layer.name + ".fc2.weight"), &fc2_bias))));
+  }
+
+  Parts lower(const Layer& layer, const Linear&, size_t) {
+    const Array& weight = parameter(layer.name + ".weight");
+    const Array& bias = parameter(layer.name + ".bias");
+    const Output y = std::make_shared<op::MatMul>(
+        input(layer), constant(weight, to_shape(weight.shape)), false, true);
+    return one(add(y, constant(bias, {1, bias.size()})));
+  }
+
+  // The rows of fc2, which lie cardinality-major (cardinality, radix, channels / cardinality), in
+  // the order (radix, cardinality, channels / cardinality): the logits of one split together.
+  static Array radix_major(const Array& array, const SplitAttention& block) {
+    if (block.cardinality == 1) return array;
+    auto [sorted, out] = make_array(array.shape);
+    const auto cardinality = static_cast<size_t>(block.cardinality);
+    const auto radix = static_cast<size_t>(block.radix);
+    const size_t run = array.size() / (cardinality * radix);
+    for (size_t r = 0; r < radix; ++r) {
+      for (size_t c = 0; c < cardinality; ++c) {
+        out = std::copy_n(array.data.get() + (c * radix + r) * run, run, out);
+      }
+    }
+    return sorted;
+  }
+
+  static Array difference_of_halves(const Array& array) {
+    const Array first = rows(array, 0, 2);
+    const Array second = rows(array, 1, 2);
+    auto [difference, out] = make_array(first.shape);
+    for (size_t i = 0; i < first.size(); ++i) out[i] = first.data.get()[i] - second.data.get()[i];
+    return difference;
+  }
+
+  const Graph& graph_;
+  const Weights& weights_;
+  std::vector<int> parts_;     // by layer: in how many parts its output is made
+  std::vector<Parts> values_;  // by layer: its output
+  std::shared_ptr<op::Parameter> input_;
+};
+
+}  // namespace
+
+std::shared_ptr<ov::Model> lower(const Network& network) {
+  return Lowering(network).run();
+}
+
+}  // namespace resrt::openvino

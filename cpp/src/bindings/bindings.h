@@ -1,0 +1,11 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace resrt {
+
+void bind_graph(pybind11::module_& module);
+void bind_models(pybind11::module_& module);
+void bind_engine(pybind11::module_& module);
+
+}  // namespace resrt

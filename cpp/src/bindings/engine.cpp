@@ -1,0 +1,155 @@
+#include "resrt/engine.h"
+
+#include <tuple>
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include "bindings/bindings.h"
+#include "resrt/error.h"
+#include "text.h"
+
+namespace py = pybind11;
+
+namespace resrt {
+namespace {
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+// The arrays' memory is used where it lies; each array lives as long as something reads it.
+Weights to_weights(const std::map<std::string, FloatArray>& arrays) {
+  Weights weights;
+  for (const auto& [name, array] : arrays) {
+    const std::shared_ptr<py::object> owner(new py::object(array), [](py::object* object) {
+      const py::gil_scoped_acquire gil;
+      delete object;
+    });
+    weights[name] = {{array.shape(), array.shape() + array.ndim()},
+                     std::shared_ptr<const float>(owner, array.data())};
+  }
+  return weights;
+}
+
+std::map<std::string, FloatArray> to_arrays(const Weights& weights) {
+  std::map<std::string, FloatArray> arrays;
+  for (const auto& [name, array] : weights) {
+    arrays.emplace(name, FloatArray(array.shape, array.data.get()));
+  }
+  return arrays;
+}
+
+std::vector<std::string> names(const std::vector<Precision>& precisions) {
+  std::vector<std::string> all;
+  for (const Precision precision : precisions) all.emplace_back(to_string(precision));
+  return all;
+}
+
+}  // namespace
+
+void bind_engine(py::module_& module) {
+  module.def(
+      "random_weights",
+      [](const Graph& graph, uint64_t seed) { return to_arrays(random_weights(graph, seed)); },
+      py::arg("graph"), py::arg("seed"), "Seeded random parameters that fit the graph.");
+  module.def(
+      "check_weights",
+      [](const Graph& graph, const std::map<std::string, FloatArray>& weights) {
+        check_weights(graph, to_weights(weights));
+      },
+      py::arg("graph"), py::arg("weights"),
+      "Raises one WeightsError that lists everything missing, unexpected or of another shape.");
+
+  py::class_<BackendStatus>(module, "BackendStatus", "Whether a backend can be used here.")
+      .def_readonly("name", &BackendStatus::name)
+      .def_readonly("version", &BackendStatus::version, "Of its library; empty if unavailable.")
+      .def_property_readonly(
+          "precisions", [](const BackendStatus& self) { return names(self.precisions); },
+          "What it computes natively here, the fastest first.")
+      .def_readonly("why_not", &BackendStatus::why_not, "Why it is unavailable, and what to do.");
+  module.def("backends", &backends, "The backends that this build knows of.");
+
+  py::class_<Preprocessing>(module, "Preprocessing", "How a photograph becomes an engine's input.")
+      .def(py::init([](int resize, std::string interpolation, std::vector<float> mean,
+                       std::vector<float> std) {
+             return Preprocessing{resize, std::move(interpolation), std::move(mean),
+                                  std::move(std)};
+           }),
+           py::kw_only(), py::arg("resize"), py::arg("interpolation"), py::arg("mean"),
+           py::arg("std"))
+      .def_readonly("resize", &Preprocessing::resize, "Of the short side, in pixels.")
+      .def_readonly("interpolation", &Preprocessing::interpolation)
+      .def_readonly("mean", &Preprocessing::mean, "Per channel, of pixels in 0..1.")
+      .def_readonly("std", &Preprocessing::std, "Per channel, of pixels in 0..1.");
+
+  py::class_<EngineInfo>(module, "EngineInfo", "What an engine is.")
+      .def_readonly("model", &EngineInfo::model)
+      .def_readonly("backend", &EngineInfo::backend)
+      .def_readonly("backend_version", &EngineInfo::backend_version)
+      .def_property_readonly("precision",
+                             [](const EngineInfo& self) { return to_string(self.precision); })
+      .def_property_readonly(
+          "input_shape",
+          [](const EngineInfo& self) {
+            return std::make_tuple(self.input.channels, self.input.height, self.input.width);
+          },
+          "Of one image: (channels, height, width).")
+      .def_readonly("classes", &EngineInfo::classes)
+      .def_readonly("max_batch", &EngineInfo::max_batch, "The largest batch that runs at once.")
+      .def_property_readonly(
+          "weights", [](const EngineInfo& self) { return self.notes.weights; },
+          "What the weights were.")
+      .def_property_readonly("labels", [](const EngineInfo& self) { return self.notes.labels; })
+      .def_property_readonly("preprocessing",
+                             [](const EngineInfo& self) { return self.notes.preprocessing; });
+
+  py::class_<Engine>(module, "Engine", "A network that is ready to run.")
+      .def_static(
+          "build",
+          [](const Graph& graph, const std::map<std::string, FloatArray>& weights,
+             const std::string& backend, const std::string& precision, int max_batch, int threads,
+             const std::string& weights_note, const std::vector<std::string>& labels,
+             const Preprocessing& preprocessing) {
+            const BuildOptions options = {.backend = backend,
+                                          .precision = parse_precision(precision),
+                                          .max_batch = max_batch,
+                                          .notes = {weights_note, labels, preprocessing}};
+            const Weights parameters = to_weights(weights);
+            const py::gil_scoped_release release;
+            return Engine::build(graph, parameters, options, {.threads = threads});
+          },
+          py::arg("graph"), py::arg("weights"), py::kw_only(), py::arg("backend"),
+          py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
+          py::arg("labels"), py::arg("preprocessing"))
+      .def_static(
+          "load",
+          [](const std::string& path, int threads) {
+            const py::gil_scoped_release release;
+            return Engine::load(path, {.threads = threads});
+          },
+          py::arg("path"), py::kw_only(), py::arg("threads"))
+      .def("save", &Engine::save, py::arg("path"), py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("info", &Engine::info)
+      .def(
+          "infer",
+          [](const Engine& self, const FloatArray& batch) {
+            const auto& info = self.info();
+            const std::vector<int64_t> expected = {batch.ndim() > 0 ? batch.shape(0) : 0,
+                                                   info.input.channels, info.input.height,
+                                                   info.input.width};
+            const std::vector<int64_t> found(batch.shape(), batch.shape() + batch.ndim());
+            if (found != expected) {
+              throw InputError(concat(info.model, " takes a batch of shape (N, ",
+                                      info.input.channels, ", ", info.input.height, ", ",
+                                      info.input.width, "), not ", shape_text(found)));
+            }
+            FloatArray logits(std::vector<py::ssize_t>{expected.front(), info.classes});
+            float* out = logits.mutable_data();
+            const py::gil_scoped_release release;
+            self.infer(batch.data(), expected.front(), out);
+            return logits;
+          },
+          py::arg("batch").noconvert(),
+          "float32 (N, channels, height, width), contiguous -> float32 (N, classes)");
+}
+
+}  // namespace resrt

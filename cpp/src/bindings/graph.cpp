@@ -1,0 +1,156 @@
+#include "resrt/graph.h"
+
+#include <tuple>
+
+#include <pybind11/stl.h>
+#include <pybind11/typing.h>
+
+#include "bindings/bindings.h"
+#include "text.h"
+
+namespace py = pybind11;
+
+namespace resrt {
+namespace {
+
+std::tuple<int, int, int> to_tuple(const Shape& shape) {
+  return {shape.channels, shape.height, shape.width};
+}
+
+// A layer together with what its graph knows of it.
+struct LayerView {
+  std::string name;
+  Definition definition;
+  std::vector<std::string> inputs;
+  Shape shape;
+  std::vector<Parameter> parameters;
+  Cost cost;
+};
+
+std::vector<LayerView> layers(const Graph& graph) {
+  std::vector<LayerView> views;
+  for (const Layer& layer : graph.layers()) {
+    std::vector<std::string> inputs;
+    for (const Tensor input : layer.inputs) inputs.push_back(graph.layer(input).name);
+    views.push_back({layer.name, layer.definition, std::move(inputs), layer.shape,
+                     graph.parameters(layer), graph.cost(layer)});
+  }
+  return views;
+}
+
+template <class T>
+py::class_<T> definition(py::module_& module, const char* doc) {
+  return py::class_<T>(module, kind(T{}), doc).def("__repr__", [](const T& self) {
+    return to_string(Definition(self));
+  });
+}
+
+void bind_definitions(py::module_& module) {
+  definition<Input>(module, "The network's input: one image in planes.")
+      .def_readonly("channels", &Input::channels)
+      .def_readonly("height", &Input::height)
+      .def_readonly("width", &Input::width);
+  definition<Conv2d>(module, "A square 2-D convolution, with what the passes fused into it.")
+      .def_readonly("out_channels", &Conv2d::out_channels)
+      .def_readonly("kernel", &Conv2d::kernel)
+      .def_readonly("stride", &Conv2d::stride)
+      .def_readonly("padding", &Conv2d::padding)
+      .def_readonly("groups", &Conv2d::groups)
+      .def_readonly("bias", &Conv2d::bias)
+      .def_readonly("residual", &Conv2d::residual)
+      .def_readonly("relu", &Conv2d::relu);
+  definition<BatchNorm2d>(module, "Batch normalisation with its running statistics.")
+      .def_readonly("epsilon", &BatchNorm2d::epsilon);
+  definition<Relu>(module, "max(x, 0).");
+  definition<MaxPool2d>(module, "The maximum over square windows.")
+      .def_readonly("kernel", &MaxPool2d::kernel)
+      .def_readonly("stride", &MaxPool2d::stride)
+      .def_readonly("padding", &MaxPool2d::padding);
+  definition<AvgPool2d>(module, "The average over square windows.")
+      .def_readonly("kernel", &AvgPool2d::kernel)
+      .def_readonly("stride", &AvgPool2d::stride)
+      .def_readonly("padding", &AvgPool2d::padding)
+      .def_readonly("ceil_mode", &AvgPool2d::ceil_mode)
+      .def_readonly("count_include_pad", &AvgPool2d::count_include_pad);
+  definition<GlobalAvgPool2d>(module, "The mean over height and width.");
+  definition<Add>(module, "The sum of two tensors of the same shape.");
+  definition<SplitAttention>(
+      module, "The split-attention block of ResNeSt (https://arxiv.org/abs/2004.08955).")
+      .def_readonly("channels", &SplitAttention::channels)
+      .def_readonly("radix", &SplitAttention::radix)
+      .def_readonly("cardinality", &SplitAttention::cardinality)
+      .def_readonly("hidden", &SplitAttention::hidden)
+      .def_readonly("fc1_bias", &SplitAttention::fc1_bias)
+      .def_readonly("batch_norm", &SplitAttention::batch_norm);
+  definition<SqueezeExcite>(module, "Squeeze-and-excitation (https://arxiv.org/abs/1709.01507).")
+      .def_readonly("hidden", &SqueezeExcite::hidden);
+  definition<Linear>(module, "A fully connected layer.")
+      .def_readonly("out_features", &Linear::out_features);
+}
+
+}  // namespace
+
+void bind_graph(py::module_& module) {
+  bind_definitions(module);
+
+  py::class_<Parameter>(module, "Parameter", "The name and shape of a parameter of a network.")
+      .def_readonly("name", &Parameter::name)
+      .def_property_readonly(
+          "shape",
+          [](const Parameter& self) {
+            return py::typing::Tuple<int, py::ellipsis>(py::tuple(py::cast(self.shape)));
+          })
+      .def_readonly("trainable", &Parameter::trainable,
+                    "False for the running statistics of a batch normalisation.")
+      .def("__repr__", [](const Parameter& self) {
+        return concat("Parameter(", self.name, ", ", shape_text(self.shape), ")");
+      });
+
+  py::class_<Cost>(module, "Cost", "What a layer or a network costs for one image.")
+      .def_readonly("parameters", &Cost::parameters, "The number of trainable parameters.")
+      .def_readonly("multiply_adds", &Cost::multiply_adds,
+                    "Of convolutions and linear layers; published FLOPs are twice these.")
+      .def("__repr__", [](const Cost& self) {
+        return concat("Cost(parameters=", self.parameters, ", multiply_adds=", self.multiply_adds,
+                      ")");
+      });
+
+  py::class_<LayerView>(module, "Layer", "A layer of a graph.")
+      .def_readonly("name", &LayerView::name)
+      .def_readonly("definition", &LayerView::definition)
+      .def_property_readonly(
+          "kind", [](const LayerView& self) { return kind(self.definition); },
+          "The name of the definition's type.")
+      .def_readonly("inputs", &LayerView::inputs, "The names of the layers that it reads.")
+      .def_property_readonly(
+          "shape", [](const LayerView& self) { return to_tuple(self.shape); },
+          "Of the output: (channels, height, width), without the batch.")
+      .def_readonly("parameters", &LayerView::parameters)
+      .def_readonly("cost", &LayerView::cost)
+      .def("__repr__", [](const LayerView& self) {
+        return concat("Layer(", self.name, ", ", to_string(self.definition), ")");
+      });
+
+  py::class_<Graph>(module, "Graph",
+                    "A network: its layers in topological order. str() prints a table.")
+      .def_property_readonly("name", &Graph::name)
+      .def_property_readonly("layers", &layers)
+      .def_property_readonly(
+          "input_shape", [](const Graph& self) { return to_tuple(self.input_shape()); },
+          "Of one image: (channels, height, width).")
+      .def_property_readonly("classes", &Graph::classes)
+      .def_property_readonly(
+          "parameters", [](const Graph& self) { return self.parameters(); },
+          "The name and shape of every parameter and buffer, under timm's names.")
+      .def_property_readonly(
+          "cost", [](const Graph& self) { return self.cost(); }, "The sum over all layers.")
+      .def("__len__", [](const Graph& self) { return self.layers().size(); })
+      .def("__str__", &Graph::table)
+      .def("__repr__", [](const Graph& self) {
+        const Shape in = self.input_shape();
+        return concat("Graph(", self.name(), ", input ", in.channels, "x", in.height, "x", in.width,
+                      ", ", self.classes(), " classes, ", self.layers().size(), " layers)");
+      });
+}
+
+}  // namespace resrt

@@ -1,0 +1,212 @@
+#include "resrt/models.h"
+
+#include <array>
+#include <utility>
+
+#include <pybind11/stl.h>
+
+#include "bindings/bindings.h"
+#include "resrt/error.h"
+#include "text.h"
+
+namespace py = pybind11;
+
+namespace resrt {
+namespace {
+
+constexpr std::array kBlocks = {std::pair{"basic", Block::basic},
+                                std::pair{"bottleneck", Block::bottleneck}};
+constexpr std::array kStems = {std::pair{"plain", Stem::plain}, std::pair{"deep", Stem::deep}};
+constexpr std::array kDownsamples = {std::pair{"convolution", Downsample::convolution},
+                                     std::pair{"average_pool", Downsample::average_pool}};
+
+template <class Choices>
+auto choose(const char* what, const std::string& name, const Choices& choices) {
+  std::vector<std::string> names;
+  for (const auto& [known, value] : choices) {
+    if (name == known) return value;
+    names.emplace_back(known);
+  }
+  throw ModelError(
+      concat("there is no ", what, " named '", name, "'; choose one of ", join(names)));
+}
+
+template <class Value, class Choices>
+std::string chosen(Value value, const Choices& choices) {
+  for (const auto& [name, known] : choices) {
+    if (known == value) return name;
+  }
+  throw ModelError("a choice that has no name");
+}
+
+void bind_resnet(py::module_& module) {
+  const ResNetConfig normal;
+  py::class_<ResNetConfig>(module, "ResNet",
+                           R"(Parameters of a ResNet (https://arxiv.org/abs/1512.03385).
+
+    depths: blocks per stage. block: "basic" or "bottleneck". width: channels of the first stage
+    before expansion, doubled by each stage. stem: "plain" (one 7x7 convolution) or "deep" (three
+    3x3). stem_channels: of the stem's output. downsample: "convolution" or "average_pool", in the
+    shortcuts. project_first: a convolution in the first shortcut even where shapes need none, as in
+    PaddleClas. cardinality, base_width: groups of the bottleneck's 3x3 convolution and channels of
+    each, as in ResNeXt and Wide ResNet.)")
+      .def(py::init([](std::vector<int> depths, const std::string& block, int width,
+                       const std::string& stem, int stem_channels, const std::string& downsample,
+                       bool project_first, int cardinality, int base_width) {
+             return ResNetConfig{.depths = std::move(depths),
+                                 .block = choose("block", block, kBlocks),
+                                 .width = width,
+                                 .stem = choose("stem", stem, kStems),
+                                 .stem_channels = stem_channels,
+                                 .downsample = choose("downsample", downsample, kDownsamples),
+                                 .project_first = project_first,
+                                 .cardinality = cardinality,
+                                 .base_width = base_width};
+           }),
+           py::kw_only(), py::arg("depths") = normal.depths,
+           py::arg("block") = chosen(normal.block, kBlocks), py::arg("width") = normal.width,
+           py::arg("stem") = chosen(normal.stem, kStems),
+           py::arg("stem_channels") = normal.stem_channels,
+           py::arg("downsample") = chosen(normal.downsample, kDownsamples),
+           py::arg("project_first") = normal.project_first,
+           py::arg("cardinality") = normal.cardinality, py::arg("base_width") = normal.base_width)
+      .def_readonly("depths", &ResNetConfig::depths)
+      .def_property_readonly("block",
+                             [](const ResNetConfig& self) { return chosen(self.block, kBlocks); })
+      .def_readonly("width", &ResNetConfig::width)
+      .def_property_readonly("stem",
+                             [](const ResNetConfig& self) { return chosen(self.stem, kStems); })
+      .def_readonly("stem_channels", &ResNetConfig::stem_channels)
+      .def_property_readonly(
+          "downsample",
+          [](const ResNetConfig& self) { return chosen(self.downsample, kDownsamples); })
+      .def_readonly("project_first", &ResNetConfig::project_first)
+      .def_readonly("cardinality", &ResNetConfig::cardinality)
+      .def_readonly("base_width", &ResNetConfig::base_width);
+}
+
+void bind_resnest(py::module_& module) {
+  const ResNeStConfig normal;
+  py::class_<ResNeStConfig>(module, "ResNeSt",
+                            R"(Parameters of a ResNeSt (https://arxiv.org/abs/2004.08955).
+
+    depths: blocks per stage. width: channels of the first stage before expansion, doubled by each
+    stage. stem_channels: of the deep stem's output. radix: splits. cardinality, base_width: groups
+    and channels of each, for width 64. pool_first: average pooling before, not after, the split
+    attention. attention_bias, count_include_pad, hidden_divisor: where timm (the defaults) and
+    PaddleClas (False, False, 1) differ.)")
+      .def(py::init([](std::vector<int> depths, int width, int stem_channels, int radix,
+                       int cardinality, int base_width, bool pool_first, bool attention_bias,
+                       bool count_include_pad, int hidden_divisor) {
+             return ResNeStConfig{.depths = std::move(depths),
+                                  .width = width,
+                                  .stem_channels = stem_channels,
+                                  .radix = radix,
+                                  .cardinality = cardinality,
+                                  .base_width = base_width,
+                                  .pool_first = pool_first,
+                                  .attention_bias = attention_bias,
+                                  .count_include_pad = count_include_pad,
+                                  .hidden_divisor = hidden_divisor};
+           }),
+           py::kw_only(), py::arg("depths") = normal.depths, py::arg("width") = normal.width,
+           py::arg("stem_channels") = normal.stem_channels, py::arg("radix") = normal.radix,
+           py::arg("cardinality") = normal.cardinality, py::arg("base_width") = normal.base_width,
+           py::arg("pool_first") = normal.pool_first,
+           py::arg("attention_bias") = normal.attention_bias,
+           py::arg("count_include_pad") = normal.count_include_pad,
+           py::arg("hidden_divisor") = normal.hidden_divisor)
+      .def_readonly("depths", &ResNeStConfig::depths)
+      .def_readonly("width", &ResNeStConfig::width)
+      .def_readonly("stem_channels", &ResNeStConfig::stem_channels)
+      .def_readonly("radix", &ResNeStConfig::radix)
+      .def_readonly("cardinality", &ResNeStConfig::cardinality)
+      .def_readonly("base_width", &ResNeStConfig::base_width)
+      .def_readonly("pool_first", &ResNeStConfig::pool_first)
+      .def_readonly("attention_bias", &ResNeStConfig::attention_bias)
+      .def_readonly("count_include_pad", &ResNeStConfig::count_include_pad)
+      .def_readonly("hidden_divisor", &ResNeStConfig::hidden_divisor);
+}
+
+void bind_regnet(py::module_& module) {
+  const RegNetConfig normal;
+  py::class_<RegNetConfig>(module, "RegNet",
+                           R"(Parameters of a RegNet (https://arxiv.org/abs/2003.13678).
+
+    depth: blocks in all. width_initial, width_slope, width_multiplier: the line of the blocks'
+    widths and its quantisation (w_0, w_a, w_m). group_width: channels per group. squeeze_excite:
+    RegNetY. stem_channels: of the stem's output. min_width_ratio: torchvision's rounding (0.9), or 0
+    for that of pycls and timm.)")
+      .def(py::init([](int depth, int width_initial, double width_slope, double width_multiplier,
+                       int group_width, bool squeeze_excite, int stem_channels,
+                       double min_width_ratio) {
+             return RegNetConfig{.depth = depth,
+                                 .width_initial = width_initial,
+                                 .width_slope = width_slope,
+                                 .width_multiplier = width_multiplier,
+                                 .group_width = group_width,
+                                 .squeeze_excite = squeeze_excite,
+                                 .stem_channels = stem_channels,
+                                 .min_width_ratio = min_width_ratio};
+           }),
+           py::kw_only(), py::arg("depth") = normal.depth,
+           py::arg("width_initial") = normal.width_initial,
+           py::arg("width_slope") = normal.width_slope,
+           py::arg("width_multiplier") = normal.width_multiplier,
+           py::arg("group_width") = normal.group_width,
+           py::arg("squeeze_excite") = normal.squeeze_excite,
+           py::arg("stem_channels") = normal.stem_channels,
+           py::arg("min_width_ratio") = normal.min_width_ratio)
+      .def_readonly("depth", &RegNetConfig::depth)
+      .def_readonly("width_initial", &RegNetConfig::width_initial)
+      .def_readonly("width_slope", &RegNetConfig::width_slope)
+      .def_readonly("width_multiplier", &RegNetConfig::width_multiplier)
+      .def_readonly("group_width", &RegNetConfig::group_width)
+      .def_readonly("squeeze_excite", &RegNetConfig::squeeze_excite)
+      .def_readonly("stem_channels", &RegNetConfig::stem_channels)
+      .def_readonly("min_width_ratio", &RegNetConfig::min_width_ratio);
+}
+
+}  // namespace
+
+void bind_models(py::module_& module) {
+  bind_resnet(module);
+  bind_resnest(module);
+  bind_regnet(module);
+
+  py::class_<Model>(module, "Model", "A row of the catalog.")
+      .def_readonly("name", &Model::name)
+      .def_readonly("family", &Model::family, "ResNet, ResNeSt, RegNetX or RegNetY.")
+      .def_readonly("source", &Model::source, "Whose architecture: PaddleClas, timm, torchvision.")
+      .def_readonly("input_size", &Model::input_size,
+                    "The height and width that its weights were published for.")
+      .def_readonly("config", &Model::config)
+      .def("__repr__", [](const Model& self) { return concat("Model(", self.name, ")"); });
+
+  module.def("catalog", &catalog, "Every network known by name.");
+  module.def("find_model", &find_model, py::arg("name"),
+             "The row of that name; ModelError with the nearest names where there is none.");
+
+  const auto options = [](int classes, int in_channels, std::optional<int> height,
+                          std::optional<int> width) {
+    return ModelOptions{classes, in_channels, height, width};
+  };
+  module.def(
+      "build_graph",
+      [options](const std::string& name, int classes, int in_channels, std::optional<int> height,
+                std::optional<int> width) {
+        return build_graph(name, options(classes, in_channels, height, width));
+      },
+      py::arg("name"), py::arg("classes"), py::arg("in_channels"), py::arg("height"),
+      py::arg("width"), "The graph of a network of the catalog.");
+  module.def(
+      "build_graph",
+      [options](const std::string& name, const ModelConfig& config, int classes, int in_channels,
+                std::optional<int> height, std::optional<int> width) {
+        return build_graph(name, config, options(classes, in_channels, height, width));
+      },
+      py::arg("name"), py::arg("config"), py::arg("classes"), py::arg("in_channels"),
+      py::arg("height"), py::arg("width"), "The graph of a configuration, under a name.");
+}
+
+}  // namespace resrt

@@ -1,0 +1,45 @@
+#include "bindings/bindings.h"
+#include "resrt/error.h"
+
+namespace py = pybind11;
+
+namespace {
+
+// Each class is also the built-in exception that fits it, so that code which knows only those
+// catches it too.
+void bind_errors(py::module_& module) {
+  const auto base = py::register_exception<resrt::Error>(module, "Error");
+  base.attr("__doc__") = "The base of every exception that resrt raises.";
+  const auto bind = [&]<class E>(const char* name, py::handle builtin, const char* doc, E*) {
+    py::register_exception<E>(module, name, py::make_tuple(base, builtin)).attr("__doc__") = doc;
+  };
+  bind("ModelError", PyExc_ValueError,
+       "An unknown network, or a configuration that describes no valid network.",
+       static_cast<resrt::ModelError*>(nullptr));
+  bind("WeightsError", PyExc_ValueError,
+       "Weights that do not fit the network, or a weights file that cannot be read.",
+       static_cast<resrt::WeightsError*>(nullptr));
+  bind("InputError", PyExc_ValueError, "A batch, image or option that the engine does not take.",
+       static_cast<resrt::InputError*>(nullptr));
+  bind("PrecisionError", PyExc_ValueError,
+       "A precision that this backend or this processor does not have.",
+       static_cast<resrt::PrecisionError*>(nullptr));
+  bind("EngineFileError", PyExc_ValueError,
+       "An engine file that is cut short, altered, or made for something else.",
+       static_cast<resrt::EngineFileError*>(nullptr));
+  bind("BackendError", PyExc_RuntimeError,
+       "A backend that is unknown, not installed, or that failed.",
+       static_cast<resrt::BackendError*>(nullptr));
+  bind("FileError", PyExc_OSError, "A file that does not exist, or cannot be read or written.",
+       static_cast<resrt::FileError*>(nullptr));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "The C++ core of resrt.";
+  bind_errors(module);
+  resrt::bind_graph(module);
+  resrt::bind_models(module);
+  resrt::bind_engine(module);
+}

@@ -1,0 +1,147 @@
+#include "resrt/engine.h"
+
+#include <algorithm>
+#include <array>
+#include <thread>
+#include <utility>
+
+#include "backends/backend.h"
+#include "engine/engine_file.h"
+#include "engine/pool.h"
+#include "engine/registry.h"
+#include "resrt/error.h"
+#include "text.h"
+
+namespace resrt {
+namespace {
+
+constexpr std::array kPrecisionNames = {
+    std::pair{Precision::automatic, "auto"}, std::pair{Precision::fp32, "fp32"},
+    std::pair{Precision::bf16, "bf16"}, std::pair{Precision::fp16, "fp16"}};
+
+// `automatic` becomes the fastest precision; one that the device lacks is refused.
+Precision resolve(Precision wanted, const Backend& backend, const std::string& backend_name) {
+  const std::vector<Precision> available = backend.precisions();
+  if (wanted == Precision::automatic) return available.front();
+  if (std::find(available.begin(), available.end(), wanted) != available.end()) return wanted;
+  std::vector<std::string> names;
+  for (const Precision precision : available) names.emplace_back(to_string(precision));
+  throw PrecisionError(concat("this device does not compute ", to_string(wanted), " natively in ",
+                              backend_name, "; it has ", join(names),
+                              ", and 'auto' takes the fastest of these"));
+}
+
+}  // namespace
+
+const char* to_string(Precision precision) {
+  for (const auto& [value, name] : kPrecisionNames) {
+    if (value == precision) return name;
+  }
+  throw PrecisionError("a Precision that has no name");
+}
+
+Precision parse_precision(const std::string& name) {
+  std::vector<std::string> names;
+  for (const auto& [value, known] : kPrecisionNames) {
+    if (name == known) return value;
+    names.emplace_back(known);
+  }
+  throw PrecisionError(
+      concat("there is no precision named '", name, "'; choose one of ", join(names)));
+}
+
+struct Engine::State {
+  State(EngineInfo engine_info, Plan engine_plan, std::unique_ptr<Executable> loaded)
+      : info(std::move(engine_info)),
+        plan(std::move(engine_plan)),
+        executable(std::move(loaded)),
+        batch_sizes(executable->batch_sizes()),
+        contexts([this] { return executable->create_context(); },
+                 std::max(1U, std::thread::hardware_concurrency())) {}
+
+  int64_t pixels() const {
+    return int64_t{info.input.channels} * info.input.height * info.input.width;
+  }
+  void warm_up();
+
+  EngineInfo info;
+  Plan plan;
+  std::unique_ptr<Executable> executable;
+  std::vector<int> batch_sizes;
+  Pool<Context> contexts;
+};
+
+// The first inference at a size allocates what the later ones find ready.
+void Engine::State::warm_up() {
+  const auto most = static_cast<size_t>(info.max_batch);
+  const std::vector<float> images(most * static_cast<size_t>(pixels()));
+  std::vector<float> logits(most * static_cast<size_t>(info.classes));
+  auto context = contexts.borrow();
+  for (const int batch : batch_sizes) context->infer(images.data(), batch, logits.data());
+}
+
+Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+Engine::~Engine() = default;
+
+Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOptions& options,
+                     const LoadOptions& load) {
+  if (options.max_batch < 1) {
+    throw InputError(concat("max_batch must be at least 1, not ", options.max_batch));
+  }
+  check_weights(graph, weights);
+  Backend& backend = find_backend(options.backend);
+  EngineInfo info = {.model = graph.name(),
+                     .backend = options.backend,
+                     .backend_version = backend.version(),
+                     .precision = resolve(options.precision, backend, options.backend),
+                     .input = graph.input_shape(),
+                     .classes = graph.classes(),
+                     .max_batch = options.max_batch,
+                     .notes = options.notes};
+  Plan plan = backend.build(graph, weights, info);
+  auto executable = backend.load(plan, info, load);
+  auto state = std::make_unique<State>(std::move(info), std::move(plan), std::move(executable));
+  state->warm_up();
+  return Engine(std::move(state));
+}
+
+Engine Engine::load(const std::string& path, const LoadOptions& options) {
+  EngineFile file = read_engine_file(path);
+  Backend& backend = find_backend(file.info.backend);
+  if (file.info.backend_version != backend.version()) {
+    throw EngineFileError(concat("the engine file '", path, "' was built with ", file.info.backend,
+                                 " ", file.info.backend_version, "; here is ", backend.version(),
+                                 "; build it again"));
+  }
+  resolve(file.info.precision, backend, file.info.backend);
+  auto executable = backend.load(file.plan, file.info, options);
+  auto state =
+      std::make_unique<State>(std::move(file.info), std::move(file.plan), std::move(executable));
+  state->warm_up();
+  return Engine(std::move(state));
+}
+
+void Engine::save(const std::string& path) const {
+  write_engine_file(path, state_->info, state_->plan);
+}
+
+const EngineInfo& Engine::info() const {
+  return state_->info;
+}
+
+void Engine::infer(const float* images, int64_t batch, float* logits) const {
+  if (batch < 0) throw InputError(concat("a batch cannot have ", batch, " images"));
+  if (batch == 0) return;
+  auto context = state_->contexts.borrow();
+  for (const int size : state_->batch_sizes) {
+    for (; batch >= size; batch -= size) {
+      context->infer(images, size, logits);
+      images += size * state_->pixels();
+      logits += size * int64_t{state_->info.classes};
+    }
+  }
+}
+
+}  // namespace resrt

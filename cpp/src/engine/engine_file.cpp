@@ -1,0 +1,241 @@
+#include "engine/engine_file.h"
+
+#include <charconv>
+#include <cstring>
+#include <map>
+#include <string_view>
+
+#include "engine/crc32.h"
+#include "engine/file_io.h"
+#include "resrt/error.h"
+#include "text.h"
+
+namespace resrt {
+namespace {
+
+using Metadata = std::map<std::string, std::string>;
+
+constexpr std::string_view kMagic("resrt\0\r\n", 8);
+constexpr uint32_t kFormatVersion = 1;
+
+template <class Number>
+void append(std::string& bytes, Number number) {
+  bytes.append(reinterpret_cast<const char*>(&number), sizeof number);
+}
+
+void append_text(std::string& bytes, const std::string& text) {
+  append(bytes, static_cast<uint32_t>(text.size()));
+  bytes += text;
+}
+
+std::string encode(const Metadata& metadata) {
+  std::string bytes;
+  append(bytes, static_cast<uint32_t>(metadata.size()));
+  for (const auto& [key, value] : metadata) {
+    append_text(bytes, key);
+    append_text(bytes, value);
+  }
+  return bytes;
+}
+
+// Takes values off the front of the bytes, each only if all of it is there.
+class Reader {
+ public:
+  Reader(std::string_view bytes, const std::string& path) : bytes_(bytes), path_(path) {}
+
+  template <class Number>
+  Number number(const char* what) {
+    Number number{};
+    std::memcpy(&number, take(sizeof number, what).data(), sizeof number);
+    return number;
+  }
+
+  std::string_view take(uint64_t size, const char* what) {
+    if (size > bytes_.size()) {
+      throw EngineFileError(concat("the engine file '", path_, "' is cut short: its ", what,
+                                   " has ", size, " bytes, but only ", bytes_.size(),
+                                   " are left; copy or build it again"));
+    }
+    const std::string_view taken = bytes_.substr(0, size);
+    bytes_.remove_prefix(size);
+    return taken;
+  }
+
+  size_t left() const { return bytes_.size(); }
+
+ private:
+  std::string_view bytes_;
+  const std::string& path_;
+};
+
+Metadata decode(std::string_view bytes, const std::string& path) {
+  Reader reader(bytes, path);
+  Metadata metadata;
+  const auto count = reader.number<uint32_t>("metadata");
+  for (uint32_t i = 0; i < count; ++i) {
+    const std::string key(reader.take(reader.number<uint32_t>("metadata"), "metadata"));
+    metadata[key] = reader.take(reader.number<uint32_t>("metadata"), "metadata");
+  }
+  return metadata;
+}
+
+std::string number_text(float number) {
+  char text[32];
+  const auto end = std::to_chars(text, text + sizeof text, number).ptr;
+  return std::string(text, end);
+}
+
+std::string floats_text(const std::vector<float>& numbers) {
+  std::vector<std::string> texts;
+  for (const float number : numbers) texts.push_back(number_text(number));
+  return join(texts, " ");
+}
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  if (text.empty()) return parts;
+  size_t begin = 0;
+  for (size_t end = 0; end != std::string::npos; begin = end + 1) {
+    end = text.find(separator, begin);
+    parts.push_back(text.substr(begin, end - begin));
+  }
+  return parts;
+}
+
+Metadata to_metadata(const EngineInfo& info) {
+  for (const std::string& label : info.notes.labels) {
+    if (label.find('\n') != std::string::npos) {
+      throw InputError(concat("the label '", label, "' has a line break; labels are single lines"));
+    }
+  }
+  return {{"model", info.model},
+          {"backend", info.backend},
+          {"backend_version", info.backend_version},
+          {"precision", to_string(info.precision)},
+          {"channels", std::to_string(info.input.channels)},
+          {"height", std::to_string(info.input.height)},
+          {"width", std::to_string(info.input.width)},
+          {"classes", std::to_string(info.classes)},
+          {"max_batch", std::to_string(info.max_batch)},
+          {"weights", info.notes.weights},
+          {"labels", join(info.notes.labels, "\n")},
+          {"resize", std::to_string(info.notes.preprocessing.resize)},
+          {"interpolation", info.notes.preprocessing.interpolation},
+          {"mean", floats_text(info.notes.preprocessing.mean)},
+          {"std", floats_text(info.notes.preprocessing.std)}};
+}
+
+// Reads typed values out of the metadata; the checksum has been verified by then, so what fails
+// here was written wrong.
+class Fields {
+ public:
+  Fields(const Metadata& metadata, const std::string& path) : metadata_(metadata), path_(path) {}
+
+  std::string text(const char* key) const {
+    const auto found = metadata_.find(key);
+    if (found == metadata_.end()) fail(concat("lacks the entry '", key, "'"));
+    return found->second;
+  }
+
+  int positive(const char* key) const {
+    const auto value = parse<int>(text(key), key);
+    if (value < 1) fail(concat("has '", key, "' = ", value, ", which must be at least 1"));
+    return value;
+  }
+
+  std::vector<float> floats(const char* key) const {
+    std::vector<float> numbers;
+    for (const std::string& part : split(text(key), ' '))
+      numbers.push_back(parse<float>(part, key));
+    return numbers;
+  }
+
+ private:
+  template <class Number>
+  Number parse(const std::string& text, const char* key) const {
+    Number number{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size()) {
+      fail(concat("has '", key, "' = '", text, "', which is no number"));
+    }
+    return number;
+  }
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw EngineFileError(
+        concat("the metadata of the engine file '", path_, "' ", what, "; build it again"));
+  }
+
+  const Metadata& metadata_;
+  const std::string& path_;
+};
+
+EngineInfo to_info(const Metadata& metadata, const std::string& path) {
+  const Fields fields(metadata, path);
+  EngineInfo info;
+  info.model = fields.text("model");
+  info.backend = fields.text("backend");
+  info.backend_version = fields.text("backend_version");
+  info.precision = parse_precision(fields.text("precision"));
+  info.input = {fields.positive("channels"), fields.positive("height"), fields.positive("width")};
+  info.classes = fields.positive("classes");
+  info.max_batch = fields.positive("max_batch");
+  info.notes.weights = fields.text("weights");
+  info.notes.labels = split(fields.text("labels"), '\n');
+  info.notes.preprocessing = {fields.positive("resize"), fields.text("interpolation"),
+                              fields.floats("mean"), fields.floats("std")};
+  return info;
+}
+
+}  // namespace
+
+void write_engine_file(const std::string& path, const EngineInfo& info, const Plan& plan) {
+  const std::string metadata = encode(to_metadata(info));
+  std::string head(kMagic);
+  append(head, kFormatVersion);
+  append(head, uint64_t{metadata.size()});
+  head += metadata;
+  append(head, uint64_t{plan.bytes.size()});
+  std::string tail;
+  append(tail, crc32(plan.bytes, crc32(head)));
+  write_file_atomically(path, {head, plan.bytes, tail});
+}
+
+EngineFile read_engine_file(const std::string& path) {
+  const std::string bytes = read_file(path);
+  if (!bytes.starts_with(kMagic)) {
+    // An engine file cut within its magic is one all the same.
+    const bool is_cut = !bytes.empty() && kMagic.starts_with(bytes);
+    throw EngineFileError(is_cut ? concat("the engine file '", path, "' is cut short: it has only ",
+                                          bytes.size(), " bytes; copy or build it again")
+                                 : concat("'", path, "' is no resrt engine file (",
+                                          bytes.empty() ? "it is empty" : "its first bytes differ",
+                                          "); build one with resrt.build(...).save(...)"));
+  }
+  Reader reader(bytes, path);
+  reader.take(kMagic.size(), "head");
+  const auto version = reader.number<uint32_t>("head");
+  if (version != kFormatVersion) {
+    throw EngineFileError(concat("the engine file '", path, "' has format version ", version,
+                                 "; this resrt reads version ", kFormatVersion,
+                                 "; build the engine again"));
+  }
+  const std::string_view metadata = reader.take(reader.number<uint64_t>("metadata"), "metadata");
+  const std::string_view plan = reader.take(reader.number<uint64_t>("plan"), "plan");
+  const std::string_view covered(bytes.data(), bytes.size() - reader.left());
+  const auto checksum = reader.number<uint32_t>("checksum");
+  if (reader.left() != 0) {
+    throw EngineFileError(concat("the engine file '", path, "' has ", reader.left(),
+                                 " bytes too many at its end; copy or build it again"));
+  }
+  if (const uint32_t actual = crc32(covered); actual != checksum) {
+    throw EngineFileError(concat("the engine file '", path,
+                                 "' has been altered or damaged: its checksum is ", std::hex,
+                                 checksum, ", its content's ", actual, "; copy or build it again"));
+  }
+  EngineFile file{to_info(decode(metadata, path), path), {}};
+  file.plan.bytes = plan;
+  return file;
+}
+
+}  // namespace resrt

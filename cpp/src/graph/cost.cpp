@@ -1,0 +1,39 @@
+#include <functional>
+#include <numeric>
+
+#include "resrt/graph.h"
+
+namespace resrt {
+namespace {
+
+int64_t element_count(const std::vector<int64_t>& shape) {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+}  // namespace
+
+Cost Graph::cost(const Layer& layer) const {
+  Cost cost;
+  // Every element of a convolution's or linear layer's weight is multiplied once per position of
+  // the output; inside the attention blocks there is one position.
+  const bool per_position = std::holds_alternative<Conv2d>(layer.definition);
+  const int64_t positions = per_position ? int64_t{layer.shape.height} * layer.shape.width : 1;
+  for (const Parameter& parameter : parameters(layer)) {
+    const int64_t count = element_count(parameter.shape);
+    if (parameter.trainable) cost.parameters += count;
+    if (parameter.shape.size() > 1) cost.multiply_adds += count * positions;
+  }
+  return cost;
+}
+
+Cost Graph::cost() const {
+  Cost total;
+  for (const Layer& layer : layers_) {
+    const Cost one = cost(layer);
+    total.parameters += one.parameters;
+    total.multiply_adds += one.multiply_adds;
+  }
+  return total;
+}
+
+}  // namespace resrt

@@ -1,0 +1,130 @@
+#include "graph/infer_shape.h"
+
+#include "graph/overloaded.h"
+#include "resrt/error.h"
+#include "text.h"
+
+namespace resrt {
+namespace {
+
+std::string text(const Shape& shape) {
+  return concat(shape.channels, "x", shape.height, "x", shape.width);
+}
+
+void require_positive(const char* what, int value) {
+  if (value < 1) throw ModelError(concat(what, " must be at least 1, not ", value));
+}
+
+void require_divisible(const char* what, int value, const char* by_what, int by) {
+  require_positive(what, value);
+  require_positive(by_what, by);
+  if (value % by != 0) {
+    throw ModelError(concat(what, " (", value, ") must be a multiple of ", by_what, " (", by, ")"));
+  }
+}
+
+void require_same(const Shape& left, const Shape& right) {
+  if (left != right) {
+    throw ModelError(concat("it adds tensors of the shapes ", text(left), " and ", text(right)));
+  }
+}
+
+// The number of positions of a window of `kernel` along an axis, as PyTorch counts them.
+int window_positions(int size, int kernel, int stride, int padding, bool ceil_mode = false) {
+  require_positive("kernel", kernel);
+  require_positive("stride", stride);
+  if (padding < 0 || padding >= kernel) {
+    throw ModelError(concat("padding must be at least 0 and less than the kernel (", kernel,
+                            "), not ", padding));
+  }
+  const int slack = size + 2 * padding - kernel;
+  if (slack < 0) {
+    throw ModelError(concat("its kernel of ", kernel, " is larger than its input of ", size,
+                            " with padding ", padding, "; take a larger input size"));
+  }
+  int positions = slack / stride + 1;
+  // A window may hang over the end, but must begin within the input or the padding before it.
+  if (ceil_mode && slack % stride != 0 && positions * stride < size + padding) ++positions;
+  return positions;
+}
+
+}  // namespace
+
+Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs) {
+  const auto require_inputs = [&](size_t count) {
+    if (inputs.size() != count) {
+      throw ModelError(concat(kind(definition), " takes ", count, " inputs, not ", inputs.size()));
+    }
+  };
+  const auto one_input = [&]() -> const Shape& {
+    require_inputs(1);
+    return inputs.front();
+  };
+  const auto windows = [](const Shape& x, int channels, int kernel, int stride, int padding,
+                          bool ceil_mode = false) {
+    return Shape{channels, window_positions(x.height, kernel, stride, padding, ceil_mode),
+                 window_positions(x.width, kernel, stride, padding, ceil_mode)};
+  };
+
+  return std::visit(
+      Overloaded{
+          [&](const Input& input) {
+            require_inputs(0);
+            require_positive("the number of input channels", input.channels);
+            require_positive("the input's height", input.height);
+            require_positive("the input's width", input.width);
+            return Shape{input.channels, input.height, input.width};
+          },
+          [&](const Conv2d& conv) {
+            require_inputs(conv.residual ? 2 : 1);
+            const Shape& x = inputs.front();
+            require_divisible("input channels", x.channels, "groups", conv.groups);
+            require_divisible("output channels", conv.out_channels, "groups", conv.groups);
+            const Shape y = windows(x, conv.out_channels, conv.kernel, conv.stride, conv.padding);
+            if (conv.residual) require_same(y, inputs.back());
+            return y;
+          },
+          [&](const BatchNorm2d&) { return one_input(); },
+          [&](const Relu&) { return one_input(); },
+          [&](const MaxPool2d& pool) {
+            const Shape& x = one_input();
+            return windows(x, x.channels, pool.kernel, pool.stride, pool.padding);
+          },
+          [&](const AvgPool2d& pool) {
+            const Shape& x = one_input();
+            return windows(x, x.channels, pool.kernel, pool.stride, pool.padding, pool.ceil_mode);
+          },
+          [&](const GlobalAvgPool2d&) { return Shape{one_input().channels, 1, 1}; },
+          [&](const Add&) {
+            require_inputs(2);
+            require_same(inputs.front(), inputs.back());
+            return inputs.front();
+          },
+          [&](const SplitAttention& block) {
+            const Shape& x = one_input();
+            require_positive("radix", block.radix);
+            require_divisible("channels", block.channels, "cardinality", block.cardinality);
+            require_divisible("hidden channels", block.hidden, "cardinality", block.cardinality);
+            if (x.channels != block.radix * block.channels) {
+              throw ModelError(concat("its input has ", x.channels, " channels, not radix (",
+                                      block.radix, ") times channels (", block.channels, ")"));
+            }
+            return Shape{block.channels, x.height, x.width};
+          },
+          [&](const SqueezeExcite& block) {
+            require_positive("hidden channels", block.hidden);
+            return one_input();
+          },
+          [&](const Linear& linear) {
+            const Shape& x = one_input();
+            require_positive("out_features", linear.out_features);
+            if (x.height != 1 || x.width != 1) {
+              throw ModelError(concat("Linear takes a vector, not ", text(x)));
+            }
+            return Shape{linear.out_features, 1, 1};
+          },
+      },
+      definition);
+}
+
+}  // namespace resrt

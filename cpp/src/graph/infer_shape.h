@@ -1,0 +1,12 @@
+#pragma once
+
+#include <vector>
+
+#include "resrt/graph.h"
+
+namespace resrt {
+
+// The shape of a layer's output. Throws ModelError where the definition does not fit its inputs.
+Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs);
+
+}  // namespace resrt

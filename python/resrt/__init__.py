@@ -1,0 +1,70 @@
+"""ResNet, ResNeSt and RegNet classifiers, from layer definitions to fast engines.
+
+>>> import resrt
+>>> engine = resrt.build("ResNeSt50", weights="ResNeSt50_pretrained.pdparams")
+>>> engine.classify("cat.jpg", topk=5)
+>>> logits = engine.infer(batch)  # float32 (N, 3, 224, 224) -> float32 (N, 1000)
+>>> engine.save("resnest50.engine")
+"""
+
+from importlib.metadata import version as _version
+
+from resrt._core import (
+    Cost,
+    Graph,
+    Layer,
+    Parameter,
+    Preprocessing,
+    RegNet,
+    ResNeSt,
+    ResNet,
+)
+from resrt.engine import BACKENDS, PRECISIONS, Engine, backends, build, load
+from resrt.errors import (
+    BackendError,
+    EngineFileError,
+    Error,
+    FileError,
+    InputError,
+    ModelError,
+    PrecisionError,
+    WeightsError,
+)
+from resrt.images import Prediction
+from resrt.models import ModelInfo, Published, build_graph, list_models, model_info
+from resrt.timing import Timing
+
+__version__ = _version("resrt")
+
+__all__ = [
+    "BACKENDS",
+    "PRECISIONS",
+    "BackendError",
+    "Cost",
+    "Engine",
+    "EngineFileError",
+    "Error",
+    "FileError",
+    "Graph",
+    "InputError",
+    "Layer",
+    "ModelError",
+    "ModelInfo",
+    "Parameter",
+    "PrecisionError",
+    "Prediction",
+    "Preprocessing",
+    "Published",
+    "RegNet",
+    "ResNeSt",
+    "ResNet",
+    "Timing",
+    "WeightsError",
+    "__version__",
+    "backends",
+    "build",
+    "build_graph",
+    "list_models",
+    "load",
+    "model_info",
+]

@@ -1,0 +1,155 @@
+"""From photographs to batches: decode, resize, crop, normalise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from resrt import _core
+from resrt.errors import FileError, InputError
+
+# A path, a Pillow image, or uint8 pixels (H, W), (H, W, 1) or (H, W, 3).
+ImageLike: TypeAlias = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One of the classes that an image may be of.
+
+    `index` is the class's number, `label` its name (the number as text, where the engine has no
+    labels), `probability` its softmax over all classes.
+    """
+
+    index: int
+    label: str
+    probability: float
+
+
+def imagenet_preprocessing(
+    in_channels: int, resize: int, interpolation: str
+) -> _core.Preprocessing:
+    """Return ImageNet's normalisation; for images that are not RGB, its average over RGB."""
+    is_rgb = in_channels == 3
+    return preprocessing(
+        resize=resize,
+        interpolation=interpolation,
+        mean=_IMAGENET_MEAN if is_rgb else [float(np.mean(_IMAGENET_MEAN))] * in_channels,
+        std=_IMAGENET_STD if is_rgb else [float(np.mean(_IMAGENET_STD))] * in_channels,
+    )
+
+
+def preprocessing(
+    *, resize: int, interpolation: str, mean: Sequence[float], std: Sequence[float]
+) -> _core.Preprocessing:
+    """Return a checked Preprocessing: see `resrt.Preprocessing`. Raises InputError."""
+    if interpolation not in _RESAMPLING:
+        raise InputError(
+            f"there is no interpolation named {interpolation!r}; "
+            f"choose one of {', '.join(_RESAMPLING)}"
+        )
+    if len(mean) != len(std) or not all(value > 0 for value in std):
+        raise InputError(
+            f"mean and std must have one value per channel, those of std above 0, not "
+            f"{list(mean)} and {list(std)}"
+        )
+    return _core.Preprocessing(
+        resize=resize, interpolation=interpolation, mean=list(mean), std=list(std)
+    )
+
+
+def open_image(image: ImageLike, channels: int) -> Image.Image:
+    """Return an upright Pillow image of 1 (grey) or 3 (RGB) channels.
+
+    Raises FileError where a path cannot be read, InputError for what is no image.
+    """
+    if channels not in (1, 3):
+        raise InputError(
+            f"an engine of {channels} input channels takes no photographs; "
+            "prepare float32 batches of your own and call infer"
+        )
+    upright: Image.Image = ImageOps.exif_transpose(_open(image))
+    return upright.convert("L" if channels == 1 else "RGB")
+
+
+def _open(image: ImageLike) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray):
+        is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))
+        if image.dtype != np.uint8 or not is_image:
+            raise InputError(
+                "an image as an array is uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not "
+                f"{image.dtype} {image.shape}; float batches go to infer"
+            )
+        return Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image)
+    if not isinstance(image, (str, PathLike)):
+        raise InputError(
+            f"an image is a path, a Pillow image or an array, not {type(image).__name__}"
+        )
+    path = fspath(image)
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+    except UnidentifiedImageError:
+        raise InputError(f"'{path}' is no image of a format that Pillow knows") from None
+    except OSError as error:
+        if error.strerror is None:  # Pillow's own, of a file that it could open
+            raise InputError(f"'{path}' cannot be decoded: {error}") from None
+        raise FileError(f"cannot read the image '{path}': {error.strerror}") from None
+    return opened
+
+
+def preprocess(image: ImageLike, info: _core.EngineInfo) -> npt.NDArray[np.float32]:
+    """Return float32 (channels, height, width): what the engine takes for this image."""
+    channels, height, width = info.input_shape
+    steps = info.preprocessing
+    opened = open_image(image, channels)
+    scale = steps.resize / min(opened.size)
+    resized = opened.resize(
+        (max(width, round(opened.width * scale)), max(height, round(opened.height * scale))),
+        _RESAMPLING[steps.interpolation],
+    )
+    left, top = (resized.width - width) // 2, (resized.height - height) // 2
+    cropped = resized.crop((left, top, left + width, top + height))
+    pixels = np.asarray(cropped, dtype=np.float32).reshape(height, width, channels) / 255
+    normalised = (pixels - np.array(steps.mean, np.float32)) / np.array(steps.std, np.float32)
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1), dtype=np.float32)
+
+
+def preprocess_batch(
+    images: Iterable[ImageLike], info: _core.EngineInfo
+) -> npt.NDArray[np.float32]:
+    """Return float32 (N, channels, height, width)."""
+    prepared = [preprocess(image, info) for image in images]
+    if not prepared:
+        return np.empty((0, *info.input_shape), np.float32)
+    return np.stack(prepared)
+
+
+def top_k(logits: npt.NDArray[np.float32], k: int, labels: Sequence[str]) -> list[list[Prediction]]:
+    """Return each row's k most probable classes, the most probable first."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
+    exponentials = np.exp(shifted)
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    # Stable, so that equal logits come in the order of their classes.
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    return [
+        [Prediction(int(i), labels[i] if labels else str(i), float(row[i])) for i in best]
+        for row, best in zip(probabilities, order, strict=True)
+    ]

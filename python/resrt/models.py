@@ -1,0 +1,149 @@
+"""The catalog of networks, joined with the figures that were published for them."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TypeAlias
+
+from resrt import _core
+from resrt.errors import ModelError
+
+Config: TypeAlias = _core.ResNet | _core.ResNeSt | _core.RegNet
+
+
+@dataclass(frozen=True)
+class Published:
+    """What PaddleClas's pages on these series say of a network.
+
+    Accuracies are fractions on ImageNet-1k's validation set; `gflops` is twice the multiply-adds of
+    one image, `mparams` millions of parameters; `latency_ms` maps columns such as "v100_fp32_bs1"
+    to milliseconds per batch.
+    """
+
+    crop: int
+    resize_short: int
+    top1: float
+    top5: float
+    gflops: float
+    mparams: float
+    latency_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A network of the catalog.
+
+    `source` is whose architecture it is (PaddleClas, timm, torchvision); `input_size` the height
+    and width that its weights were published for; `published` None where PaddleClas's pages have
+    no row of that name.
+    """
+
+    name: str
+    family: str
+    source: str
+    input_size: int
+    config: Config
+    published: Published | None
+
+
+@cache
+def _published() -> dict[str, Published]:
+    text = resources.files("resrt").joinpath("published.csv").read_text()
+    return {
+        row["model"]: Published(
+            crop=int(row["crop"]),
+            resize_short=int(row["resize_short"]),
+            top1=float(row["top1"]),
+            top5=float(row["top5"]),
+            gflops=float(row["gflops"]),
+            mparams=float(row["mparams"]),
+            latency_ms={
+                column.removesuffix("_ms"): float(value)
+                for column, value in row.items()
+                if column.endswith("_ms") and value
+            },
+        )
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+def _info(model: _core.Model) -> ModelInfo:
+    return ModelInfo(
+        name=model.name,
+        family=model.family,
+        source=model.source,
+        input_size=model.input_size,
+        config=model.config,
+        published=_published().get(model.name),
+    )
+
+
+def list_models(pattern: str = "*", *, source: str | None = None) -> list[ModelInfo]:
+    """Return the networks of the catalog whose names match a shell pattern, in its order.
+
+    >>> [model.name for model in list_models("resnest50*", source="timm")]
+    ['resnest50d', 'resnest50d_1s4x24d', 'resnest50d_4s2x40d']
+    """
+    return [
+        _info(model)
+        for model in _core.catalog()
+        if fnmatch.fnmatchcase(model.name, pattern) and source in (None, model.source)
+    ]
+
+
+def model_info(name: str) -> ModelInfo:
+    """Return the catalog's row of that name. Raises ModelError with the nearest names."""
+    return _info(_core.find_model(name))
+
+
+def build_graph(
+    model: str | Config,
+    *,
+    classes: int = 1000,
+    input_size: int | Sequence[int] | None = None,
+    in_channels: int = 3,
+    name: str | None = None,
+) -> _core.Graph:
+    """Return a network's graph, whose str() is a table of its layers and costs.
+
+    Args:
+        model: a name of the catalog, or a ResNet, ResNeSt or RegNet of one's own parameters.
+        classes: the number of logits.
+        input_size: height and width of the images in pixels, one number if they are the same;
+            None: what the network was published for (224 for parameters of one's own).
+        in_channels: planes of the images.
+        name: of the graph; only for parameters of one's own.
+
+    Raises ModelError for an unknown name and for parameters that describe no network.
+    """
+    height, width = _height_and_width(input_size)
+    if isinstance(model, str):
+        if name is not None:
+            raise ModelError(f"{model!r} has its name from the catalog; leave out name={name!r}")
+        return _core.build_graph(model, classes, in_channels, height, width)
+    if not isinstance(model, (_core.ResNet, _core.ResNeSt, _core.RegNet)):
+        raise ModelError(
+            "a network is named by a str, or described by resrt.ResNet, resrt.ResNeSt or "
+            f"resrt.RegNet, not by {type(model).__name__}"
+        )
+    own_name = type(model).__name__ if name is None else name
+    return _core.build_graph(own_name, model, classes, in_channels, height, width)
+
+
+def _height_and_width(input_size: int | Sequence[int] | None) -> tuple[int | None, int | None]:
+    if input_size is None:
+        return None, None
+    if isinstance(input_size, int):
+        return input_size, input_size
+    try:
+        height, width = (int(size) for size in input_size)
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"input_size must be one number, or (height, width), not {input_size!r}"
+        ) from None
+    return height, width

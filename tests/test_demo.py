@@ -1,0 +1,62 @@
+"""The demo, and the command that runs it."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import resrt
+from resrt import cli, demo
+
+
+def test_the_trained_network_knows_digits_that_it_never_saw() -> None:
+    out = io.StringIO()
+    result = demo.demo(out=out)
+    text = out.getvalue()
+    assert result.total == 1797 // 5
+    assert result.accuracy >= 0.97
+    assert f"{result.accuracy:.2%} accuracy" in text
+    assert "@@" in text  # pictures
+    assert re.search(r"batch 1: median \d+\.\d+ ms", text)
+
+
+@pytest.mark.parametrize("precision", resrt.backends()[0].precisions)
+def test_every_precision_classifies_alike(precision: str) -> None:
+    scans, digits = demo.held_out()
+    predictions = demo.build_engine(precision).classify(list(scans), topk=1)
+    assert np.mean([row[0].index for row in predictions] == digits) >= 0.97
+
+
+def test_scrambled_weights_would_not() -> None:
+    """The accuracy is the weights' doing."""
+    scans, digits = demo.held_out()
+    engine = resrt.build(demo.graph(), "random", preprocessing=demo.PREPROCESSING)
+    predictions = engine.classify(list(scans), topk=1)
+    assert np.mean([row[0].index for row in predictions] == digits) < 0.5
+
+
+def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo", "--precision", "fp32", "--threads", "1"]) == 0
+    assert "fp32 on openvino" in capsys.readouterr().out
+
+
+def test_command_reports_errors_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo", "--threads", "0"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "resrt: threads must be a whole number of at least 1, not 0\n"
+    with pytest.raises(resrt.InputError):
+        cli.main(["--debug", "demo", "--threads", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["demo", "--precision", "fp64"])
+
+
+def test_module_and_version() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "resrt", "--version"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == f"resrt {resrt.__version__}\n"
