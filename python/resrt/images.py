@@ -103,6 +103,7 @@ def _open(image: ImageLike) -> Image.Image:
             f"an image is a path, a Pillow image or an array, not {type(image).__name__}"
         )
     path = fspath(image)
+    opened: Image.Image
     try:
         with Image.open(path) as opened:
             opened.load()

@@ -53,7 +53,7 @@ struct AvgPool2d {
   int padding = 0;
   // Whether a last window that the input fills only in part yields an output too.
   bool ceil_mode = false;
-  // Whether zeros of the padding count in the average.
+  // Whether zeros of the padding count in the average. Not together with ceil_mode.
   bool count_include_pad = true;
 };
 

@@ -38,12 +38,13 @@ int window_positions(int size, int kernel, int stride, int padding, bool ceil_mo
                             "), not ", padding));
   }
   const int slack = size + 2 * padding - kernel;
-  if (slack < 0) {
+  // With ceil_mode one window may hang over the end of an input smaller than itself.
+  if (slack < 0 && !(ceil_mode && slack > -stride)) {
     throw ModelError(concat("its kernel of ", kernel, " is larger than its input of ", size,
                             " with padding ", padding, "; take a larger input size"));
   }
   int positions = slack / stride + 1;
-  // A window may hang over the end, but must begin within the input or the padding before it.
+  // Such a window must begin within the input or the padding before it.
   if (ceil_mode && slack % stride != 0 && positions * stride < size + padding) ++positions;
   return positions;
 }
@@ -92,6 +93,9 @@ Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs
           },
           [&](const AvgPool2d& pool) {
             const Shape& x = one_input();
+            if (pool.ceil_mode && pool.count_include_pad) {
+              throw ModelError("an average pooling has ceil_mode or count_include_pad, not both");
+            }
             return windows(x, x.channels, pool.kernel, pool.stride, pool.padding, pool.ceil_mode);
           },
           [&](const GlobalAvgPool2d&) { return Shape{one_input().channels, 1, 1}; },

@@ -1,6 +1,6 @@
 #include "backends/openvino/lower.h"
 
-#include <map>
+#include <algorithm>
 #include <utility>
 
 #include <openvino/core/model.hpp>
@@ -203,12 +203,19 @@ class Lowering {
   }
 
   Parts lower(const Layer& layer, const AvgPool2d& pool, size_t index) {
+    const Shape in = graph_.shape(layer.inputs.front());
+    // What a last window that hangs over the end is short of, as padding that does not count;
+    // OpenVINO's own rounding modes refuse windows that are larger than the input.
+    const auto pad_end = [&](int size, int positions) {
+      const int reach = (positions - 1) * pool.stride + pool.kernel;
+      return static_cast<size_t>(std::max(pool.padding, reach - size - pool.padding));
+    };
+    const ov::Shape end = {pad_end(in.height, layer.shape.height),
+                           pad_end(in.width, layer.shape.width)};
     Parts made;
     for (const Output& x : input_parts(layer, parts_[index])) {
-      made.push_back(std::make_shared<op::AvgPool>(
-          x, strides(pool.stride), pads(pool.padding), pads(pool.padding), window(pool.kernel),
-          !pool.count_include_pad,
-          pool.ceil_mode ? ov::op::RoundingType::CEIL_TORCH : ov::op::RoundingType::FLOOR));
+      made.push_back(std::make_shared<op::AvgPool>(x, strides(pool.stride), pads(pool.padding), end,
+                                                   window(pool.kernel), !pool.count_include_pad));
     }
     return made;
   }
