@@ -202,7 +202,7 @@ void write_engine_file(const std::string& path, const EngineInfo& info, const Pl
 }
 
 EngineFile read_engine_file(const std::string& path) {
-  const std::string bytes = read_file(path);
+  std::string bytes = read_file(path);
   if (!bytes.starts_with(kMagic)) {
     // An engine file cut within its magic is one all the same.
     const bool is_cut = !bytes.empty() && kMagic.starts_with(bytes);
@@ -234,7 +234,12 @@ EngineFile read_engine_file(const std::string& path) {
                                  checksum, ", its content's ", actual, "; copy or build it again"));
   }
   EngineFile file{to_info(decode(metadata, path), path), {}};
-  file.plan.bytes = plan;
+  // The plan moves to the front of the buffer that it was read into: it is too large to copy.
+  const auto offset = static_cast<size_t>(plan.data() - bytes.data());
+  const size_t size = plan.size();
+  bytes.erase(0, offset);
+  bytes.resize(size);
+  file.plan.bytes = std::move(bytes);
   return file;
 }
 

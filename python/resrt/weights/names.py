@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
-
 from resrt import _core
+from resrt.weights.checkpoint import Array
 
 # PaddleClas's classes name the same places differently. First, places are written alike:
 # stem.0, layer1.0 and s1.b1 with convolutions counted from 1, as ours are.
@@ -64,9 +62,7 @@ _PADDLE: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def to_ours(
-    arrays: Mapping[str, npt.NDArray[np.generic]], graph: _core.Graph
-) -> dict[str, npt.NDArray[np.generic]]:
+def to_ours(arrays: Mapping[str, Array], graph: _core.Graph) -> dict[str, Array]:
     """Return the arrays under the graph's names; what has no counterpart keeps its own name.
 
     The convention is recognised from the names. Counters that batch normalisation keeps for

@@ -14,22 +14,23 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from resrt.errors import WeightsError
-from resrt.weights.safetensors_file import widen_bfloat16
+from resrt.weights.checkpoint import Array, Checkpoint, widen_bfloat16
+
+FORMAT = "PaddleClas's .pdparams"
 
 # paddle.save's table of parameter names, beside the parameters.
 _NAME_TABLE = "StructuredToParameterName@@"
 _DTYPES = {"f8", "f4", "f2", "i8", "i4", "i2", "i1", "u2", "u1", "b1"}
 
 
-def recognises(content: bytes) -> bool:
+def recognises(content: memoryview) -> bool:
     """Whether it begins as a binary pickle does."""
     return len(content) > 2 and content[0] == 0x80 and 2 <= content[1] <= 5
 
 
-def read(content: bytes, path: str) -> dict[str, npt.NDArray[np.generic]]:
+def read(content: memoryview, path: str) -> Checkpoint:
     """Every array by its name; bfloat16 is widened to float32. Raises WeightsError."""
     try:
         state = _Unpickler(io.BytesIO(content)).load()
@@ -49,7 +50,7 @@ def read(content: bytes, path: str) -> dict[str, npt.NDArray[np.generic]]:
             f"'{path}' holds a {type(state).__name__}, not a dict of parameters; save it with "
             "paddle.save(network.state_dict(), path)"
         )
-    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    arrays: dict[str, Array] = {}
     for name, value in state.items():
         if name == _NAME_TABLE:
             continue
@@ -61,10 +62,10 @@ def read(content: bytes, path: str) -> dict[str, npt.NDArray[np.generic]]:
             )
         # Paddle keeps bfloat16 in NumPy's uint16.
         arrays[name] = widen_bfloat16(array) if array.dtype == np.uint16 else array
-    return arrays
+    return Checkpoint(FORMAT, arrays)
 
 
-def _to_array(value: object) -> npt.NDArray[np.generic] | None:
+def _to_array(value: object) -> Array | None:
     if isinstance(value, tuple) and len(value) == 2:  # (parameter's name, array), in some versions
         value = value[1]
     return value.array if isinstance(value, _Array) else None
@@ -90,7 +91,7 @@ class _Dtype:
 class _Array:
     """Stands in for numpy.ndarray, and checks that its bytes are as many as its shape says."""
 
-    array: npt.NDArray[np.generic]
+    array: Array
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, is_fortran, data = state

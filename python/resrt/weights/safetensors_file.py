@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 
 from resrt.errors import WeightsError
+from resrt.weights.checkpoint import Array, Checkpoint, widen_bfloat16
+
+FORMAT = "safetensors"
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -24,31 +27,35 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-def recognises(content: bytes) -> bool:
+def recognises(content: memoryview) -> bool:
     """Whether it begins as such a file does: the length of a header, and the header's brace."""
-    return len(content) > 8 and content[8:9] == b"{"
+    return len(content) > 8 and content[8] == ord("{")
 
 
-def read(content: bytes, path: str) -> dict[str, npt.NDArray[np.generic]]:
-    """Every array by its name; bfloat16 is widened to float32. Raises WeightsError."""
+def read(content: memoryview, path: str) -> Checkpoint:
+    """Every array by its name, a view of the content; bfloat16 is widened to float32.
+
+    Raises WeightsError.
+    """
     try:
-        entries: list[tuple[str, dict[str, Any]]]
-        entries = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
-    except safetensors.SafetensorError as error:
+        # The library checks the header: that each array fills its shape, and all the file.
+        with safetensors.safe_open(path, framework="np"):
+            pass
+    except (safetensors.SafetensorError, OSError) as error:
         raise WeightsError(
             f"'{path}' is no sound safetensors file ({error}); copy or download it again"
         ) from None
-    arrays: dict[str, npt.NDArray[np.generic]] = {}
-    for name, entry in entries:
+    end = 8 + int.from_bytes(content[:8], "little")
+    header: dict[str, dict[str, Any]] = json.loads(bytes(content[8:end]))
+    metadata = header.pop("__metadata__", {})
+    arrays: dict[str, Array] = {}
+    for name, entry in header.items():
         if entry["dtype"] not in _DTYPES:
             raise WeightsError(
                 f"'{path}': {name} has the dtype {entry['dtype']}; resrt reads {', '.join(_DTYPES)}"
             )
-        array = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        begin, stop = entry["data_offsets"]
+        array = np.frombuffer(content[end + begin : end + stop], _DTYPES[entry["dtype"]])
+        array = array.reshape(entry["shape"])
         arrays[name] = widen_bfloat16(array) if entry["dtype"] == "BF16" else array
-    return arrays
-
-
-def widen_bfloat16(bits: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    """float32 from the bits of bfloat16, which are its upper half."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    return Checkpoint(FORMAT, arrays, metadata)
