@@ -122,7 +122,7 @@ def build(
     in_channels: int | None = None,
     backend: str = "openvino",
     threads: int | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | PathLike[str] | None = None,
     preprocessing: _core.Preprocessing | None = None,
 ) -> Engine:
     """Build an engine from a network's layer definitions and its weights.
@@ -136,23 +136,27 @@ def build(
             the fastest that the device computes natively. Inputs and logits are float32 always.
         max_batch: the largest batch that runs at once; larger ones are run in parts.
         input_size: height and width of the images in pixels; None: the catalog's.
-        classes: the number of logits; None: 1000.
-        in_channels: planes of the images; None: 3.
+        classes: the number of logits; None: as the weights were trained for.
+        in_channels: planes of the images; None: as the weights were trained for.
         backend: the inference library, one of BACKENDS.
         threads: processor threads per inference; None: one for each core.
-        labels: the names of the classes; None: ImageNet's, if there are 1000.
+        labels: the names of the classes, or the path of a text file of one name per line or of a
+            JSON list; None: ImageNet's, if there are 1000.
         preprocessing: how photographs become inputs; None: the catalog's.
 
     Raises ModelError, FileError, WeightsError, PrecisionError, BackendError or InputError, each
     saying what to do.
     """
-    graph = _graph(model, input_size, classes, in_channels)
-    if isinstance(weights, Mapping):
-        arrays, origin = weights_.fit(weights, graph, origin="the arrays"), "arrays"
-    elif isinstance(weights, str) and weights == "random":
-        arrays, origin = _core.random_weights(graph, 0), "random"
+    parameters, origin, note = _read(weights)
+    if isinstance(model, _core.Graph):
+        _refuse_options_beside_a_graph(input_size, classes, in_channels)
+        graph = model
     else:
-        arrays, origin = weights_.load(weights, graph), Path(weights).name
+        graph = _graph(model, parameters, input_size, classes, in_channels)
+    if parameters is None:
+        arrays = _core.random_weights(graph, 0)
+    else:
+        arrays = weights_.fit(parameters, graph, origin=origin)
     return Engine(
         _core.Engine.build(
             graph,
@@ -161,7 +165,7 @@ def build(
             precision=precision,
             max_batch=_whole("max_batch", max_batch),
             threads=_threads(threads),
-            weights_note=origin,
+            weights_note=note,
             labels=_labels(labels, graph.classes),
             preprocessing=preprocessing or _preprocessing(model, graph),
         )
@@ -199,25 +203,46 @@ def _ready(backend: str) -> str:
     return backend
 
 
+def _read(
+    weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]],
+) -> tuple[Mapping[str, npt.NDArray[np.generic]] | None, str, str]:
+    """Return arrays by their source's names, None for random ones.
+
+    And what an error calls them, and what the engine notes of them.
+    """
+    if isinstance(weights, Mapping):
+        return weights, "the arrays", "arrays"
+    if isinstance(weights, str) and weights == "random":
+        return None, "random", "random"
+    return weights_.read(weights).arrays, f"'{fspath(weights)}'", Path(weights).name
+
+
 def _graph(
-    model: str | Config | _core.Graph,
+    model: str | Config,
+    parameters: Mapping[str, npt.NDArray[np.generic]] | None,
     input_size: int | Sequence[int] | None,
     classes: int | None,
     in_channels: int | None,
 ) -> _core.Graph:
-    if isinstance(model, _core.Graph):
-        if (input_size, classes, in_channels) != (None, None, None):
-            raise InputError(
-                "a graph has its input size, classes and input channels already; give them to "
-                "resrt.build_graph instead"
-            )
-        return model
+    """Build the graph, with what the user leaves open as the weights were trained for."""
+    if parameters is not None and (classes is None or in_channels is None):
+        trained = weights_.head_and_stem(parameters, build_graph(model))
+        classes = trained[0] if classes is None else classes
+        in_channels = trained[1] if in_channels is None else in_channels
     return build_graph(
         model,
         classes=1000 if classes is None else _whole("classes", classes),
         input_size=input_size,
         in_channels=3 if in_channels is None else _whole("in_channels", in_channels),
     )
+
+
+def _refuse_options_beside_a_graph(*options: object) -> None:
+    if any(option is not None for option in options):
+        raise InputError(
+            "a graph has its input size, classes and input channels already; give them to "
+            "resrt.build_graph instead"
+        )
 
 
 def _whole(name: str, value: int) -> int:
@@ -234,12 +259,13 @@ def _threads(threads: int | None) -> int:
     return 0 if threads is None else _whole("threads", threads)
 
 
-def _labels(names: Sequence[str] | None, classes: int) -> list[str]:
+def _labels(names: Sequence[str] | PathLike[str] | None, classes: int) -> list[str]:
     if names is None:
         return labels.imagenet() if classes == 1000 else []
-    if len(names) != classes:
-        raise InputError(f"there are {len(names)} labels for {classes} classes; give one for each")
-    return list(names)
+    listed = labels.read(names) if isinstance(names, (str, PathLike)) else list(names)
+    if len(listed) != classes:
+        raise InputError(f"there are {len(listed)} labels for {classes} classes; give one for each")
+    return listed
 
 
 def _preprocessing(model: str | Config | _core.Graph, graph: _core.Graph) -> _core.Preprocessing:

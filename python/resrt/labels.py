@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from importlib import resources
+from os import PathLike, fspath
+from pathlib import Path
+
+from resrt.errors import FileError, InputError
 
 
 @cache
@@ -15,3 +20,33 @@ def _imagenet() -> tuple[str, ...]:
 def imagenet() -> list[str]:
     """Return the names of ImageNet-1k's 1000 classes, in the order of their numbers."""
     return list(_imagenet())
+
+
+def read(path: str | PathLike[str]) -> list[str]:
+    """Read labels from a text file of one name per line, or of a JSON list of names.
+
+    Raises FileError where it cannot be read, InputError where it is neither.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"cannot read the labels '{fspath(path)}': {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"the labels '{fspath(path)}' are no text in UTF-8") from None
+    return parse(text)
+
+
+def parse(text: str) -> list[str]:
+    """Read labels from a text of one name per line, or of a JSON list of names.
+
+    Raises InputError where it is a JSON text of something else.
+    """
+    if not text.lstrip().startswith("["):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"the labels begin as a JSON list but are none: {error}") from None
+    if not all(isinstance(name, str) for name in names):
+        raise InputError("the labels are a JSON list of something else than names")
+    return list(names)

@@ -11,10 +11,21 @@ import numpy.typing as npt
 
 from resrt import _core
 from resrt.errors import WeightsError
-from resrt.weights import names, pdparams, safetensors_file
+from resrt.weights import identify, names, pdparams, safetensors_file
 from resrt.weights.checkpoint import Array, Checkpoint, map_file
+from resrt.weights.identify import Description, Match, describe, head_and_stem
 
-__all__ = ["Checkpoint", "Weights", "fit", "load", "read"]
+__all__ = [
+    "Checkpoint",
+    "Description",
+    "Match",
+    "Weights",
+    "describe",
+    "fit",
+    "head_and_stem",
+    "load",
+    "read",
+]
 
 Weights: TypeAlias = dict[str, npt.NDArray[np.float32]]
 
@@ -70,8 +81,16 @@ def fit(arrays: Mapping[str, Array], graph: _core.Graph, *, origin: str = "they"
     try:
         _core.check_weights(graph, weights)
     except WeightsError as error:
-        raise WeightsError(f"{origin}: {error}") from None
+        raise WeightsError(f"{origin}: {error}{_better_match(arrays, graph)}") from None
     return weights
+
+
+def _better_match(arrays: Mapping[str, Array], graph: _core.Graph) -> str:
+    """A hint, if the arrays are those of another network of the catalog."""
+    matches = identify.nearest_networks(arrays)
+    if not matches or graph.name in [match.network for match in matches]:
+        return ""
+    return f" They look like the weights of {matches[0].network}."
 
 
 def _float32(name: str, array: Array, origin: str) -> npt.NDArray[np.float32]:

@@ -1,36 +1,54 @@
-"""Parameter names: each source's own, and ours, which are timm's."""
+"""Parameter names: each source's own, and ours, which are timm's.
+
+torchvision's ResNets and the ResNeSt authors' networks have timm's names already. The other
+conventions are told by names that only they have, and renamed by table.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from resrt import _core
 from resrt.weights.checkpoint import Array
 
+Rules: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
+Places: TypeAlias = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a source names parameters.
+
+    `mark` is a pattern that one of its names, and no other convention's, matches. `rules` are rows
+    of a pattern over a whole name and what that is in a graph: where ours depends on the network's
+    variant there are two candidates, and the first that the graph has is taken. `places` are
+    rewritten before. `convert` turns a renamed array into ours.
+    """
+
+    name: str
+    mark: str
+    rules: Rules
+    places: Places = ()
+    convert: Callable[[str, Array], Array] = field(default=lambda name, array: array)
+
+
 # PaddleClas's classes name the same places differently. First, places are written alike:
 # stem.0, layer1.0 and s1.b1 with convolutions counted from 1, as ours are.
-_PLACES: tuple[tuple[str, str], ...] = (
-    (r"(?:stem\.conv|conv1_)1\.", r"stem.0."),
-    (r"(?:stem\.conv|conv1_)2\.", r"stem.1."),
-    (r"(?:stem\.conv|conv1_)3\.", r"stem.2."),
-    (r"(blocks\.\d+|bb_\d+_\d+|s\d+_b\d+)\.conv2\.", r"\1.conv3."),
-    (r"(blocks\.\d+|bb_\d+_\d+|s\d+_b\d+)\.conv1\.", r"\1.conv2."),
-    (r"(blocks\.\d+|bb_\d+_\d+|s\d+_b\d+)\.conv0\.", r"\1.conv1."),
-    (r"bb_0_(\d+)\.", r"layer1.\1."),
-    (r"bb_1_(\d+)\.", r"layer2.\1."),
-    (r"bb_2_(\d+)\.", r"layer3.\1."),
-    (r"bb_3_(\d+)\.", r"layer4.\1."),
-    (r"layer\d+\.layer(\d+)_bottleneck_(\d+)\.", r"layer\1.\2."),
-    (r"s(\d+)_b(\d+)\.", r"s\1.b\2."),
+_PLACES: Places = (
+    (r"(?:stem\.conv|conv1_)([123])\.", lambda m: f"stem.{int(m[1]) - 1}."),
+    (r"(blocks\.\d+|bb_\d+_\d+|s\d+_b\d+)\.conv(\d)\.", lambda m: f"{m[1]}.conv{int(m[2]) + 1}."),
+    (r"bb_(\d+)_(\d+)\.", lambda m: f"layer{int(m[1]) + 1}.{m[2]}."),
+    (r"layer\d+\.layer(\d+)_bottleneck_(\d+)\.", lambda m: f"layer{m[1]}.{m[2]}."),
+    (r"s(\d+)_b(\d+)\.", lambda m: f"s{m[1]}.b{m[2]}."),
 )
 
-# Then each convolution and each batch normalisation has its row. Where ours depends on the
-# network's variant there are two candidates, and the first that the graph has is taken: the
-# convolution of a shortcut, say, is downsample.0, or downsample.1 after a pooling.
+# Then each convolution and each batch normalisation has its row.
 _CONV = r"\.(?:_conv|conv)\.(weight)"
 _NORM = r"\.(?:_batch_norm|bn)\.(weight|bias|running_mean|running_var)"
-_PADDLE: tuple[tuple[str, tuple[str, ...]], ...] = (
+_PADDLE: Rules = (
     (rf"stem\.0{_CONV}", (r"conv1.0.\1", r"conv1.\1")),
     (rf"stem\.0{_NORM}", (r"conv1.1.\1", r"bn1.\1")),
     (rf"stem\.1{_CONV}", (r"conv1.3.\1",)),
@@ -51,8 +69,9 @@ _PADDLE: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(layer\d+\.\d+)\.conv4\.(weight)", (r"\1.downsample.1.\2",)),
     (rf"(layer\d+\.\d+){_NORM}", (r"\1.downsample.2.\2",)),
     # RegNet.
-    (rf"conv{_CONV}", (r"stem.conv.\1",)),
-    (rf"conv{_NORM}", (r"stem.bn.\1",)),
+    # The stem, of RegNet and of ResNet in PaddleClas before version 2.1.
+    (rf"conv{_CONV}", (r"stem.conv.\1", r"conv1.\1")),
+    (rf"conv{_NORM}", (r"stem.bn.\1", r"bn1.\1")),
     (rf"(s\d+\.b\d+)\.conv(\d){_CONV}", (r"\1.conv\2.conv.\3",)),
     (rf"(s\d+\.b\d+)\.conv(\d){_NORM}", (r"\1.conv\2.bn.\3",)),
     (rf"(s\d+\.b\d+)\.short{_CONV}", (r"\1.downsample.conv.\2",)),
@@ -62,38 +81,106 @@ _PADDLE: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
+_BN = r"\.(weight|bias|running_mean|running_var)"
+_TORCHVISION_REGNET: Rules = (
+    (r"stem\.0\.(weight)", (r"stem.conv.\1",)),
+    (rf"stem\.1{_BN}", (r"stem.bn.\1",)),
+    (r"(s\d+\.b\d+)\.proj\.0\.(weight)", (r"\1.downsample.conv.\2",)),
+    (rf"(s\d+\.b\d+)\.proj\.1{_BN}", (r"\1.downsample.bn.\2",)),
+    (r"(s\d+\.b\d+)\.f\.a\.0\.(weight)", (r"\1.conv1.conv.\2",)),
+    (rf"(s\d+\.b\d+)\.f\.a\.1{_BN}", (r"\1.conv1.bn.\2",)),
+    (r"(s\d+\.b\d+)\.f\.b\.0\.(weight)", (r"\1.conv2.conv.\2",)),
+    (rf"(s\d+\.b\d+)\.f\.b\.1{_BN}", (r"\1.conv2.bn.\2",)),
+    (r"(s\d+\.b\d+)\.f\.se\.(fc[12]\.(?:weight|bias))", (r"\1.se.\2",)),
+    (r"(s\d+\.b\d+)\.f\.c\.0\.(weight)", (r"\1.conv3.conv.\2",)),
+    (rf"(s\d+\.b\d+)\.f\.c\.1{_BN}", (r"\1.conv3.bn.\2",)),
+    (r"fc\.(weight|bias)", (r"head.fc.\1",)),
+)
+
+_PYCLS: Rules = (
+    (r"(s\d+\.b\d+)\.proj\.(weight)", (r"\1.downsample.conv.\2",)),
+    (rf"(s\d+\.b\d+)\.bn{_BN}", (r"\1.downsample.bn.\2",)),
+    (r"(s\d+\.b\d+)\.f\.a\.(weight)", (r"\1.conv1.conv.\2",)),
+    (rf"(s\d+\.b\d+)\.f\.a_bn{_BN}", (r"\1.conv1.bn.\2",)),
+    (r"(s\d+\.b\d+)\.f\.b\.(weight)", (r"\1.conv2.conv.\2",)),
+    (rf"(s\d+\.b\d+)\.f\.b_bn{_BN}", (r"\1.conv2.bn.\2",)),
+    (r"(s\d+\.b\d+)\.f\.se\.f_ex\.0\.(weight|bias)", (r"\1.se.fc1.\2",)),
+    (r"(s\d+\.b\d+)\.f\.se\.f_ex\.2\.(weight|bias)", (r"\1.se.fc2.\2",)),
+    (r"(s\d+\.b\d+)\.f\.c\.(weight)", (r"\1.conv3.conv.\2",)),
+    (rf"(s\d+\.b\d+)\.f\.c_bn{_BN}", (r"\1.conv3.bn.\2",)),
+)
+
+
+def _transposed_linear(name: str, array: Array) -> Array:
+    """Paddle's linear layers, its only parameters of two dimensions, have (in, out) features."""
+    return array.T if array.ndim == 2 else array
+
+
+def _rgb_stem(name: str, array: Array) -> Array:
+    """Pycls trained on images in BGR."""
+    return array[:, ::-1] if name == "stem.conv.weight" and array.ndim == 4 else array
+
+
+TIMM = Convention("timm", mark=r".*", rules=())
+CONVENTIONS = (
+    Convention("PaddleClas", r".*\._(?:mean|variance)", _PADDLE, _PLACES, _transposed_linear),
+    Convention(
+        "torchvision",
+        r"trunk_output\..*",
+        _TORCHVISION_REGNET,
+        # torchvision counts the blocks of a stage from 0, timm from 1.
+        (
+            (
+                r"trunk_output\.block(\d+)\.block\d+-(\d+)\.",
+                lambda m: f"s{m[1]}.b{int(m[2]) + 1}.",
+            ),
+        ),
+    ),
+    Convention("pycls", r".*\.f\.a_bn\.weight", _PYCLS, convert=_rgb_stem),
+    TIMM,
+)
+
+
+def convention_of(names: Iterable[str]) -> Convention:
+    """Return the convention that names follow; timm's, if no other."""
+    listed = list(names)
+    return next(
+        convention
+        for convention in CONVENTIONS
+        if convention is TIMM or any(re.fullmatch(convention.mark, name) for name in listed)
+    )
+
+
 def to_ours(arrays: Mapping[str, Array], graph: _core.Graph) -> dict[str, Array]:
     """Return the arrays under the graph's names; what has no counterpart keeps its own name.
 
     The convention is recognised from the names. Counters that batch normalisation keeps for
     training (num_batches_tracked) are left out.
     """
-    if not any(name.endswith(("._mean", "._variance")) for name in arrays):
-        return {
-            name: array
-            for name, array in arrays.items()
-            if not name.endswith(".num_batches_tracked")
-        }
-    names = _PaddleNames(graph)
-    # Paddle's linear layers, the only parameters of two dimensions, have (in, out) features.
-    return {
-        names.ours(name): array.T if array.ndim == 2 else array for name, array in arrays.items()
+    convention = convention_of(arrays)
+    rename = _Renaming(convention, graph).ours
+    ours = {
+        rename(name): array
+        for name, array in arrays.items()
+        if not name.endswith(".num_batches_tracked")
     }
+    return {name: convention.convert(name, array) for name, array in ours.items()}
 
 
-class _PaddleNames:
-    """PaddleClas's names in terms of one graph's."""
+class _Renaming:
+    """A convention's names in terms of one graph's."""
 
-    def __init__(self, graph: _core.Graph) -> None:
+    def __init__(self, convention: Convention, graph: _core.Graph) -> None:
+        self._convention = convention
         names = [parameter.name for parameter in graph.parameters]
         self._known = set(names)
-        # ResNet counts its blocks through all stages; the place of each, in order.
+        # PaddleClas's ResNet counts its blocks through all stages; the place of each, in order.
         places = (re.match(r"layer\d+\.\d+\.", name) for name in names)
         self._blocks = list(dict.fromkeys(place[0] for place in places if place))
 
     def ours(self, name: str) -> str:
         place = self._place(name)
-        for pattern, candidates in _PADDLE:
+        for pattern, candidates in self._convention.rules:
             if match := re.fullmatch(pattern, place):
                 for candidate in map(match.expand, candidates):
                     if candidate in self._known:
@@ -101,7 +188,7 @@ class _PaddleNames:
         return name
 
     def _place(self, name: str) -> str:
-        for pattern, place in _PLACES:
+        for pattern, place in self._convention.places:
             name = re.sub(rf"^{pattern}", place, name)
         if match := re.match(r"blocks\.(\d+)\.", name):
             index = int(match[1])

@@ -1,0 +1,165 @@
+"""What a weights file is: which networks it fits, how its parameters are named, what is odd."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from resrt import _core
+from resrt.models import build_graph
+from resrt.weights import names
+from resrt.weights.checkpoint import Array, Checkpoint
+
+# Below this share of parameters in common a network is not worth mentioning.
+_LIKELY = 0.8
+_SHORTLIST = 12
+
+
+@dataclass(frozen=True)
+class Match:
+    """A network of the catalog, and which part of its and the file's parameters are the same.
+
+    Parameters are compared by their sizes, whatever their names; the classifier, which a
+    fine-tuned head changes, does not count.
+    """
+
+    network: str
+    source: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `resrt weights` tells of a file."""
+
+    format: str
+    convention: str
+    arrays: int
+    parameters: int
+    dtypes: tuple[str, ...]
+    matches: tuple[Match, ...]
+    classes: int | None
+    in_channels: int | None
+    metadata: Mapping[str, str]
+    oddities: tuple[str, ...]
+
+
+def describe(checkpoint: Checkpoint) -> Description:
+    """Describe a checkpoint: see `Description`."""
+    arrays = _without_counters(checkpoint.arrays)
+    matches = nearest_networks(arrays)
+    classes = in_channels = None
+    oddities = _oddities(arrays)
+    if matches:
+        graph = build_graph(matches[0].network)
+        classes, in_channels = head_and_stem(arrays, graph)
+        fitted = _fitting_graph(matches[0].network, classes, in_channels)
+        oddities += _differences(arrays, fitted)
+    return Description(
+        format=checkpoint.format,
+        convention=names.convention_of(arrays).name,
+        arrays=len(arrays),
+        parameters=sum(array.size for array in arrays.values()),
+        dtypes=tuple(sorted({str(array.dtype) for array in arrays.values()})),
+        matches=tuple(matches),
+        classes=classes,
+        in_channels=in_channels,
+        metadata=checkpoint.metadata,
+        oddities=tuple(oddities),
+    )
+
+
+def nearest_networks(arrays: Mapping[str, Array], most: int = 3) -> list[Match]:
+    """Return the networks of the catalog that have the most parameters in common with arrays."""
+    convention = names.convention_of(arrays)
+    found = Counter(array.size for array in arrays.values())
+    matches = [
+        Match(name, source, (found & sizes).total() / (found | sizes).total())
+        for name, source, sizes in _catalog_sizes()
+    ]
+    likely = sorted(
+        (match for match in matches if match.share >= _LIKELY), key=lambda match: -match.share
+    )[:_SHORTLIST]
+    # Variants that differ in no parameter's size are told apart by the names, and the sources'
+    # identical networks by whose names they are.
+    likely.sort(
+        key=lambda match: (
+            -match.share,
+            -_names_in_common(arrays, match.network),
+            match.source != convention.name,
+        )
+    )
+    return likely[:most]
+
+
+def _names_in_common(arrays: Mapping[str, Array], network: str) -> int:
+    graph = build_graph(network)
+    return len(names.to_ours(arrays, graph).keys() & {p.name for p in graph.parameters})
+
+
+def head_and_stem(arrays: Mapping[str, Array], graph: _core.Graph) -> tuple[int | None, int | None]:
+    """Return the classes and input channels that arrays for such a graph were trained for.
+
+    None where its first convolution or its classifier is not among them.
+    """
+    ours = names.to_ours(arrays, graph)
+    stem, classifier = graph.parameters[0], graph.parameters[-1]
+    bias, weight = ours.get(classifier.name), ours.get(stem.name)
+    out_channels, _, kernel, _ = stem.shape
+    per_channel = out_channels * kernel * kernel
+    in_channels = None
+    if weight is not None and weight.size and weight.size % per_channel == 0:
+        in_channels = weight.size // per_channel
+    return (bias.size if bias is not None and bias.size else None), in_channels
+
+
+@cache
+def _catalog_sizes() -> list[tuple[str, str, Counter[int]]]:
+    return [
+        (model.name, model.source, _sizes(_core.build_graph(model.name, 1000, 3, None, None)))
+        for model in _core.catalog()
+    ]
+
+
+def _sizes(graph: _core.Graph) -> Counter[int]:
+    return Counter(int(np.prod(parameter.shape)) for parameter in graph.parameters)
+
+
+def _without_counters(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {
+        name: array for name, array in arrays.items() if not name.endswith(".num_batches_tracked")
+    }
+
+
+def _fitting_graph(network: str, classes: int | None, in_channels: int | None) -> _core.Graph:
+    return build_graph(network, classes=classes or 1000, in_channels=in_channels or 3)
+
+
+def _differences(arrays: Mapping[str, Array], graph: _core.Graph) -> list[str]:
+    ours = names.to_ours(arrays, graph)
+    expected = {parameter.name for parameter in graph.parameters}
+    missing, unexpected = expected - ours.keys(), ours.keys() - expected
+    return [
+        f"{len(some)} arrays {what} {graph.name}: {', '.join(sorted(some)[:5])}"
+        f"{', …' if len(some) > 5 else ''}"
+        for what, some in (("are missing for", missing), ("do not belong to", unexpected))
+        if some
+    ]
+
+
+def _oddities(arrays: Mapping[str, Array]) -> list[str]:
+    odd = []
+    for name, array in arrays.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            odd.append(f"{name} holds {array.dtype}, not floats")
+        elif not np.isfinite(array).all():
+            odd.append(f"{name} has values that are not finite")
+        elif name.endswith(("running_var", "_variance")) and np.less(array, 0).any():
+            odd.append(f"{name} is a variance, but has values below 0")
+        elif array.size > 1 and array.ndim > 1 and not array.any():
+            odd.append(f"{name} is all zeros")
+    return odd
