@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import resrt
 
@@ -43,6 +45,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--threads", type=int, help="processor threads; default: one for each core")
     demo.set_defaults(run=_demo)
+
+    weights = commands.add_parser(
+        "weights",
+        help="say what a weights file is",
+        description="Says of each file its format, how its parameters are named, which networks it "
+        "fits, and what is odd about it.",
+        epilog="example: resrt weights ResNeSt50_pretrained.pdparams",
+    )
+    weights.add_argument("files", nargs="+", metavar="FILE")
+    weights.add_argument("--format", choices=["text", "json"], default="text")
+    weights.set_defaults(run=_weights)
     return parser
 
 
@@ -51,3 +64,41 @@ def _demo(options: argparse.Namespace) -> int:
 
     demo(precision=options.precision, threads=options.threads)
     return 0
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from resrt import weights
+
+    descriptions = {file: weights.describe(weights.read(file)) for file in options.files}
+    if options.format == "json":
+        documents = {file: dataclasses.asdict(found) for file, found in descriptions.items()}
+        print(json.dumps(documents, indent=2, ensure_ascii=False))
+        return 0
+    for file, found in descriptions.items():
+        print(f"{file}:")
+        for name, value in _rows(found):
+            print(f"  {name:<12} {value}")
+    return 0
+
+
+def _rows(found: resrt.weights.Description) -> Iterator[tuple[str, str]]:
+    yield "format", found.format
+    yield "names", f"as {found.convention} gives them"
+    yield (
+        "content",
+        f"{found.parameters:,} values in {found.arrays} arrays of {', '.join(found.dtypes)}",
+    )
+    fits = [match.network for match in found.matches if match.share == 1]
+    if fits:
+        yield "fits", ", ".join(fits)
+    elif found.matches:
+        nearest = found.matches[0]
+        yield "nearest", f"{nearest.network}, with {nearest.share:.0%} of the parameters in common"
+    else:
+        yield "nearest", "no network of the catalog has as much as 80% of these parameters"
+    if found.classes is not None:
+        yield "trained for", f"{found.classes} classes, {found.in_channels} input channels"
+    for name, value in found.metadata.items():
+        yield name, value if len(value) <= 60 else f"{value[:60]}…"
+    for oddity in found.oddities:
+        yield "odd", oddity

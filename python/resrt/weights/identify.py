@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +24,8 @@ _SHORTLIST = 12
 class Match:
     """A network of the catalog, and which part of its and the file's parameters are the same.
 
-    Parameters are compared by their sizes, whatever their names; the classifier, which a
-    fine-tuned head changes, does not count.
+    Parameters are compared by their sizes, whatever their names, with the network as it is for the
+    file's number of classes and input channels.
     """
 
     network: str
@@ -77,28 +78,25 @@ def nearest_networks(arrays: Mapping[str, Array], most: int = 3) -> list[Match]:
     """Return the networks of the catalog that have the most parameters in common with arrays."""
     convention = names.convention_of(arrays)
     found = Counter(array.size for array in arrays.values())
-    matches = [
-        Match(name, source, (found & sizes).total() / (found | sizes).total())
-        for name, source, sizes in _catalog_sizes()
-    ]
-    likely = sorted(
-        (match for match in matches if match.share >= _LIKELY), key=lambda match: -match.share
-    )[:_SHORTLIST]
-    # Variants that differ in no parameter's size are told apart by the names, and the sources'
-    # identical networks by whose names they are.
-    likely.sort(
-        key=lambda match: (
-            -match.share,
-            -_names_in_common(arrays, match.network),
-            match.source != convention.name,
-        )
-    )
-    return likely[:most]
+    roughly = sorted(_catalog_sizes(), key=lambda entry: -_share(found, entry.sizes))[:_SHORTLIST]
+    ranked = []
+    for entry in roughly:
+        classes, in_channels = head_and_stem(arrays, build_graph(entry.network))
+        graph = _fitting_graph(entry.network, classes, in_channels)
+        share = _share(found, _sizes(graph))
+        known = {parameter.name for parameter in graph.parameters}
+        common = len(names.to_ours(arrays, graph).keys() & known)
+        # Variants that differ in no parameter's size are told apart by the names, and the sources'
+        # identical networks by whose names they are.
+        rank = (-share, -common, entry.source != convention.name)
+        ranked.append((rank, Match(entry.network, entry.source, share)))
+    ranked.sort(key=lambda pair: pair[0])
+    return [match for _, match in ranked if match.share >= _LIKELY][:most]
 
 
-def _names_in_common(arrays: Mapping[str, Array], network: str) -> int:
-    graph = build_graph(network)
-    return len(names.to_ours(arrays, graph).keys() & {p.name for p in graph.parameters})
+def _share(found: Counter[int], expected: Counter[int]) -> float:
+    either = (found | expected).total()
+    return (found & expected).total() / either if either else 0.0
 
 
 def head_and_stem(arrays: Mapping[str, Array], graph: _core.Graph) -> tuple[int | None, int | None]:
@@ -117,12 +115,18 @@ def head_and_stem(arrays: Mapping[str, Array], graph: _core.Graph) -> tuple[int 
     return (bias.size if bias is not None and bias.size else None), in_channels
 
 
+class _Entry(NamedTuple):
+    network: str
+    source: str
+    sizes: Counter[int]
+
+
 @cache
-def _catalog_sizes() -> list[tuple[str, str, Counter[int]]]:
-    return [
-        (model.name, model.source, _sizes(_core.build_graph(model.name, 1000, 3, None, None)))
+def _catalog_sizes() -> tuple[_Entry, ...]:
+    return tuple(
+        _Entry(model.name, model.source, _sizes(build_graph(model.name)))
         for model in _core.catalog()
-    ]
+    )
 
 
 def _sizes(graph: _core.Graph) -> Counter[int]:
