@@ -25,11 +25,13 @@ def test_the_trained_network_knows_digits_that_it_never_saw() -> None:
     assert re.search(r"batch 1: median \d+\.\d+ ms", text)
 
 
-@pytest.mark.parametrize("precision", resrt.backends()[0].precisions)
-def test_every_precision_classifies_alike(precision: str) -> None:
+def test_every_precision_classifies_alike() -> None:
     scans, digits = demo.held_out()
-    predictions = demo.build_engine(precision).classify(list(scans), topk=1)
-    assert np.mean([row[0].index for row in predictions] == digits) >= 0.97
+    precisions = resrt.backends()[0].precisions
+    assert "fp32" in precisions
+    for precision in precisions:
+        predictions = demo.build_engine(precision).classify(list(scans), topk=1)
+        assert np.mean([row[0].index for row in predictions] == digits) >= 0.97
 
 
 def test_scrambled_weights_would_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ def engine() -> resrt.Engine:
     """1000 classes, and so ImageNet's labels; RGB of 32x48 pixels."""
     config = resrt.ResNet(depths=[1, 1], width=8)
     return resrt.build(config, "random", input_size=(32, 48), max_batch=2, precision="fp32")
+
+
+def prepare(image: images.ImageLike, engine: resrt.Engine) -> np.ndarray:
+    return images.preprocess(image, engine.info.preprocessing, engine.info.input_shape)
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def test_predictions_are_ranked_probabilities(engine: resrt.Engine, photograph: 
     probabilities = [prediction.probability for prediction in row]
     assert probabilities == sorted(probabilities, reverse=True)
     assert sum(probabilities) == pytest.approx(1)
-    logits = engine.infer(images.preprocess(photograph, engine.info)[None])[0]
+    logits = engine.infer(prepare(photograph, engine)[None])[0]
     assert row[0].index == logits.argmax()
     assert row[0].label == engine.info.labels[row[0].index]
     assert engine.info.labels[0] == "tench, Tinca tinca"
@@ -54,7 +59,7 @@ def test_predictions_are_ranked_probabilities(engine: resrt.Engine, photograph: 
 def test_preprocessing_is_resize_crop_normalise(engine: resrt.Engine, photograph: Path) -> None:
     steps = engine.info.preprocessing
     assert steps.resize == round(32 / 0.875)
-    prepared = images.preprocess(photograph, engine.info)
+    prepared = prepare(photograph, engine)
     assert (prepared.shape, prepared.dtype) == ((3, 32, 48), np.float32)
     size = (round(120 * steps.resize / 90), steps.resize)
     resized = Image.open(photograph).resize(size, Image.Resampling.BILINEAR)
@@ -67,7 +72,7 @@ def test_preprocessing_is_resize_crop_normalise(engine: resrt.Engine, photograph
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
 def test_modes_become_rgb(engine: resrt.Engine, photograph: Path, mode: str) -> None:
     image = Image.open(photograph).convert(mode)
-    assert images.preprocess(image, engine.info).shape == (3, 32, 48)
+    assert prepare(image, engine).shape == (3, 32, 48)
 
 
 def test_photographs_are_turned_upright(engine: resrt.Engine, photograph: Path) -> None:
@@ -77,14 +82,11 @@ def test_photographs_are_turned_upright(engine: resrt.Engine, photograph: Path) 
     exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to see it upright
     path = photograph.with_name("turned.png")
     lying.save(path, exif=exif)
-    np.testing.assert_array_equal(
-        images.preprocess(path, engine.info), images.preprocess(upright, engine.info)
-    )
+    np.testing.assert_array_equal(prepare(path, engine), prepare(upright, engine))
 
 
 def test_sources_preprocess_as_they_published() -> None:
     def steps(name: str) -> tuple[int, str]:
-        # One channel keeps these quick to build; the steps do not depend on it.
         info = resrt.build(name, "random", max_batch=1).info
         return info.preprocessing.resize, info.preprocessing.interpolation
 
@@ -118,7 +120,7 @@ def test_files_that_are_no_images(engine: resrt.Engine, photograph: Path) -> Non
     cut.write_bytes(photograph.read_bytes()[:200])
     with pytest.raises(resrt.InputError, match=r"cut.png' cannot be decoded"):
         engine.classify(cut)
-    with pytest.raises(resrt.InputError, match="topk must be at least 1"):
+    with pytest.raises(resrt.InputError, match="topk must be a whole number"):
         engine.classify(photograph, topk=0)
 
 
@@ -133,8 +135,37 @@ def test_other_numbers_of_channels() -> None:
         multispectral.classify(np.zeros((20, 30, 3), np.uint8))
 
 
-def test_preprocessing_of_ones_own_is_checked() -> None:
-    with pytest.raises(resrt.InputError, match="no interpolation named 'cubic'"):
-        images.preprocessing(resize=32, interpolation="cubic", mean=[0.5], std=[0.5])
-    with pytest.raises(resrt.InputError, match="one value per channel"):
-        images.preprocessing(resize=32, interpolation="bicubic", mean=[0.5], std=[0])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"interpolation": "cubic"}, "no interpolation named 'cubic'; choose one of nearest"),
+        ({"std": [0.5, 0, 0.5]}, "those of std above 0"),
+        ({"mean": [0.5]}, "for each of 3 channels"),
+        ({"resize": 0}, "at least 1 pixel"),
+    ],
+)
+def test_preprocessing_of_ones_own_is_checked(small_graph, change, message) -> None:  # type: ignore[no-untyped-def]
+    steps = {"resize": 32, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
+    with pytest.raises(resrt.InputError, match=message):
+        resrt.build(small_graph, "random", preprocessing=resrt.Preprocessing(**{**steps, **change}))
+
+
+def test_sixteen_bits_of_grey_keep_their_range(engine: resrt.Engine) -> None:
+    ramp = np.linspace(0, 65535, 32 * 48).reshape(32, 48).astype(np.uint16)
+    deep, shallow = Image.fromarray(ramp), Image.fromarray((ramp // 257).astype(np.uint8))
+    np.testing.assert_array_equal(prepare(deep, engine), prepare(shallow, engine))
+
+
+def test_images_that_are_hostile(engine: resrt.Engine, photograph: Path) -> None:
+    with pytest.raises(resrt.InputError, match="60000x1 pixels is too long"):
+        engine.classify(Image.new("RGB", (60000, 1)))
+    with pytest.raises(resrt.InputError, match="uint8 of shape"):
+        engine.classify(np.zeros((0, 5, 3), np.uint8))
+    assert len(engine.classify(Image.new("RGB", (1, 1)))) == 1
+    content = photograph.read_bytes()
+    for position in range(0, len(content), 7):
+        broken = photograph.with_name("broken.png")
+        broken.write_bytes(content[:position] + b"\xa5" + content[position + 1 :])
+        # Either it decodes all the same, or the error is one of ours.
+        with contextlib.suppress(resrt.InputError, resrt.FileError):
+            engine.classify(broken, topk=1)

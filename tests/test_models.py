@@ -149,6 +149,7 @@ def test_configurations_of_ones_own(radix: int, cardinality: int) -> None:
             "hidden channels .* multiple of cardinality",
         ),
         (lambda: resrt.ResNeSt(hidden_divisor=0), "hidden_divisor"),
+        (lambda: resrt.ResNet(width=4096, base_width=4096, cardinality=4096), "at most 1048576"),
         (lambda: resrt.RegNet(width_initial=20), "multiple of 8"),
         (lambda: resrt.RegNet(width_multiplier=1.0), "greater than 1"),
         (lambda: resrt.RegNet(width_slope=float("nan")), "width_slope"),
@@ -165,14 +166,32 @@ def test_impossible_configurations_are_refused(config, message) -> None:  # type
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_size": 0}, "height must be at least 1"),
+        ({"input_size": 0}, "height must be a whole number of at least 1"),
+        ({"input_size": 2**31 - 1}, "height must be at least 1 and at most 65536"),
+        ({"input_size": 2**40}, "height must be a whole number"),
+        ({"input_size": (64.9, 64)}, "height must be a whole number"),
         ({"input_size": (224,)}, "height, width"),
         ({"input_size": "large"}, "height, width"),
-        ({"classes": 0}, "out_features"),
-        ({"in_channels": -3}, "input channels"),
+        ({"classes": 0}, "classes must be"),
+        ({"classes": 2.5}, "classes must be"),
+        ({"classes": True}, "classes must be"),
+        ({"classes": 2**30}, "out_features must be at least 1 and at most"),
+        ({"in_channels": -3}, "in_channels must be"),
         ({"name": "another"}, "leave out name"),
     ],
 )
 def test_impossible_options_are_refused(options, message) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(resrt.ModelError, match=message):
+    with pytest.raises((resrt.ModelError, resrt.InputError), match=message):
         resrt.build_graph("resnet50", **options)
+
+
+def test_sizes_may_be_numpys() -> None:
+    graph = resrt.build_graph("resnet18", input_size=np.int64(64), classes=np.int32(5))
+    assert (graph.input_shape, graph.classes) == ((3, 64, 64), 5)
+
+
+def test_configurations_are_values() -> None:
+    assert resrt.model_info("resnet50") == resrt.model_info("resnet50")
+    assert resrt.ResNet(width=32) != resrt.ResNet()
+    config = resrt.ResNeSt(radix=3, width=48)
+    assert eval(repr(config), vars(resrt)) == config

@@ -10,7 +10,8 @@ from pathlib import Path
 import resrt
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = Path(resrt.__file__).parent
+# Where the build installs; where the package is installed to be edited, not beside its sources.
+PACKAGE = Path(resrt._core.__file__).parent
 
 
 def test_openvino_is_required_as_it_was_built_against() -> None:
@@ -21,7 +22,7 @@ def test_openvino_is_required_as_it_was_built_against() -> None:
 
 
 def test_it_is_typed() -> None:
-    assert (PACKAGE / "py.typed").exists()
+    assert (Path(resrt.__file__).parent / "py.typed").exists()
     stub = ast.parse((PACKAGE / "_core.pyi").read_text())
     names = {node.name for node in stub.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
     assert names >= {"Engine", "Graph", "build_graph", "ModelError"}

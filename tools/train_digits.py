@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from PIL import Image
 from sklearn.datasets import load_digits
 
-from resrt import demo
+from resrt import demo, images
 from torch_graph import TorchGraph
 
 SEED = 0
@@ -36,37 +35,33 @@ def split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def to_batch(scans: np.ndarray) -> torch.Tensor:
-    """The engine's own preprocessing: bilinear to 32x32, normalised."""
-    size, steps = demo.INPUT_SIZE, demo.PREPROCESSING
-    resized = [
-        Image.fromarray(scan).resize((size, size), Image.Resampling.BILINEAR) for scan in scans
-    ]
-    pixels = np.stack([np.asarray(image, np.float32) for image in resized]) / 255
-    return torch.from_numpy((pixels - steps.mean[0]) / steps.std[0])[:, None]
+    """The engine's own preprocessing."""
+    shape = demo.graph().input_shape
+    return torch.from_numpy(images.preprocess_batch(scans, demo.PREPROCESSING, shape))
 
 
-def jitter(images: torch.Tensor) -> torch.Tensor:
+def jitter(batch: torch.Tensor) -> torch.Tensor:
     """Small rotations, scalings and shifts."""
-    n = len(images)
+    n = len(batch)
     angle = torch.empty(n).uniform_(-0.25, 0.25)
     scale = torch.empty(n).uniform_(0.88, 1.12)
     shift = torch.empty(n, 2, 1).uniform_(-0.12, 0.12)
     rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(n, 2, 2)
     theta = torch.cat([rotation * scale.view(n, 1, 1), shift], 2)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    grid = F.affine_grid(theta, list(batch.shape), align_corners=False)
+    return F.grid_sample(batch, grid, padding_mode="border", align_corners=False)
 
 
-def train(network: TorchGraph, images: torch.Tensor, digits: torch.Tensor, epochs: int) -> None:
+def train(network: TorchGraph, batch: torch.Tensor, digits: torch.Tensor, epochs: int) -> None:
     parameters = [value for value in network.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.02)
-    steps = epochs * math.ceil(len(images) / BATCH)
+    steps = epochs * math.ceil(len(batch) / BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
     network.train()
     for epoch in range(epochs):
         total = 0.0
-        for rows in torch.randperm(len(images)).split(BATCH):
-            logits = network(jitter(images[rows]))
+        for rows in torch.randperm(len(batch)).split(BATCH):
+            logits = network(jitter(batch[rows]))
             loss = F.cross_entropy(logits, digits[rows], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
@@ -74,7 +69,7 @@ def train(network: TorchGraph, images: torch.Tensor, digits: torch.Tensor, epoch
             schedule.step()
             total += loss.item() * len(rows)
         if epoch % 10 == 9:
-            print(f"epoch {epoch + 1}: loss {total / len(images):.4f}")
+            print(f"epoch {epoch + 1}: loss {total / len(batch):.4f}")
     network.eval()
 
 

@@ -18,7 +18,7 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
-from resrt import _core, images
+from resrt import _core
 from resrt.engine import Engine, build
 from resrt.models import build_graph
 from resrt.timing import Timing
@@ -28,7 +28,7 @@ CLASSES = 10
 INPUT_SIZE = 32
 # The same blocks as ResNeSt50, one per stage and an eighth as wide.
 CONFIG = _core.ResNeSt(depths=[1, 1, 1, 1], width=8, stem_channels=16, radix=2)
-PREPROCESSING = images.preprocessing(
+PREPROCESSING = _core.Preprocessing(
     resize=INPUT_SIZE, interpolation="bilinear", mean=[0.3], std=[0.4]
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
-import operator
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from resrt import _core, images, labels, timing
 from resrt import weights as weights_
+from resrt._arguments import choice, path, whole
 from resrt.errors import InputError
 from resrt.models import Config, build_graph, model_info
 
@@ -77,16 +77,18 @@ class Engine:
 
         Raises FileError for a path that cannot be read, InputError for what is no image.
         """
-        if topk < 1:
-            raise InputError(f"topk must be at least 1, not {topk}")
+        topk = whole("topk", topk)
         is_sequence = isinstance(images_, Sequence) and not isinstance(images_, str)
         several: Sequence[Any] = images_ if is_sequence else [images_]  # type: ignore[assignment]
         predictions: list[list[images.Prediction]] = []
         step = self.info.max_batch
         for start in range(0, len(several), step):
-            logits = self.infer(images.preprocess_batch(several[start : start + step], self.info))
+            logits = self.infer(self._preprocess(several[start : start + step]))
             predictions += images.top_k(logits, topk, self.info.labels)
         return predictions
+
+    def _preprocess(self, several: Sequence[images.ImageLike]) -> npt.NDArray[np.float32]:
+        return images.preprocess_batch(several, self.info.preprocessing, self.info.input_shape)
 
     def time(
         self, batch_sizes: Sequence[int] = (1, 4, 8), *, repeats: int = 30
@@ -95,10 +97,8 @@ class Engine:
 
         Returns one Timing per batch size, in milliseconds, warm-up excluded.
         """
-        if repeats < 1 or any(size < 1 for size in batch_sizes):
-            raise InputError(
-                f"batch sizes and repeats must be at least 1, not {list(batch_sizes)}, {repeats}"
-            )
+        repeats = whole("repeats", repeats)
+        batch_sizes = [whole("a batch size", size) for size in batch_sizes]
         rng = np.random.default_rng(0)
         results = []
         for size in batch_sizes:
@@ -106,9 +106,9 @@ class Engine:
             results.append(timing.measure(lambda: self._core.infer(batch), size, repeats=repeats))  # noqa: B023
         return results
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, file: str | PathLike[str]) -> None:
         """Write the engine file: whole or, where that fails (FileError), not at all."""
-        self._core.save(fspath(path))
+        self._core.save(path(file))
 
 
 def build(
@@ -161,9 +161,9 @@ def build(
         _core.Engine.build(
             graph,
             arrays,
-            backend=_ready(backend),
-            precision=precision,
-            max_batch=_whole("max_batch", max_batch),
+            backend=_ready(choice("backend", backend)),
+            precision=choice("precision", precision),
+            max_batch=whole("max_batch", max_batch),
             threads=_threads(threads),
             weights_note=note,
             labels=_labels(labels, graph.classes),
@@ -172,7 +172,7 @@ def build(
     )
 
 
-def load(path: str | PathLike[str], *, threads: int | None = None) -> Engine:
+def load(file: str | PathLike[str], *, threads: int | None = None) -> Engine:
     """Load an engine file and warm it up, so that its first inference is as fast as any.
 
     Raises FileError where there is no such file, EngineFileError where it is no engine, damaged,
@@ -180,7 +180,7 @@ def load(path: str | PathLike[str], *, threads: int | None = None) -> Engine:
     """
     for name in BACKENDS:
         _ready(name)
-    return Engine(_core.Engine.load(fspath(path), threads=_threads(threads)))
+    return Engine(_core.Engine.load(path(file), threads=_threads(threads)))
 
 
 def backends() -> list[_core.BackendStatus]:
@@ -231,9 +231,9 @@ def _graph(
         in_channels = trained[1] if in_channels is None else in_channels
     return build_graph(
         model,
-        classes=1000 if classes is None else _whole("classes", classes),
+        classes=1000 if classes is None else whole("classes", classes),
         input_size=input_size,
-        in_channels=3 if in_channels is None else _whole("in_channels", in_channels),
+        in_channels=3 if in_channels is None else whole("in_channels", in_channels),
     )
 
 
@@ -245,26 +245,16 @@ def _refuse_options_beside_a_graph(*options: object) -> None:
         )
 
 
-def _whole(name: str, value: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if not 1 <= number < 2**31:
-        raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
-    return number
-
-
 def _threads(threads: int | None) -> int:
-    return 0 if threads is None else _whole("threads", threads)
+    return 0 if threads is None else whole("threads", threads)
 
 
 def _labels(names: Sequence[str] | PathLike[str] | None, classes: int) -> list[str]:
     if names is None:
         return labels.imagenet() if classes == 1000 else []
     listed = labels.read(names) if isinstance(names, (str, PathLike)) else list(names)
-    if len(listed) != classes:
-        raise InputError(f"there are {len(listed)} labels for {classes} classes; give one for each")
+    if not all(isinstance(name, str) for name in listed):
+        raise InputError("labels are names as str, one for each class")
     return listed
 
 

@@ -17,12 +17,8 @@ from resrt.errors import FileError, InputError
 # A path, a Pillow image, or uint8 pixels (H, W), (H, W, 1) or (H, W, 3).
 ImageLike: TypeAlias = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+# Of the long side over the short one, which the resized image keeps.
+_LONGEST_ASPECT = 200
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,30 +42,11 @@ def imagenet_preprocessing(
 ) -> _core.Preprocessing:
     """Return ImageNet's normalisation; for images that are not RGB, its average over RGB."""
     is_rgb = in_channels == 3
-    return preprocessing(
+    return _core.Preprocessing(
         resize=resize,
         interpolation=interpolation,
-        mean=_IMAGENET_MEAN if is_rgb else [float(np.mean(_IMAGENET_MEAN))] * in_channels,
-        std=_IMAGENET_STD if is_rgb else [float(np.mean(_IMAGENET_STD))] * in_channels,
-    )
-
-
-def preprocessing(
-    *, resize: int, interpolation: str, mean: Sequence[float], std: Sequence[float]
-) -> _core.Preprocessing:
-    """Return a checked Preprocessing: see `resrt.Preprocessing`. Raises InputError."""
-    if interpolation not in _RESAMPLING:
-        raise InputError(
-            f"there is no interpolation named {interpolation!r}; "
-            f"choose one of {', '.join(_RESAMPLING)}"
-        )
-    if len(mean) != len(std) or not all(value > 0 for value in std):
-        raise InputError(
-            f"mean and std must have one value per channel, those of std above 0, not "
-            f"{list(mean)} and {list(std)}"
-        )
-    return _core.Preprocessing(
-        resize=resize, interpolation=interpolation, mean=list(mean), std=list(std)
+        mean=list(_IMAGENET_MEAN) if is_rgb else [float(np.mean(_IMAGENET_MEAN))] * in_channels,
+        std=list(_IMAGENET_STD) if is_rgb else [float(np.mean(_IMAGENET_STD))] * in_channels,
     )
 
 
@@ -84,6 +61,10 @@ def open_image(image: ImageLike, channels: int) -> Image.Image:
             "prepare float32 batches of your own and call infer"
         )
     upright: Image.Image = ImageOps.exif_transpose(_open(image))
+    if upright.mode.startswith("I"):
+        # 16 bits of grey, which Pillow's own conversion would cut off at 255.
+        grey = np.asarray(upright).clip(0, 65535) // 257
+        upright = Image.fromarray(grey.astype(np.uint8))
     return upright.convert("L" if channels == 1 else "RGB")
 
 
@@ -92,6 +73,7 @@ def _open(image: ImageLike) -> Image.Image:
         return image
     if isinstance(image, np.ndarray):
         is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))
+        is_image = is_image and image.size > 0
         if image.dtype != np.uint8 or not is_image:
             raise InputError(
                 "an image as an array is uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not "
@@ -109,22 +91,32 @@ def _open(image: ImageLike) -> Image.Image:
             opened.load()
     except UnidentifiedImageError:
         raise InputError(f"'{path}' is no image of a format that Pillow knows") from None
-    except OSError as error:
-        if error.strerror is None:  # Pillow's own, of a file that it could open
-            raise InputError(f"'{path}' cannot be decoded: {error}") from None
-        raise FileError(f"cannot read the image '{path}': {error.strerror}") from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror is not None:
+            raise FileError(f"cannot read the image '{path}': {error.strerror}") from None
+        # Pillow's decoders fail in many ways on a file that is damaged, or too large to be a photo.
+        raise InputError(f"'{path}' cannot be decoded: {error}") from None
     return opened
 
 
-def preprocess(image: ImageLike, info: _core.EngineInfo) -> npt.NDArray[np.float32]:
-    """Return float32 (channels, height, width): what the engine takes for this image."""
-    channels, height, width = info.input_shape
-    steps = info.preprocessing
+def preprocess(
+    image: ImageLike, steps: _core.Preprocessing, input_shape: tuple[int, int, int]
+) -> npt.NDArray[np.float32]:
+    """Return float32 (channels, height, width): what an engine takes for this image.
+
+    Raises FileError or InputError where there is no image that can be preprocessed.
+    """
+    channels, height, width = input_shape
     opened = open_image(image, channels)
     scale = steps.resize / min(opened.size)
+    if max(opened.size) > _LONGEST_ASPECT * min(opened.size):
+        raise InputError(
+            f"an image of {opened.width}x{opened.height} pixels is too long to be resized; "
+            f"one side may be at most {_LONGEST_ASPECT} times the other"
+        )
     resized = opened.resize(
         (max(width, round(opened.width * scale)), max(height, round(opened.height * scale))),
-        _RESAMPLING[steps.interpolation],
+        Image.Resampling[steps.interpolation.upper()],
     )
     left, top = (resized.width - width) // 2, (resized.height - height) // 2
     cropped = resized.crop((left, top, left + width, top + height))
@@ -134,13 +126,11 @@ def preprocess(image: ImageLike, info: _core.EngineInfo) -> npt.NDArray[np.float
 
 
 def preprocess_batch(
-    images: Iterable[ImageLike], info: _core.EngineInfo
+    images: Iterable[ImageLike], steps: _core.Preprocessing, input_shape: tuple[int, int, int]
 ) -> npt.NDArray[np.float32]:
     """Return float32 (N, channels, height, width)."""
-    prepared = [preprocess(image, info) for image in images]
-    if not prepared:
-        return np.empty((0, *info.input_shape), np.float32)
-    return np.stack(prepared)
+    prepared = [preprocess(image, steps, input_shape) for image in images]
+    return np.stack(prepared) if prepared else np.empty((0, *input_shape), np.float32)
 
 
 def top_k(logits: npt.NDArray[np.float32], k: int, labels: Sequence[str]) -> list[list[Prediction]]:

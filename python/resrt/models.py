@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TypeAlias
 
 from resrt import _core
-from resrt.errors import ModelError
+from resrt._arguments import whole
+from resrt.errors import InputError, ModelError
 
 Config: TypeAlias = _core.ResNet | _core.ResNeSt | _core.RegNet
 
@@ -38,9 +39,9 @@ class Published:
 class ModelInfo:
     """A network of the catalog.
 
-    `source` is whose architecture it is (PaddleClas, timm, torchvision); `input_size` the height
-    and width that its weights were published for; `published` None where PaddleClas's pages have
-    no row of that name.
+    `source` is whose conventions it follows (PaddleClas, timm, torchvision); `input_size` the
+    height and width that its weights were published for; `published` None where PaddleClas's
+    pages have no row of that name.
     """
 
     name: str
@@ -119,8 +120,10 @@ def build_graph(
         in_channels: planes of the images.
         name: of the graph; only for parameters of one's own.
 
-    Raises ModelError for an unknown name and for parameters that describe no network.
+    Raises ModelError for an unknown name and for parameters that describe no network,
+    InputError for sizes that are no whole numbers.
     """
+    classes, in_channels = whole("classes", classes), whole("in_channels", in_channels)
     height, width = _height_and_width(input_size)
     if isinstance(model, str):
         if name is not None:
@@ -138,12 +141,7 @@ def build_graph(
 def _height_and_width(input_size: int | Sequence[int] | None) -> tuple[int | None, int | None]:
     if input_size is None:
         return None, None
-    if isinstance(input_size, int):
-        return input_size, input_size
-    try:
-        height, width = (int(size) for size in input_size)
-    except (TypeError, ValueError):
-        raise ModelError(
-            f"input_size must be one number, or (height, width), not {input_size!r}"
-        ) from None
-    return height, width
+    sizes = list(input_size) if isinstance(input_size, Iterable) else [input_size] * 2
+    if isinstance(input_size, str) or len(sizes) != 2:
+        raise InputError(f"input_size must be one number, or (height, width), not {input_size!r}")
+    return whole("the input's height", sizes[0]), whole("the input's width", sizes[1])

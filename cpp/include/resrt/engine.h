@@ -36,6 +36,9 @@ struct EngineNotes {
   Preprocessing preprocessing;
 };
 
+// The largest max_batch: an engine prepares itself for such a batch when it is loaded.
+inline constexpr int kLargestBatch = 1024;
+
 struct BuildOptions {
   std::string backend = "openvino";
   Precision precision = Precision::automatic;
@@ -44,7 +47,9 @@ struct BuildOptions {
 };
 
 struct LoadOptions {
-  int threads = 0;  // processor threads per inference; 0: one for each core
+  // Processor threads per inference; 0: one for each core. Where they are fewer than the cores, as
+  // many inferences run at once as there is room for; further callers wait for their turn.
+  int threads = 0;
 };
 
 // What an engine is.

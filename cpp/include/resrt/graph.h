@@ -2,12 +2,17 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include "resrt/export.h"
 
 namespace resrt {
+
+// The bounds of what a graph describes, far beyond any network that is of use.
+inline constexpr int kLargestSide = 1 << 16;   // of an input, in pixels
+inline constexpr int kMostChannels = 1 << 20;  // of an activation
 
 // Layer definitions: the closed set of layers that the networks consist of. Every lowering is one
 // std::visit over Definition, which the compiler checks for completeness.
@@ -158,9 +163,11 @@ class RESRT_API Graph {
   const Layer& layer(Tensor tensor) const { return layers_.at(static_cast<size_t>(tensor.layer)); }
   Shape shape(Tensor tensor) const { return layer(tensor).shape; }
 
+  // The last layer's output, which is the network's. Throws ModelError for an empty graph.
+  Tensor output() const;
   // The shape of one input image, and of its output: the number of classes.
   Shape input_shape() const;
-  int classes() const;
+  int classes() const { return shape(output()).channels; }
 
   // The parameters of one layer, and of all layers in their order.
   std::vector<Parameter> parameters(const Layer& layer) const;

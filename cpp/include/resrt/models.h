@@ -39,6 +39,8 @@ struct ResNetConfig {
   bool project_first = false;
   int cardinality = 1;  // groups of the bottleneck's 3x3 convolution
   int base_width = 64;  // the bottleneck's channels per group, for `width` 64
+
+  bool operator==(const ResNetConfig&) const = default;
 };
 
 // Split-Attention Networks (https://arxiv.org/abs/2004.08955): bottlenecks with split attention, a
@@ -57,6 +59,8 @@ struct ResNeStConfig {
   bool attention_bias = true;
   bool count_include_pad = true;
   int hidden_divisor = 8;
+
+  bool operator==(const ResNeStConfig&) const = default;
 };
 
 // Designing Network Design Spaces (https://arxiv.org/abs/2003.13678): RegNetX, and with
@@ -72,6 +76,8 @@ struct RegNetConfig {
   // torchvision's rounding of a stage's width to a multiple of the group width takes the nearest,
   // but never less than this part of the width; 0: the nearest, as pycls and timm do.
   double min_width_ratio = 0.0;
+
+  bool operator==(const RegNetConfig&) const = default;
 };
 
 using ModelConfig = std::variant<ResNetConfig, ResNeStConfig, RegNetConfig>;
@@ -88,7 +94,7 @@ struct ModelOptions {
 struct Model {
   std::string name;
   std::string family;  // "ResNet", "ResNeSt", "RegNetX", "RegNetY"
-  std::string source;  // whose architecture and weights: "PaddleClas", "timm", "torchvision"
+  std::string source;  // whose conventions it follows: "PaddleClas", "timm", "torchvision"
   int input_size;      // height and width that its weights were published for
   ModelConfig config;
 };

@@ -21,13 +21,15 @@ class Context {
   virtual void infer(const float* images, int batch, float* logits) = 0;
 };
 
-// A loaded plan. create_context may be called from any thread, and the contexts run concurrently.
+// A loaded plan. create_context may be called from any thread.
 class Executable {
  public:
   virtual ~Executable() = default;
   // The batch sizes that it runs, in descending order, from max_batch to 1: any batch is put
   // together from these.
   virtual std::vector<int> batch_sizes() const = 0;
+  // How many contexts run at once; more would wait for each other.
+  virtual int concurrency() const = 0;
   virtual std::unique_ptr<Context> create_context() = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/bindings.h"
+#include "passes/passes.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -58,6 +59,17 @@ void bind_engine(py::module_& module) {
       },
       py::arg("graph"), py::arg("weights"),
       "Raises one WeightsError that lists everything missing, unexpected or of another shape.");
+
+  module.def(
+      "fold_batch_norm",
+      [](const Graph& graph, const std::map<std::string, FloatArray>& weights) {
+        Network folded = fold_batch_norm({graph, to_weights(weights)});
+        return std::make_pair(std::move(folded.graph), to_arrays(folded.weights));
+      },
+      py::arg("graph"), py::arg("weights"),
+      "The pass that folds batch normalisations into convolutions.");
+  module.def("fuse_add_relu", &fuse_add_relu, py::arg("graph"),
+             "The pass that fuses additions and ReLUs into convolutions.");
 
   py::class_<BackendStatus>(module, "BackendStatus", "Whether a backend can be used here.")
       .def_readonly("name", &BackendStatus::name)
@@ -122,12 +134,20 @@ void bind_engine(py::module_& module) {
           py::arg("labels"), py::arg("preprocessing"))
       .def_static(
           "load",
-          [](const std::string& path, int threads) {
+          [](const py::bytes& path, int threads) {
+            const std::string file = path;
             const py::gil_scoped_release release;
-            return Engine::load(path, {.threads = threads});
+            return Engine::load(file, {.threads = threads});
           },
           py::arg("path"), py::kw_only(), py::arg("threads"))
-      .def("save", &Engine::save, py::arg("path"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "save",
+          [](const Engine& self, const py::bytes& path) {
+            const std::string file = path;
+            const py::gil_scoped_release release;
+            self.save(file);
+          },
+          py::arg("path"))
       .def_property_readonly("info", &Engine::info)
       .def(
           "infer",

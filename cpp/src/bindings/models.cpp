@@ -39,17 +39,35 @@ std::string chosen(Value value, const Choices& choices) {
   throw ModelError("a choice that has no name");
 }
 
+// What a value has: equality, a hash, and a repr() that names every parameter as the constructor
+// does.
+template <class Config>
+void bind_value(py::class_<Config>& config, std::vector<std::string> fields) {
+  config.def("__hash__", [](py::handle self) { return py::hash(py::repr(self)); });
+  config.def("__eq__", [](const Config& self, const py::object& other) {
+    return py::isinstance<Config>(other) && self == other.cast<const Config&>();
+  });
+  config.def("__repr__", [fields](py::handle self) {
+    std::vector<std::string> parts;
+    for (const std::string& field : fields) {
+      parts.push_back(concat(field, "=", py::repr(self.attr(field.c_str())).cast<std::string>()));
+    }
+    return concat(py::type::of(self).attr("__name__").cast<std::string>(), "(", join(parts), ")");
+  });
+}
+
 void bind_resnet(py::module_& module) {
   const ResNetConfig normal;
-  py::class_<ResNetConfig>(module, "ResNet",
-                           R"(Parameters of a ResNet (https://arxiv.org/abs/1512.03385).
+  py::class_<ResNetConfig> config(module, "ResNet",
+                                  R"(Parameters of a ResNet (https://arxiv.org/abs/1512.03385).
 
     depths: blocks per stage. block: "basic" or "bottleneck". width: channels of the first stage
     before expansion, doubled by each stage. stem: "plain" (one 7x7 convolution) or "deep" (three
     3x3). stem_channels: of the stem's output. downsample: "convolution" or "average_pool", in the
     shortcuts. project_first: a convolution in the first shortcut even where shapes need none, as in
     PaddleClas. cardinality, base_width: groups of the bottleneck's 3x3 convolution and channels of
-    each, as in ResNeXt and Wide ResNet.)")
+    each, as in ResNeXt and Wide ResNet.)");
+  config
       .def(py::init([](std::vector<int> depths, const std::string& block, int width,
                        const std::string& stem, int stem_channels, const std::string& downsample,
                        bool project_first, int cardinality, int base_width) {
@@ -83,18 +101,21 @@ void bind_resnet(py::module_& module) {
       .def_readonly("project_first", &ResNetConfig::project_first)
       .def_readonly("cardinality", &ResNetConfig::cardinality)
       .def_readonly("base_width", &ResNetConfig::base_width);
+  bind_value(config, {"depths", "block", "width", "stem", "stem_channels", "downsample",
+                      "project_first", "cardinality", "base_width"});
 }
 
 void bind_resnest(py::module_& module) {
   const ResNeStConfig normal;
-  py::class_<ResNeStConfig>(module, "ResNeSt",
-                            R"(Parameters of a ResNeSt (https://arxiv.org/abs/2004.08955).
+  py::class_<ResNeStConfig> config(module, "ResNeSt",
+                                   R"(Parameters of a ResNeSt (https://arxiv.org/abs/2004.08955).
 
     depths: blocks per stage. width: channels of the first stage before expansion, doubled by each
     stage. stem_channels: of the deep stem's output. radix: splits. cardinality, base_width: groups
     and channels of each, for width 64. pool_first: average pooling before, not after, the split
     attention. attention_bias, count_include_pad, hidden_divisor: where timm (the defaults) and
-    PaddleClas (False, False, 1) differ.)")
+    PaddleClas (False, False, 1) differ.)");
+  config
       .def(py::init([](std::vector<int> depths, int width, int stem_channels, int radix,
                        int cardinality, int base_width, bool pool_first, bool attention_bias,
                        bool count_include_pad, int hidden_divisor) {
@@ -126,17 +147,20 @@ void bind_resnest(py::module_& module) {
       .def_readonly("attention_bias", &ResNeStConfig::attention_bias)
       .def_readonly("count_include_pad", &ResNeStConfig::count_include_pad)
       .def_readonly("hidden_divisor", &ResNeStConfig::hidden_divisor);
+  bind_value(config, {"depths", "width", "stem_channels", "radix", "cardinality", "base_width",
+                      "pool_first", "attention_bias", "count_include_pad", "hidden_divisor"});
 }
 
 void bind_regnet(py::module_& module) {
   const RegNetConfig normal;
-  py::class_<RegNetConfig>(module, "RegNet",
-                           R"(Parameters of a RegNet (https://arxiv.org/abs/2003.13678).
+  py::class_<RegNetConfig> config(module, "RegNet",
+                                  R"(Parameters of a RegNet (https://arxiv.org/abs/2003.13678).
 
     depth: blocks in all. width_initial, width_slope, width_multiplier: the line of the blocks'
     widths and its quantisation (w_0, w_a, w_m). group_width: channels per group. squeeze_excite:
     RegNetY. stem_channels: of the stem's output. min_width_ratio: torchvision's rounding (0.9), or 0
-    for that of pycls and timm.)")
+    for that of pycls and timm.)");
+  config
       .def(py::init([](int depth, int width_initial, double width_slope, double width_multiplier,
                        int group_width, bool squeeze_excite, int stem_channels,
                        double min_width_ratio) {
@@ -165,6 +189,8 @@ void bind_regnet(py::module_& module) {
       .def_readonly("squeeze_excite", &RegNetConfig::squeeze_excite)
       .def_readonly("stem_channels", &RegNetConfig::stem_channels)
       .def_readonly("min_width_ratio", &RegNetConfig::min_width_ratio);
+  bind_value(config, {"depth", "width_initial", "width_slope", "width_multiplier", "group_width",
+                      "squeeze_excite", "stem_channels", "min_width_ratio"});
 }
 
 }  // namespace
@@ -177,7 +203,8 @@ void bind_models(py::module_& module) {
   py::class_<Model>(module, "Model", "A row of the catalog.")
       .def_readonly("name", &Model::name)
       .def_readonly("family", &Model::family, "ResNet, ResNeSt, RegNetX or RegNetY.")
-      .def_readonly("source", &Model::source, "Whose architecture: PaddleClas, timm, torchvision.")
+      .def_readonly("source", &Model::source,
+                    "Whose conventions it follows: PaddleClas, timm, torchvision.")
       .def_readonly("input_size", &Model::input_size,
                     "The height and width that its weights were published for.")
       .def_readonly("config", &Model::config)

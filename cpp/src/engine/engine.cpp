@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <thread>
+#include <future>
 #include <utility>
 
 #include "backends/backend.h"
 #include "engine/engine_file.h"
+#include "engine/notes.h"
 #include "engine/pool.h"
 #include "engine/registry.h"
 #include "resrt/error.h"
@@ -19,16 +20,28 @@ constexpr std::array kPrecisionNames = {
     std::pair{Precision::automatic, "auto"}, std::pair{Precision::fp32, "fp32"},
     std::pair{Precision::bf16, "bf16"}, std::pair{Precision::fp16, "fp16"}};
 
-// `automatic` becomes the fastest precision; one that the device lacks is refused.
-Precision resolve(Precision wanted, const Backend& backend, const std::string& backend_name) {
-  const std::vector<Precision> available = backend.precisions();
-  if (wanted == Precision::automatic) return available.front();
-  if (std::find(available.begin(), available.end(), wanted) != available.end()) return wanted;
+std::string names_of(const std::vector<Precision>& precisions) {
   std::vector<std::string> names;
-  for (const Precision precision : available) names.emplace_back(to_string(precision));
+  for (const Precision precision : precisions) names.emplace_back(to_string(precision));
+  return join(names);
+}
+
+void require_precision(Precision wanted, const Backend& backend, const std::string& backend_name) {
+  const std::vector<Precision> available = backend.precisions();
+  if (std::find(available.begin(), available.end(), wanted) != available.end()) return;
   throw PrecisionError(concat("this device does not compute ", to_string(wanted), " natively in ",
-                              backend_name, "; it has ", join(names),
+                              backend_name, "; it has ", names_of(available),
                               ", and 'auto' takes the fastest of these"));
+}
+
+void require_vector(const Graph& graph) {
+  const Shape shape = graph.shape(graph.output());
+  if (shape.height != 1 || shape.width != 1) {
+    throw ModelError(concat("the last layer of ", graph.name(), ", '",
+                            graph.layer(graph.output()).name, "', yields ", shape.channels, "x",
+                            shape.height, "x", shape.width,
+                            "; a classifier ends in a vector of logits, as Linear yields it"));
+  }
 }
 
 }  // namespace
@@ -57,7 +70,7 @@ struct Engine::State {
         executable(std::move(loaded)),
         batch_sizes(executable->batch_sizes()),
         contexts([this] { return executable->create_context(); },
-                 std::max(1U, std::thread::hardware_concurrency())) {}
+                 static_cast<size_t>(executable->concurrency())) {}
 
   int64_t pixels() const {
     return int64_t{info.input.channels} * info.input.height * info.input.width;
@@ -71,13 +84,22 @@ struct Engine::State {
   Pool<Context> contexts;
 };
 
-// The first inference at a size allocates what the later ones find ready.
+// The first inference at a size allocates what the later ones find ready, in each context that runs
+// at the same time as others.
 void Engine::State::warm_up() {
   const auto most = static_cast<size_t>(info.max_batch);
   const std::vector<float> images(most * static_cast<size_t>(pixels()));
-  std::vector<float> logits(most * static_cast<size_t>(info.classes));
-  auto context = contexts.borrow();
-  for (const int batch : batch_sizes) context->infer(images.data(), batch, logits.data());
+  const auto run_all_sizes = [&] {
+    std::vector<float> logits(most * static_cast<size_t>(info.classes));
+    auto context = contexts.borrow();
+    for (const int batch : batch_sizes) context->infer(images.data(), batch, logits.data());
+  };
+  std::vector<std::future<void>> others;
+  for (int i = 1; i < executable->concurrency(); ++i) {
+    others.push_back(std::async(std::launch::async, run_all_sizes));
+  }
+  run_all_sizes();
+  for (std::future<void>& other : others) other.get();
 }
 
 Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -87,15 +109,21 @@ Engine::~Engine() = default;
 
 Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOptions& options,
                      const LoadOptions& load) {
-  if (options.max_batch < 1) {
-    throw InputError(concat("max_batch must be at least 1, not ", options.max_batch));
+  if (options.max_batch < 1 || options.max_batch > kLargestBatch) {
+    throw InputError(
+        concat("max_batch must be from 1 to ", kLargestBatch, ", not ", options.max_batch));
   }
   check_weights(graph, weights);
+  require_vector(graph);
+  check_notes(options.notes, graph.input_shape().channels, graph.classes());
   Backend& backend = find_backend(options.backend);
+  Precision precision = options.precision;
+  if (precision == Precision::automatic) precision = backend.precisions().front();
+  require_precision(precision, backend, options.backend);
   EngineInfo info = {.model = graph.name(),
                      .backend = options.backend,
                      .backend_version = backend.version(),
-                     .precision = resolve(options.precision, backend, options.backend),
+                     .precision = precision,
                      .input = graph.input_shape(),
                      .classes = graph.classes(),
                      .max_batch = options.max_batch,
@@ -115,7 +143,7 @@ Engine Engine::load(const std::string& path, const LoadOptions& options) {
                                  " ", file.info.backend_version, "; here is ", backend.version(),
                                  "; build it again"));
   }
-  resolve(file.info.precision, backend, file.info.backend);
+  require_precision(file.info.precision, backend, file.info.backend);
   auto executable = backend.load(file.plan, file.info, options);
   auto state =
       std::make_unique<State>(std::move(file.info), std::move(file.plan), std::move(executable));

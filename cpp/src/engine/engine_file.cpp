@@ -3,10 +3,12 @@
 #include <charconv>
 #include <cstring>
 #include <map>
+#include <sstream>
 #include <string_view>
 
 #include "engine/crc32.h"
 #include "engine/file_io.h"
+#include "engine/notes.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -91,23 +93,17 @@ std::string floats_text(const std::vector<float>& numbers) {
   return join(texts, " ");
 }
 
-std::vector<std::string> split(const std::string& text, char separator) {
+// The parts of a text, each of which `terminator` ends; the last may lack it.
+std::vector<std::string> split(const std::string& text, char terminator) {
   std::vector<std::string> parts;
-  if (text.empty()) return parts;
-  size_t begin = 0;
-  for (size_t end = 0; end != std::string::npos; begin = end + 1) {
-    end = text.find(separator, begin);
-    parts.push_back(text.substr(begin, end - begin));
-  }
+  std::istringstream stream(text);
+  for (std::string part; std::getline(stream, part, terminator);) parts.push_back(part);
   return parts;
 }
 
 Metadata to_metadata(const EngineInfo& info) {
-  for (const std::string& label : info.notes.labels) {
-    if (label.find('\n') != std::string::npos) {
-      throw InputError(concat("the label '", label, "' has a line break; labels are single lines"));
-    }
-  }
+  std::string labels;
+  for (const std::string& label : info.notes.labels) labels += label + '\n';
   return {{"model", info.model},
           {"backend", info.backend},
           {"backend_version", info.backend_version},
@@ -118,7 +114,7 @@ Metadata to_metadata(const EngineInfo& info) {
           {"classes", std::to_string(info.classes)},
           {"max_batch", std::to_string(info.max_batch)},
           {"weights", info.notes.weights},
-          {"labels", join(info.notes.labels, "\n")},
+          {"labels", labels},
           {"resize", std::to_string(info.notes.preprocessing.resize)},
           {"interpolation", info.notes.preprocessing.interpolation},
           {"mean", floats_text(info.notes.preprocessing.mean)},
@@ -137,10 +133,22 @@ class Fields {
     return found->second;
   }
 
-  int positive(const char* key) const {
+  int positive(const char* key, int most) const {
     const auto value = parse<int>(text(key), key);
-    if (value < 1) fail(concat("has '", key, "' = ", value, ", which must be at least 1"));
+    if (value < 1 || value > most) {
+      fail(concat("has '", key, "' = ", value, ", which must be from 1 to ", most));
+    }
     return value;
+  }
+
+  Precision precision(const char* key) const {
+    try {
+      const Precision value = parse_precision(text(key));
+      if (value != Precision::automatic) return value;
+    } catch (const PrecisionError&) {
+      // Told of below, as a fault of the file.
+    }
+    fail(concat("has '", key, "' = '", text(key), "', which is no precision of an engine"));
   }
 
   std::vector<float> floats(const char* key) const {
@@ -176,14 +184,21 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
   info.model = fields.text("model");
   info.backend = fields.text("backend");
   info.backend_version = fields.text("backend_version");
-  info.precision = parse_precision(fields.text("precision"));
-  info.input = {fields.positive("channels"), fields.positive("height"), fields.positive("width")};
-  info.classes = fields.positive("classes");
-  info.max_batch = fields.positive("max_batch");
+  info.precision = fields.precision("precision");
+  info.input = {fields.positive("channels", kMostChannels), fields.positive("height", kLargestSide),
+                fields.positive("width", kLargestSide)};
+  info.classes = fields.positive("classes", kMostChannels);
+  info.max_batch = fields.positive("max_batch", kLargestBatch);
   info.notes.weights = fields.text("weights");
   info.notes.labels = split(fields.text("labels"), '\n');
-  info.notes.preprocessing = {fields.positive("resize"), fields.text("interpolation"),
+  info.notes.preprocessing = {fields.positive("resize", kLargestSide), fields.text("interpolation"),
                               fields.floats("mean"), fields.floats("std")};
+  try {
+    check_notes(info.notes, info.input.channels, info.classes);
+  } catch (const InputError& error) {
+    throw EngineFileError(concat("the metadata of the engine file '", path,
+                                 "' is inconsistent: ", error.what(), "; build it again"));
+  }
   return info;
 }
 

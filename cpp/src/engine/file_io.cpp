@@ -43,7 +43,7 @@ void write_all(const Descriptor& file, std::string_view bytes, const std::string
 }  // namespace
 
 std::string read_file(const std::string& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) fail("read", path, errno);
   struct stat status{};
   if (::fstat(file.get(), &status) != 0) fail("read", path, errno);

@@ -16,6 +16,11 @@ Tensor Graph::add(std::string name, Definition definition, std::vector<Tensor> i
     }
     input_shapes.push_back(shape(input));
   }
+  for (const Layer& layer : layers_) {
+    if (layer.name == name) {
+      throw ModelError(concat(name_, " has a layer named '", name, "' already; names are unique"));
+    }
+  }
   if (std::holds_alternative<Input>(definition) != layers_.empty()) {
     throw ModelError(concat("layer '", name, "' of ", name_,
                             ": a graph begins with its one Input, and has no other"));
@@ -30,14 +35,14 @@ Tensor Graph::add(std::string name, Definition definition, std::vector<Tensor> i
   return {static_cast<int>(layers_.size()) - 1};
 }
 
-Shape Graph::input_shape() const {
+Tensor Graph::output() const {
   if (layers_.empty()) throw ModelError(concat("the graph of ", name_, " has no layers"));
-  return layers_.front().shape;
+  return {static_cast<int>(layers_.size()) - 1};
 }
 
-int Graph::classes() const {
-  if (layers_.empty()) throw ModelError(concat("the graph of ", name_, " has no layers"));
-  return layers_.back().shape.channels;
+Shape Graph::input_shape() const {
+  output();  // there is a first layer if there is a last
+  return layers_.front().shape;
 }
 
 }  // namespace resrt

@@ -11,8 +11,10 @@ std::string text(const Shape& shape) {
   return concat(shape.channels, "x", shape.height, "x", shape.width);
 }
 
-void require_positive(const char* what, int value) {
-  if (value < 1) throw ModelError(concat(what, " must be at least 1, not ", value));
+void require_positive(const char* what, int value, int most = kMostChannels) {
+  if (value < 1 || value > most) {
+    throw ModelError(concat(what, " must be at least 1 and at most ", most, ", not ", value));
+  }
 }
 
 void require_divisible(const char* what, int value, const char* by_what, int by) {
@@ -31,22 +33,20 @@ void require_same(const Shape& left, const Shape& right) {
 
 // The number of positions of a window of `kernel` along an axis, as PyTorch counts them.
 int window_positions(int size, int kernel, int stride, int padding, bool ceil_mode = false) {
-  require_positive("kernel", kernel);
-  require_positive("stride", stride);
+  require_positive("kernel", kernel, kLargestSide);
+  require_positive("stride", stride, kLargestSide);
   if (padding < 0 || padding >= kernel) {
     throw ModelError(concat("padding must be at least 0 and less than the kernel (", kernel,
                             "), not ", padding));
   }
-  const int slack = size + 2 * padding - kernel;
-  // With ceil_mode one window may hang over the end of an input smaller than itself.
-  if (slack < 0 && !(ceil_mode && slack > -stride)) {
+  // With ceil_mode the last window may hang over the end, but must begin before it.
+  const int slack = size + 2 * padding - kernel + (ceil_mode ? stride - 1 : 0);
+  if (slack < 0) {
     throw ModelError(concat("its kernel of ", kernel, " is larger than its input of ", size,
                             " with padding ", padding, "; take a larger input size"));
   }
-  int positions = slack / stride + 1;
-  // Such a window must begin within the input or the padding before it.
-  if (ceil_mode && slack % stride != 0 && positions * stride < size + padding) ++positions;
-  return positions;
+  const int positions = slack / stride + 1;
+  return ceil_mode && (positions - 1) * stride >= size + padding ? positions - 1 : positions;
 }
 
 }  // namespace
@@ -72,8 +72,8 @@ Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs
           [&](const Input& input) {
             require_inputs(0);
             require_positive("the number of input channels", input.channels);
-            require_positive("the input's height", input.height);
-            require_positive("the input's width", input.width);
+            require_positive("the input's height", input.height, kLargestSide);
+            require_positive("the input's width", input.width, kLargestSide);
             return Shape{input.channels, input.height, input.width};
           },
           [&](const Conv2d& conv) {
@@ -109,7 +109,7 @@ Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs
             require_positive("radix", block.radix);
             require_divisible("channels", block.channels, "cardinality", block.cardinality);
             require_divisible("hidden channels", block.hidden, "cardinality", block.cardinality);
-            if (x.channels != block.radix * block.channels) {
+            if (x.channels != int64_t{block.radix} * block.channels) {
               throw ModelError(concat("its input has ", x.channels, " channels, not radix (",
                                       block.radix, ") times channels (", block.channels, ")"));
             }

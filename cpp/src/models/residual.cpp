@@ -88,13 +88,19 @@ int bottleneck_width(int planes, int base_width, int cardinality) {
     throw ModelError(concat("base_width and cardinality must be from 1 to 4096, not ", base_width,
                             " and ", cardinality));
   }
-  const int per_group = planes * base_width / 64;
+  const int64_t per_group = int64_t{planes} * base_width / 64;
   if (per_group < 1) {
     throw ModelError(concat("width ", planes, " with base_width ", base_width,
                             " leaves a bottleneck no channels; width * base_width must be at "
                             "least 64"));
   }
-  return per_group * cardinality;
+  const int64_t width = per_group * cardinality;
+  if (width > kMostChannels) {
+    throw ModelError(concat("width ", planes, ", base_width ", base_width, " and cardinality ",
+                            cardinality, " make a bottleneck of ", width, " channels; at most ",
+                            kMostChannels, " are possible"));
+  }
+  return static_cast<int>(width);
 }
 
 }  // namespace resrt

@@ -53,8 +53,9 @@ Graph build(std::string name, const ResNeStConfig& config, const Input& input, i
   if (config.radix < 1 || config.radix > 64) {
     throw ModelError(concat("radix must be from 1 to 64, not ", config.radix));
   }
-  if (config.hidden_divisor < 1) {
-    throw ModelError(concat("hidden_divisor must be at least 1, not ", config.hidden_divisor));
+  if (config.hidden_divisor < 1 || config.hidden_divisor > kMostChannels) {
+    throw ModelError(concat("hidden_divisor must be from 1 to ", kMostChannels, ", not ",
+                            config.hidden_divisor));
   }
   const Trunk trunk = {.depths = config.depths,
                        .width = config.width,

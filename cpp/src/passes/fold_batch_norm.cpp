@@ -47,10 +47,11 @@ Network fold_batch_norm(const Network& network) {
   Rewrite rewrite(network.graph);
 
   // A convolution that is folded appears in the place of its batch normalisation.
-  const auto folds_into = [&](const Layer& layer, int conv) {
-    return std::holds_alternative<BatchNorm2d>(layer.definition) &&
-           std::holds_alternative<Conv2d>(layers[static_cast<size_t>(conv)].definition) &&
-           readers[static_cast<size_t>(conv)].size() == 1;
+  const auto folds_into = [&](const Layer& layer, int before) {
+    const auto index = static_cast<size_t>(before);
+    const auto* conv = std::get_if<Conv2d>(&layers[index].definition);
+    return std::holds_alternative<BatchNorm2d>(layer.definition) && conv != nullptr &&
+           !conv->residual && !conv->relu && readers[index].size() == 1;
   };
   for (int i = 0; i < static_cast<int>(layers.size()); ++i) {
     const Layer& layer = layers[static_cast<size_t>(i)];

@@ -71,7 +71,7 @@ void check_weights(const Graph& graph, const Weights& weights) {
     const auto found = weights.find(parameter.name);
     if (found == weights.end()) {
       missing.push_back(concat(parameter.name, " ", shape_text(parameter.shape)));
-    } else if (found->second.shape != parameter.shape) {
+    } else if (found->second.shape != parameter.shape || found->second.data == nullptr) {
       misshapen.push_back(concat(parameter.name, ": expected ", shape_text(parameter.shape),
                                  ", found ", shape_text(found->second.shape)));
     }

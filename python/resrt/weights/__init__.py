@@ -75,6 +75,7 @@ def fit(arrays: Mapping[str, Array], graph: _core.Graph, *, origin: str = "they"
 
     `origin` is what an error calls the arrays. Raises WeightsError as `load` does.
     """
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
     weights = {
         name: _float32(name, array, origin) for name, array in names.to_ours(arrays, graph).items()
     }
@@ -96,4 +97,4 @@ def _better_match(arrays: Mapping[str, Array], graph: _core.Graph) -> str:
 def _float32(name: str, array: Array, origin: str) -> npt.NDArray[np.float32]:
     if not np.issubdtype(array.dtype, np.floating):
         raise WeightsError(f"{origin}: {name} has dtype {array.dtype}; parameters are floats")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"])

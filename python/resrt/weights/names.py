@@ -159,12 +159,15 @@ def to_ours(arrays: Mapping[str, Array], graph: _core.Graph) -> dict[str, Array]
     """
     convention = convention_of(arrays)
     rename = _Renaming(convention, graph).ours
-    ours = {
-        rename(name): array
-        for name, array in arrays.items()
-        if not name.endswith(".num_batches_tracked")
-    }
-    return {name: convention.convert(name, array) for name, array in ours.items()}
+    ours: dict[str, Array] = {}
+    for name, array in arrays.items():
+        if name.endswith(".num_batches_tracked"):
+            continue
+        new_name = rename(name)
+        # A second array for the same parameter keeps its own name, and so is seen as unexpected.
+        key = name if new_name in ours else new_name
+        ours[key] = convention.convert(key, array)
+    return ours
 
 
 class _Renaming:

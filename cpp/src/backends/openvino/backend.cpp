@@ -1,5 +1,9 @@
 #include "backends/backend.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <algorithm>
 #include <cstring>
 #include <sstream>
@@ -10,22 +14,31 @@
 #include <openvino/runtime/properties.hpp>
 
 #include "backends/openvino/executable.h"
+#include "backends/openvino/guard.h"
 #include "backends/openvino/lower.h"
 #include "passes/passes.h"
 #include "resrt/error.h"
 #include "resrt/export.h"
-#include "text.h"
 
 namespace resrt::openvino {
 namespace {
 
-template <class Work>
-auto guard(const char* what, Work work) {
-  try {
-    return work();
-  } catch (const ov::Exception& error) {
-    throw BackendError(concat("OpenVINO could not ", what, ": ", error.what()));
-  }
+// Whether the processor has instructions for bf16. OpenVINO lists it as a capability wherever it
+// can emulate it, which is slower than fp32.
+bool has_native_bf16() {
+#if defined(__x86_64__)
+  unsigned a = 0;
+  unsigned b = 0;
+  unsigned c = 0;
+  unsigned d = 0;
+  const bool has_amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & (1U << 22U)) != 0;
+  const bool has_leaf = __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0;
+  const bool has_avx512 = has_leaf && (a & (1U << 5U)) != 0;
+  const bool has_avx_convert = has_leaf && (d & (1U << 5U)) != 0;
+  return has_amx || has_avx512 || has_avx_convert;
+#else
+  return true;
+#endif
 }
 
 // The plan: the length of the model's XML (u64), the XML, and the constants that it refers to.
@@ -34,17 +47,8 @@ class OpenVino : public Backend {
   std::string version() const override { return RESRT_OPENVINO_VERSION; }
 
   std::vector<Precision> precisions() const override {
-    const auto capabilities = core_.get_property("CPU", ov::device::capabilities);
-    const auto has = [&](const char* name) {
-      return std::find(capabilities.begin(), capabilities.end(), name) != capabilities.end();
-    };
-    std::vector<Precision> precisions;
-    if (has(ov::device::capability::BF16)) precisions.push_back(Precision::bf16);
-    if (has(ov::device::capability::FP16)) precisions.push_back(Precision::fp16);
-    precisions.push_back(Precision::fp32);
-    return precisions;
+    return guard("be asked for its precisions", [&] { return native_precisions(); });
   }
-
   Plan build(const Graph& graph, const Weights& weights, const EngineInfo&) override {
     return guard("build the network", [&] {
       Network network = fold_batch_norm({graph, weights});
@@ -79,6 +83,21 @@ class OpenVino : public Backend {
   }
 
  private:
+  std::vector<Precision> native_precisions() const {
+    const auto capabilities = core_.get_property("CPU", ov::device::capabilities);
+    const auto has = [&](const char* name) {
+      return std::find(capabilities.begin(), capabilities.end(), name) != capabilities.end();
+    };
+    // bf16 before fp16: where a processor has both they are as fast, and bf16 cannot overflow.
+    std::vector<Precision> precisions;
+    if (has(ov::device::capability::BF16) && has_native_bf16()) {
+      precisions.push_back(Precision::bf16);
+    }
+    if (has(ov::device::capability::FP16)) precisions.push_back(Precision::fp16);
+    precisions.push_back(Precision::fp32);
+    return precisions;
+  }
+
   mutable ov::Core core_;
 };
 
@@ -86,5 +105,5 @@ class OpenVino : public Backend {
 }  // namespace resrt::openvino
 
 extern "C" RESRT_API resrt::Backend* resrt_create_backend() {
-  return new resrt::openvino::OpenVino();
+  return resrt::openvino::guard("start", [] { return new resrt::openvino::OpenVino(); });
 }

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <map>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include <openvino/runtime/properties.hpp>
 
+#include "backends/openvino/guard.h"
 #include "resrt/error.h"
-#include "text.h"
 
 namespace resrt::openvino {
 namespace {
@@ -23,7 +24,7 @@ struct Compiled {
 // 1, 2, 4, ..., and the largest, which comes first.
 std::vector<int> sizes_up_to(int max_batch) {
   std::vector<int> sizes = {max_batch};
-  for (int size = 1; size < max_batch; size *= 2) sizes.push_back(size);
+  for (int size = 1; size <= max_batch / 2; size *= 2) sizes.push_back(size);
   std::sort(sizes.rbegin(), sizes.rend());
   return sizes;
 }
@@ -42,14 +43,12 @@ class Requests : public Context {
   void infer(const float* images, int batch, float* logits) override {
     ov::InferRequest& request = requests_.at(batch);
     image_.front() = static_cast<size_t>(batch);
-    try {
+    guard("run an inference", [&] {
       // OpenVINO takes inputs by a pointer to mutable memory, but does not write to them.
       request.set_input_tensor({ov::element::f32, image_, const_cast<float*>(images)});
       request.set_output_tensor({ov::element::f32, {image_.front(), classes_}, logits});
       request.infer();
-    } catch (const ov::Exception& error) {
-      throw BackendError(concat("OpenVINO failed in an inference: ", error.what()));
-    }
+    });
   }
 
  private:
@@ -60,8 +59,10 @@ class Requests : public Context {
 
 class CompiledModels : public Executable {
  public:
-  CompiledModels(std::vector<Compiled> models, EngineInfo info)
-      : models_(std::move(models)), info_(std::move(info)) {}
+  CompiledModels(std::vector<Compiled> models, EngineInfo info, int streams)
+      : models_(std::move(models)), info_(std::move(info)), streams_(streams) {}
+
+  int concurrency() const override { return streams_; }
 
   std::vector<int> batch_sizes() const override {
     std::vector<int> sizes;
@@ -76,6 +77,7 @@ class CompiledModels : public Executable {
  private:
   std::vector<Compiled> models_;
   EngineInfo info_;
+  int streams_;
 };
 
 }  // namespace
@@ -95,16 +97,23 @@ std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Mo
   ov::AnyMap properties = {
       ov::hint::inference_precision(to_element(info.precision)),
       ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
-      ov::num_streams(1),
   };
-  if (options.threads > 0) properties.insert(ov::inference_num_threads(options.threads));
+  // A stream runs one inference at a time, on its own threads: by default a single one, on as many
+  // threads as OpenVINO finds good for this processor.
+  int streams = 1;
+  if (options.threads > 0) {
+    const int cores = static_cast<int>(std::thread::hardware_concurrency());
+    streams = std::max(1, cores / options.threads);
+    properties.insert(ov::inference_num_threads(streams * options.threads));
+  }
+  properties.insert(ov::num_streams(streams));
   std::vector<Compiled> models;
   for (const int batch : sizes_up_to(info.max_batch)) {
     const std::shared_ptr<ov::Model> fixed = model->clone();
     fixed->reshape({batch, info.input.channels, info.input.height, info.input.width});
     models.push_back({batch, core.compile_model(fixed, "CPU", properties)});
   }
-  return std::make_unique<CompiledModels>(std::move(models), info);
+  return std::make_unique<CompiledModels>(std::move(models), info, streams);
 }
 
 }  // namespace resrt::openvino

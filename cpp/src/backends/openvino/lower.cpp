@@ -66,7 +66,7 @@ class Lowering {
                               layer.definition);
       for (const Output& part : values_[i]) part.get_node()->set_friendly_name(layer.name);
     }
-    const auto logits = std::make_shared<op::Result>(whole(values_.back()));
+    const auto logits = std::make_shared<op::Result>(flat(whole(values_.back())));
     logits->set_friendly_name("logits");
     return std::make_shared<ov::Model>(ov::ResultVector{logits}, ov::ParameterVector{input_},
                                        graph_.name());
@@ -152,8 +152,12 @@ class Lowering {
   static Output multiply(const Output& x, const Output& y) {
     return std::make_shared<op::Multiply>(x, y);
   }
-  static Output mean(const Output& x, bool keep_axes) {
-    return std::make_shared<op::ReduceMean>(x, integers({2, 3}), keep_axes);
+  static Output mean(const Output& x) {
+    return std::make_shared<op::ReduceMean>(x, integers({2, 3}), true);
+  }
+  // A vector's tensor, (N, C, 1, 1) as all tensors between layers are, as (N, C).
+  static Output flat(const Output& x) {
+    return std::make_shared<op::Reshape>(x, integers({0, -1}), true);
   }
 
   static Parts one(const Output& output) { return {output}; }
@@ -221,7 +225,7 @@ class Lowering {
   }
 
   Parts lower(const Layer& layer, const GlobalAvgPool2d&, size_t) {
-    return one(mean(input(layer), false));
+    return one(mean(input(layer)));
   }
 
   Parts lower(const Layer& layer, const Add&, size_t) {
@@ -232,11 +236,11 @@ class Lowering {
   // but the pooling's own reads them before the weighted sum.
   Parts lower(const Layer& layer, const SplitAttention& block, size_t) {
     const Parts splits = input_parts(layer, block.radix);
-    Output gap = mean(splits.front(), true);
-    for (size_t r = 1; r < splits.size(); ++r) gap = add(gap, mean(splits[r], true));
-    const Array& fc1_bias = parameter(layer.name + ".fc1.bias");
+    Output gap = mean(splits.front());
+    for (size_t r = 1; r < splits.size(); ++r) gap = add(gap, mean(splits[r]));
+    const Array* fc1_bias = block.fc1_bias ? &parameter(layer.name + ".fc1.bias") : nullptr;
     const Output hidden =
-        relu(convolve(gap, parameter(layer.name + ".fc1.weight"), &fc1_bias, block.cardinality));
+        relu(convolve(gap, parameter(layer.name + ".fc1.weight"), fc1_bias, block.cardinality));
     const Array weight = radix_major(parameter(layer.name + ".fc2.weight"), block);
     const Array bias = radix_major(parameter(layer.name + ".fc2.bias"), block);
 
@@ -273,8 +277,7 @@ class Lowering {
     const Output x = input(layer);
     const Array& fc1_bias = parameter(layer.name + ".fc1.bias");
     const Array& fc2_bias = parameter(layer.name + ".fc2.bias");
-    const Output hidden =
-        relu(convolve(mean(x, true), parameter(layer.name + ".fc1.weight"), &fc1_bias));
+    const Output hidden = relu(convolve(mean(x), parameter(layer.name + ".fc1.weight"), &fc1_bias));
     return one(
         multiply(x, sigmoid(convolve(hidden, parameter(layer.name + ".fc2.weight"), &fc2_bias))));
   }
@@ -283,8 +286,10 @@ class Lowering {
     const Array& weight = parameter(layer.name + ".weight");
     const Array& bias = parameter(layer.name + ".bias");
     const Output y = std::make_shared<op::MatMul>(
-        input(layer), constant(weight, to_shape(weight.shape)), false, true);
-    return one(add(y, constant(bias, {1, bias.size()})));
+        flat(input(layer)), constant(weight, to_shape(weight.shape)), false, true);
+    const Output logits = add(y, constant(bias, {1, bias.size()}));
+    const auto features = static_cast<int64_t>(bias.size());
+    return one(std::make_shared<op::Reshape>(logits, integers({0, features, 1, 1}), true));
   }
 
   // The rows of fc2, which lie cardinality-major (cardinality, radix, channels / cardinality), in

@@ -1,0 +1,43 @@
+"""Checks of the arguments that the public functions share."""
+
+from __future__ import annotations
+
+import operator
+import os
+from os import PathLike
+
+from resrt.errors import FileError, InputError
+
+
+def whole(name: str, value: object) -> int:
+    """Return a whole number of at least 1. Raises InputError."""
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if not 1 <= number < 2**31:
+        raise InputError(f"{name} must be a whole number of at least 1, not {_shown(value)}")
+    return number
+
+
+def choice(name: str, value: object) -> str:
+    """Return a name of something to choose. Raises InputError for what is no str."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be a name as a str, not {_shown(value)}")
+    return value
+
+
+def path(value: str | PathLike[str]) -> bytes:
+    """Return a path as the operating system has it. Raises FileError for an impossible one."""
+    try:
+        encoded = os.fsencode(value)
+    except TypeError:
+        raise FileError(f"a path is a str or a PathLike, not {_shown(value)}") from None
+    if b"\0" in encoded:
+        raise FileError(f"no path holds a null character, as {_shown(value)} does")
+    return encoded
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
