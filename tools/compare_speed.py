@@ -15,6 +15,7 @@ import argparse
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +68,8 @@ def compare(name: str, batch: int, options: argparse.Namespace, folder: Path) ->
     reference = request.get_output_tensor().data
     difference = np.abs(logits - reference).max() / np.abs(reference).max()
 
-    times = np.empty((options.rounds, 2))
-    for round_ in range(-3, options.rounds):  # the first ones warm up
-        start = time.perf_counter()
-        engine.infer(images)
-        middle = time.perf_counter()
-        request.infer()
-        times[max(round_, 0)] = middle - start, time.perf_counter() - middle
+    runs = (lambda: engine.infer(images), request.infer)
+    times = np.array([one_round(runs, i % 2) for i in range(-4, options.rounds)])[4:]
     ours, theirs = np.median(times, axis=0) * 1e3
     low, high = np.percentile(times[:, 0] / times[:, 1], [25, 75])
     print(
@@ -81,6 +77,16 @@ def compare(name: str, batch: int, options: argparse.Namespace, folder: Path) ->
         f"ratio {ours / theirs:.3f} (rounds: {low:.3f} to {high:.3f}), "
         f"logits differ by {difference:.1e}"
     )
+
+
+def one_round(runs: tuple[Callable[[], object], ...], first: int) -> list[float]:
+    """Time each run once, beginning with one or the other, so that neither always follows."""
+    seconds = [0.0, 0.0]
+    for which in (first, 1 - first):
+        start = time.perf_counter()
+        runs[which]()
+        seconds[which] = time.perf_counter() - start
+    return seconds
 
 
 def main() -> None:
