@@ -6,6 +6,7 @@ import contextlib
 import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -340,6 +341,20 @@ def test_never_joins_two_versions_of_a_file(server: Server, second: Answer) -> N
     assert resrt.fetch(NAME).read_bytes() == OTHER
 
 
+def test_does_not_go_on_with_another_servers_file(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    server.answers = [cut()]
+    with pytest.raises(resrt.DownloadError, match="cut off"):
+        resrt.fetch(NAME)
+    with serving(Server()) as other:
+        other.answers = [ranged(OTHER)]  # under an ETag that happens to be the same
+        monkeypatch.setenv("RESRT_MIRROR", other.url)
+        assert resrt.fetch(NAME).read_bytes() == OTHER
+        assert other.ranges == [None]
+
+
 def test_a_stalled_connection_is_given_up_and_gone_on_with(server: Server) -> None:
     server.answers = [stall(), ranged()]
     assert resrt.fetch(NAME).read_bytes() == WEIGHTS
@@ -630,6 +645,16 @@ def test_a_full_disk(server: Server, folder: Path) -> None:
     with pytest.raises(resrt.FileError, match="No space left on device"):
         resrt.fetch(NAME)
     assert len(server.requests) == 1
+
+
+def test_a_system_that_takes_less_than_it_is_given(tmp_path: Path) -> None:
+    class Reluctant(io.FileIO):
+        def write(self, data: Any, /) -> int:
+            return super().write(data[:1000])
+
+    with Reluctant(tmp_path / "file", "w") as file:
+        download._write(file, WEIGHTS)
+    assert (tmp_path / "file").read_bytes() == WEIGHTS
 
 
 def test_a_disk_that_is_too_full(

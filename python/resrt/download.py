@@ -202,11 +202,17 @@ def _copy(
             if size > LARGEST:
                 raise DownloadError(f"over {LARGEST:,} bytes came, which no weights have")
             with writing_to_cache(part):
-                file.write(chunk)
+                _write(file, chunk)
             if progress:
                 progress(size, total)
     if total is not None and size != total:
         raise _Temporary(f"the connection was cut off after {size:,} of {total:,} bytes")
+
+
+def _write(file: IO[bytes], chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    while rest:  # the system may take less at a time than it is given
+        rest = rest[file.write(rest) :]
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
