@@ -1,7 +1,7 @@
 """ResNet, ResNeSt and RegNet classifiers, from layer definitions to fast engines.
 
 >>> import resrt
->>> engine = resrt.build("ResNeSt50", weights="ResNeSt50_pretrained.pdparams")
+>>> engine = resrt.build("ResNeSt50")  # or weights="ResNeSt50_pretrained.pdparams"
 >>> engine.classify("cat.jpg", topk=5)
 >>> logits = engine.infer(batch)  # float32 (N, 3, 224, 224) -> float32 (N, 1000)
 >>> engine.save("resnest50.engine")
@@ -22,6 +22,7 @@ from resrt._core import (
 from resrt.engine import BACKENDS, PRECISIONS, Engine, backends, build, load
 from resrt.errors import (
     BackendError,
+    DownloadError,
     EngineFileError,
     Error,
     FileError,
@@ -32,6 +33,7 @@ from resrt.errors import (
 )
 from resrt.images import Prediction
 from resrt.models import ModelInfo, Published, build_graph, list_models, model_info
+from resrt.pretrained import Pretrained, fetch, list_pretrained
 from resrt.timing import Timing
 
 __version__ = _version("resrt")
@@ -41,6 +43,7 @@ __all__ = [
     "PRECISIONS",
     "BackendError",
     "Cost",
+    "DownloadError",
     "Engine",
     "EngineFileError",
     "Error",
@@ -54,6 +57,7 @@ __all__ = [
     "PrecisionError",
     "Prediction",
     "Preprocessing",
+    "Pretrained",
     "Published",
     "RegNet",
     "ResNeSt",
@@ -64,7 +68,9 @@ __all__ = [
     "backends",
     "build",
     "build_graph",
+    "fetch",
     "list_models",
+    "list_pretrained",
     "load",
     "model_info",
 ]

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resrt import _core, images, labels, timing
+from resrt import _core, images, labels, pretrained, timing
 from resrt import weights as weights_
 from resrt._arguments import choice, path, whole
 from resrt.errors import InputError
-from resrt.models import Config, build_graph, model_info
+from resrt.models import Config, build_graph
 
 BACKENDS = ("openvino",)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -113,7 +113,7 @@ class Engine:
 
 def build(
     model: str | Config | _core.Graph,
-    weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]],
+    weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]] | None = None,
     *,
     precision: str = "auto",
     max_batch: int = 8,
@@ -128,26 +128,37 @@ def build(
     """Build an engine from a network's layer definitions and its weights.
 
     Args:
-        model: a name of the catalog; a ResNet, ResNeSt or RegNet of one's own parameters; or a
-            graph.
+        model: a name of the catalog, or of one of its pretrained weights ("resnet50.tv_in1k"); a
+            ResNet, ResNeSt or RegNet of one's own parameters; or a graph.
         weights: the path of a safetensors (timm's names) or PaddleClas .pdparams file; arrays by
-            name; or "random", seeded random parameters, when only the time matters.
+            name; or "random", seeded random parameters, when only the time matters. None: the
+            network's pretrained weights, which `resrt.fetch` downloads where they are not here.
         precision: what activations and weights are computed in: "fp32", "bf16", "fp16", or "auto",
             the fastest that the device computes natively. Inputs and logits are float32 always.
         max_batch: the largest batch that runs at once; larger ones are run in parts.
-        input_size: height and width of the images in pixels; None: the catalog's.
+        input_size: height and width of the images in pixels; None: what the pretrained weights
+            were trained for.
         classes: the number of logits; None: as the weights were trained for.
         in_channels: planes of the images; None: as the weights were trained for.
         backend: the inference library, one of BACKENDS.
         threads: processor threads per inference; None: one for each core.
         labels: the names of the classes, or the path of a text file of one name per line or of a
             JSON list; None: ImageNet's, if there are 1000.
-        preprocessing: how photographs become inputs; None: the catalog's.
+        preprocessing: how photographs become inputs; None: what the network's pretrained weights
+            ask for.
 
-    Raises ModelError, FileError, WeightsError, PrecisionError, BackendError or InputError, each
-    saying what to do.
+    Raises ModelError, FileError, WeightsError, DownloadError, PrecisionError, BackendError or
+    InputError, each saying what to do.
     """
-    parameters, origin, note = _read(weights)
+    entry = pretrained.find(model) if isinstance(model, str) else None
+    if entry is not None:
+        model = entry.model
+        input_size = entry.crop if input_size is None else input_size
+    if weights is None:
+        parameters, origin, note = _read(_fetch(model, entry, classes, in_channels))
+        note = entry.name if entry is not None else note
+    else:
+        parameters, origin, note = _read(weights)
     if isinstance(model, _core.Graph):
         _refuse_options_beside_a_graph(input_size, classes, in_channels)
         graph = model
@@ -167,7 +178,7 @@ def build(
             threads=_threads(threads),
             weights_note=note,
             labels=_labels(labels, graph.classes),
-            preprocessing=preprocessing or _preprocessing(model, graph),
+            preprocessing=preprocessing or _preprocessing(entry, graph),
         )
     )
 
@@ -258,15 +269,39 @@ def _labels(names: Sequence[str] | PathLike[str] | None, classes: int) -> list[s
     return listed
 
 
-def _preprocessing(model: str | Config | _core.Graph, graph: _core.Graph) -> _core.Preprocessing:
-    """Return what the catalog says; for the user's own networks, what PaddleClas does."""
+def _fetch(
+    model: str | Config | _core.Graph,
+    entry: pretrained.Pretrained | None,
+    classes: int | None,
+    in_channels: int | None,
+) -> Path:
+    """Return the file of the network's pretrained weights."""
+    if not isinstance(model, str):
+        raise InputError(
+            "a network of your own has no pretrained weights; give weights: a file, arrays, or "
+            '"random"'
+        )
+    if entry is None:
+        return pretrained.fetch(model)  # which says that there are none
+    if classes not in (None, entry.classes) or in_channels not in (None, 3):
+        # Known before anything is downloaded.
+        raise InputError(
+            f"the pretrained weights {entry.name} have {entry.classes} classes and 3 input "
+            f"channels, not {classes or entry.classes} and {in_channels or 3}; leave these options "
+            "out, or give weights of your own"
+        )
+    return pretrained.fetch(entry.name)
+
+
+def _preprocessing(entry: pretrained.Pretrained | None, graph: _core.Graph) -> _core.Preprocessing:
+    """Return what the pretrained weights ask for; where there are none, what PaddleClas does."""
     channels, height, width = graph.input_shape
-    info = model_info(model) if isinstance(model, str) else None
-    published = info.published if info else None
     size = min(height, width)
-    if published and size == published.crop:
-        resize = published.resize_short
-    else:
-        resize = round(size / 0.875)
-    is_bicubic = info is not None and info.source == "timm" and info.family != "ResNeSt"
-    return images.imagenet_preprocessing(channels, resize, "bicubic" if is_bicubic else "bilinear")
+    if entry is None:
+        return images.imagenet_preprocessing(channels, round(size / 0.875), "bilinear")
+    return _core.Preprocessing(
+        resize=entry.resize_for(size),
+        interpolation=entry.interpolation,
+        mean=images.per_channel(entry.mean, channels),
+        std=images.per_channel(entry.std, channels),
+    )

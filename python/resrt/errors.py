@@ -13,6 +13,7 @@ from resrt._core import (
 
 __all__ = [
     "BackendError",
+    "DownloadError",
     "EngineFileError",
     "Error",
     "FileError",
@@ -21,3 +22,7 @@ __all__ = [
     "PrecisionError",
     "WeightsError",
 ]
+
+
+class DownloadError(Error, OSError):
+    """Pretrained weights that could not be fetched, or are no longer as they were first fetched."""

@@ -41,13 +41,17 @@ def imagenet_preprocessing(
     in_channels: int, resize: int, interpolation: str
 ) -> _core.Preprocessing:
     """Return ImageNet's normalisation; for images that are not RGB, its average over RGB."""
-    is_rgb = in_channels == 3
     return _core.Preprocessing(
         resize=resize,
         interpolation=interpolation,
-        mean=list(_IMAGENET_MEAN) if is_rgb else [float(np.mean(_IMAGENET_MEAN))] * in_channels,
-        std=list(_IMAGENET_STD) if is_rgb else [float(np.mean(_IMAGENET_STD))] * in_channels,
+        mean=per_channel(_IMAGENET_MEAN, in_channels),
+        std=per_channel(_IMAGENET_STD, in_channels),
     )
+
+
+def per_channel(rgb: Sequence[float], channels: int) -> list[float]:
+    """Return a value for each channel: for images that are not RGB, the average over RGB."""
+    return list(rgb) if channels == len(rgb) else [float(np.mean(rgb))] * channels
 
 
 def open_image(image: ImageLike, channels: int) -> Image.Image:
