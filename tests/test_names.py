@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from safetensors.numpy import save_file
 
 import resrt
 from resrt import cli, weights
+from resrt.conversion import convert
 from resrt.weights import names
 
 LISTING = json.loads(
@@ -158,3 +161,52 @@ def test_command_tells_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "extra.thing holds int32" in text
     assert "1 arrays are missing for resnet18: layer4.1.bn2.bias" in text
     assert "1 arrays do not belong to resnet18: extra.thing" in text
+
+
+def test_converted_weights_are_the_same_and_carry_everything(
+    fine_tuned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = fine_tuned.with_name("labels.txt")
+    listed.write_text("\n".join("abcdefg"))
+    out = fine_tuned.with_name("out.safetensors")
+    assert cli.main(["convert", str(fine_tuned), str(out), "--labels", str(listed)]) == 0
+    assert "resnet18" in capsys.readouterr().out
+    before = resrt.build("resnet18", fine_tuned, input_size=32, max_batch=1)
+    after = resrt.build("resnet18", out, input_size=32, max_batch=1)
+    batch = np.random.default_rng(0).standard_normal((1, 1, 32, 32)).astype(np.float32)
+    np.testing.assert_array_equal(before.infer(batch), after.infer(batch))
+    assert (before.info.labels, after.info.labels) == ([], list("abcdefg"))
+    # The arrays are the file itself, mapped.
+    arrays = weights.load(out, resrt.build_graph("resnet18", classes=7, in_channels=1))
+    assert not any(array.flags.owndata or array.flags.writeable for array in arrays.values())
+
+
+def test_conversion_from_paddle(tmp_path: Path) -> None:
+    source, out = tmp_path / "model.pdparams", tmp_path / "model.safetensors"
+    source.write_bytes(pickle.dumps(draw(LISTING["RegNetX_200MF"]["shapes"])))
+    metadata = convert(source, out)
+    assert metadata["network"] == "RegNetX_200MF"
+    assert "named as PaddleClas does" in metadata["source"]
+    assert metadata["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert weights.read(out).metadata == metadata
+    engine = resrt.build("RegNetX_200MF", out, max_batch=1)
+    assert engine.info.preprocessing.resize == 256
+    graph = resrt.build_graph("RegNetX_200MF")
+    old, new = weights.load(source, graph), weights.load(out, graph)
+    for name, array in old.items():
+        np.testing.assert_array_equal(new[name], array)
+
+
+def test_conversions_that_cannot_be(fine_tuned: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(resrt.InputError, match="2 labels for 7 classes"):
+        convert(fine_tuned, out, names=["a", "b"])
+    with pytest.raises(resrt.WeightsError, match="do not fit resnet34"):
+        convert(fine_tuned, out, network="resnet34")
+    with pytest.raises(resrt.FileError, match="cannot write"):
+        convert(fine_tuned, tmp_path / "nowhere" / "out.safetensors")
+    save_file({"x": np.zeros(3, np.float32)}, tmp_path / "x")
+    with pytest.raises(resrt.WeightsError, match="fits no network .* network="):
+        convert(tmp_path / "x", out)
+    assert not out.exists()
+    assert not list(tmp_path.glob("*.tmp"))

@@ -56,6 +56,19 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("files", nargs="+", metavar="FILE")
     weights.add_argument("--format", choices=["text", "json"], default="text")
     weights.set_defaults(run=_weights)
+
+    convert = commands.add_parser(
+        "convert",
+        help="write weights as safetensors that load at once",
+        description="Writes weights of any known format as a safetensors file with the network's "
+        "parameter names, its preprocessing and labels.",
+        epilog="example: resrt convert ResNet50_pretrained.pdparams resnet50.safetensors",
+    )
+    convert.add_argument("source", metavar="IN")
+    convert.add_argument("destination", metavar="OUT.safetensors")
+    convert.add_argument("--network", help="whose weights they are; default: the one that fits")
+    convert.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
+    convert.set_defaults(run=_convert)
     return parser
 
 
@@ -63,6 +76,17 @@ def _demo(options: argparse.Namespace) -> int:
     from resrt.demo import demo
 
     demo(precision=options.precision, threads=options.threads)
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from resrt import labels
+    from resrt.conversion import convert
+
+    names = labels.read(options.labels) if options.labels else None
+    metadata = convert(options.source, options.destination, network=options.network, names=names)
+    for name, value in metadata.items():
+        print(f"{name:<14} {value if len(value) <= 80 else f'{value[:80]}…'}")
     return 0
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resrt import _core, images, labels, pretrained, timing
+from resrt import _core, conversion, images, pretrained, timing
+from resrt import labels as labels_
 from resrt import weights as weights_
 from resrt._arguments import choice, path, whole
 from resrt.errors import InputError
@@ -143,9 +144,9 @@ def build(
         backend: the inference library, one of BACKENDS.
         threads: processor threads per inference; None: one for each core.
         labels: the names of the classes, or the path of a text file of one name per line or of a
-            JSON list; None: ImageNet's, if there are 1000.
-        preprocessing: how photographs become inputs; None: what the network's pretrained weights
-            ask for.
+            JSON list; None: the weights file's, or ImageNet's, if there are 1000.
+        preprocessing: how photographs become inputs; None: the weights file's, or what the
+            network's pretrained weights ask for.
 
     Raises ModelError, FileError, WeightsError, DownloadError, PrecisionError, BackendError or
     InputError, each saying what to do.
@@ -154,20 +155,19 @@ def build(
     if entry is not None:
         model = entry.model
         input_size = entry.crop if input_size is None else input_size
-    if weights is None:
-        parameters, origin, note = _read(_fetch(model, entry, classes, in_channels))
-        note = entry.name if entry is not None else note
-    else:
-        parameters, origin, note = _read(weights)
+    given = _fetch(model, entry, classes, in_channels) if weights is None else weights
+    checkpoint, origin = _read(given)
     if isinstance(model, _core.Graph):
         _refuse_options_beside_a_graph(input_size, classes, in_channels)
         graph = model
     else:
-        graph = _graph(model, parameters, input_size, classes, in_channels)
-    if parameters is None:
+        graph = _graph(model, checkpoint, input_size, classes, in_channels)
+    if checkpoint is None:
         arrays = _core.random_weights(graph, 0)
     else:
-        arrays = weights_.fit(parameters, graph, origin=origin)
+        arrays = weights_.fit(checkpoint.arrays, graph, origin=origin)
+        labels = conversion.labels_of(checkpoint.metadata) if labels is None else labels
+        preprocessing = preprocessing or conversion.preprocessing_of(checkpoint.metadata)
     return Engine(
         _core.Engine.build(
             graph,
@@ -176,7 +176,7 @@ def build(
             precision=choice("precision", precision),
             max_batch=whole("max_batch", max_batch),
             threads=_threads(threads),
-            weights_note=note,
+            weights_note=_note(weights, entry),
             labels=_labels(labels, graph.classes),
             preprocessing=preprocessing or _preprocessing(entry, graph),
         )
@@ -216,28 +216,35 @@ def _ready(backend: str) -> str:
 
 def _read(
     weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]],
-) -> tuple[Mapping[str, npt.NDArray[np.generic]] | None, str, str]:
-    """Return arrays by their source's names, None for random ones.
-
-    And what an error calls them, and what the engine notes of them.
-    """
+) -> tuple[weights_.Checkpoint | None, str]:
+    """Return a checkpoint, None for random parameters, and what an error calls it."""
     if isinstance(weights, Mapping):
-        return weights, "the arrays", "arrays"
+        return weights_.Checkpoint("arrays", weights), "the arrays"
     if isinstance(weights, str) and weights == "random":
-        return None, "random", "random"
-    return weights_.read(weights).arrays, f"'{fspath(weights)}'", Path(weights).name
+        return None, "random"
+    return weights_.read(weights), f"'{fspath(weights)}'"
+
+
+def _note(
+    weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]] | None,
+    entry: pretrained.Pretrained | None,
+) -> str:
+    """Return what an engine notes of its weights: whose they are, or a file's name."""
+    if weights is None:
+        return entry.name if entry is not None else ""
+    return "arrays" if isinstance(weights, Mapping) else Path(weights).name
 
 
 def _graph(
     model: str | Config,
-    parameters: Mapping[str, npt.NDArray[np.generic]] | None,
+    checkpoint: weights_.Checkpoint | None,
     input_size: int | Sequence[int] | None,
     classes: int | None,
     in_channels: int | None,
 ) -> _core.Graph:
     """Build the graph, with what the user leaves open as the weights were trained for."""
-    if parameters is not None and (classes is None or in_channels is None):
-        trained = weights_.head_and_stem(parameters, build_graph(model))
+    if checkpoint is not None and (classes is None or in_channels is None):
+        trained = weights_.head_and_stem(checkpoint.arrays, build_graph(model))
         classes = trained[0] if classes is None else classes
         in_channels = trained[1] if in_channels is None else in_channels
     return build_graph(
@@ -262,8 +269,8 @@ def _threads(threads: int | None) -> int:
 
 def _labels(names: Sequence[str] | PathLike[str] | None, classes: int) -> list[str]:
     if names is None:
-        return labels.imagenet() if classes == 1000 else []
-    listed = labels.read(names) if isinstance(names, (str, PathLike)) else list(names)
+        return labels_.imagenet() if classes == 1000 else []
+    listed = labels_.read(names) if isinstance(names, (str, PathLike)) else list(names)
     if not all(isinstance(name, str) for name in listed):
         raise InputError("labels are names as str, one for each class")
     return listed
