@@ -137,6 +137,7 @@ def test_random_weights_are_seeded_and_keep_deep_networks_finite(images: Batch) 
         ({"precision": None}, "precision must be a name"),
         ({"backend": 3}, "backend must be a name"),
         ({"labels": [1] * 7}, "labels are names"),
+        ({"preprocessing": 5}, "not int"),
         ({"threads": -1}, "threads must be"),
         ({"labels": ["a", "b"]}, "2 labels for 7 classes"),
         ({"labels": ["a\nb"] * 7}, "single lines"),
@@ -294,7 +295,7 @@ class TestFile:
     def test_no_engine_at_all(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "no.engine"
         path.write_bytes(content)
-        with pytest.raises(resrt.EngineFileError, match="is no resrt engine file"):
+        with pytest.raises(resrt.EngineFileError, match="is no resrt engine file: it"):
             resrt.load(path)
 
     def test_paths_that_do_not_work(self, small_engine: resrt.Engine, tmp_path: Path) -> None:
@@ -304,7 +305,7 @@ class TestFile:
             resrt.load(tmp_path)
         with pytest.raises(resrt.FileError, match="No such file"):
             small_engine.save(tmp_path / "nowhere" / "x.engine")
-        with pytest.raises(resrt.FileError, match="directory"):
+        with pytest.raises(resrt.FileError, match="no regular file"):
             small_engine.save(tmp_path)
         with pytest.raises(resrt.FileError, match="null character"):
             resrt.load(f"{tmp_path}/x.engine\0.txt")
@@ -318,6 +319,22 @@ class TestFile:
             resrt.load(tmp_path / "pipe")
         with pytest.raises(OSError, match="missing"):  # the built-in that fits it
             resrt.load(tmp_path / "missing.engine")
+
+    def test_saving_leaves_links_permissions_and_devices_alone(
+        self, small_engine: resrt.Engine, saved: Path
+    ) -> None:
+        saved.chmod(0o600)
+        link = saved.with_name("link.engine")
+        link.symlink_to(saved)
+        small_engine.save(link)
+        assert link.is_symlink()
+        assert saved.stat().st_mode & 0o777 == 0o600
+        assert resrt.load(link).info.model == "small"
+        pipe = saved.with_name("pipe")
+        os.mkfifo(pipe)
+        with pytest.raises(resrt.FileError, match="no regular file"):
+            small_engine.save(pipe)
+        assert pipe.is_fifo()
 
     def test_a_save_that_fails_leaves_the_old_file(
         self, small_engine: resrt.Engine, saved: Path

@@ -181,6 +181,20 @@ class TestCheck:
         with pytest.raises(resrt.WeightsError, match=r"5 unexpected:\n    layer1.0.downsample"):
             weights.fit(arrays, timm)
 
+    def test_values_that_cannot_be(self, small_graph: resrt.Graph, arrays: Arrays) -> None:
+        arrays["fc.bias"][2] = np.inf
+        arrays["bn1.running_var"][0] = -0.5
+        with pytest.raises(resrt.WeightsError, match=r"2 with values .*:\n    bn1.running_var\n"):
+            weights.fit(arrays, small_graph)
+
+    def test_arrays_that_are_none(self, small_graph: resrt.Graph, arrays: Arrays) -> None:
+        as_lists = {name: array.tolist() for name, array in arrays.items()}
+        assert_same(weights.fit(as_lists, small_graph), arrays)  # type: ignore[arg-type]
+        with pytest.raises(resrt.WeightsError, match="not int keys"):
+            weights.fit({3: arrays["fc.bias"]}, small_graph)  # type: ignore[dict-item]
+        with pytest.raises(resrt.WeightsError, match=r"fc.bias is no NumPy array"):
+            weights.fit({"fc.bias": [[1], [2, 3]]}, small_graph)  # type: ignore[dict-item]
+
     def test_numbers_that_are_no_floats(self, small_graph: resrt.Graph, arrays: Arrays) -> None:
         arrays["fc.bias"] = np.zeros(7, np.int32)
         with pytest.raises(resrt.WeightsError, match="fc.bias has dtype int32"):
@@ -207,5 +221,9 @@ def test_unknown_formats(content: bytes, tmp_path: Path, small_graph: resrt.Grap
 def test_paths_that_do_not_work(tmp_path: Path, small_graph: resrt.Graph) -> None:
     with pytest.raises(resrt.FileError, match=r"nothing.pdparams': No such file"):
         resrt.build(small_graph, tmp_path / "nothing.pdparams")
+    with pytest.raises(resrt.FileError, match="null character"):
+        resrt.build(small_graph, "a\0b")
+    with pytest.raises(resrt.FileError, match="regular file"):
+        resrt.build(small_graph, "/dev/zero")
     with pytest.raises(resrt.FileError, match="regular file"):
         resrt.build(small_graph, tmp_path)

@@ -178,7 +178,7 @@ def build(
             threads=_threads(threads),
             weights_note=_note(weights, entry),
             labels=_labels(labels, graph.classes),
-            preprocessing=preprocessing or _preprocessing(entry, graph),
+            preprocessing=_checked(preprocessing) or _preprocessing(entry, graph),
         )
     )
 
@@ -298,6 +298,12 @@ def _fetch(
             "out, or give weights of your own"
         )
     return pretrained.fetch(entry.name)
+
+
+def _checked(preprocessing: object) -> _core.Preprocessing | None:
+    if preprocessing is None or isinstance(preprocessing, _core.Preprocessing):
+        return preprocessing
+    raise InputError(f"preprocessing is a resrt.Preprocessing, not {type(preprocessing).__name__}")
 
 
 def _preprocessing(entry: pretrained.Pretrained | None, graph: _core.Graph) -> _core.Preprocessing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -64,12 +65,21 @@ def open_image(image: ImageLike, channels: int) -> Image.Image:
             f"an engine of {channels} input channels takes no photographs; "
             "prepare float32 batches of your own and call infer"
         )
-    upright: Image.Image = ImageOps.exif_transpose(_open(image))
+    opened = _open(image)
+    try:
+        return _upright(opened, "L" if channels == 1 else "RGB")
+    except Exception as error:
+        # A Pillow image is decoded when it is first used, and some modes have no way to RGB.
+        raise InputError(f"an image cannot be decoded or converted: {error}") from None
+
+
+def _upright(opened: Image.Image, mode: str) -> Image.Image:
+    upright: Image.Image = ImageOps.exif_transpose(opened)
     if upright.mode.startswith("I"):
         # 16 bits of grey, which Pillow's own conversion would cut off at 255.
         grey = np.asarray(upright).clip(0, 65535) // 257
         upright = Image.fromarray(grey.astype(np.uint8))
-    return upright.convert("L" if channels == 1 else "RGB")
+    return upright.convert(mode)
 
 
 def _open(image: ImageLike) -> Image.Image:
@@ -89,6 +99,8 @@ def _open(image: ImageLike) -> Image.Image:
             f"an image is a path, a Pillow image or an array, not {type(image).__name__}"
         )
     path = fspath(image)
+    if Path(path).exists() and not Path(path).is_file():
+        raise FileError(f"cannot read the image '{path}': it is no regular file")
     opened: Image.Image
     try:
         with Image.open(path) as opened:

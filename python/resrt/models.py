@@ -11,7 +11,7 @@ from importlib import resources
 from typing import TypeAlias
 
 from resrt import _core
-from resrt._arguments import whole
+from resrt._arguments import choice, whole
 from resrt.errors import InputError, ModelError
 
 Config: TypeAlias = _core.ResNet | _core.ResNeSt | _core.RegNet
@@ -99,7 +99,7 @@ def list_models(pattern: str = "*", *, source: str | None = None) -> list[ModelI
 
 def model_info(name: str) -> ModelInfo:
     """Return the catalog's row of that name. Raises ModelError with the nearest names."""
-    return _info(_core.find_model(name))
+    return _info(_core.find_model(choice("a network", name)))
 
 
 def build_graph(

@@ -28,7 +28,8 @@ using Weights = std::map<std::string, Array>;
 RESRT_API std::pair<Array, float*> make_array(std::vector<int64_t> shape);
 
 // Throws one WeightsError that lists every parameter of the graph that is missing from the weights
-// or has another shape, and every array that the graph does not expect.
+// or has another shape, every array that the graph does not expect, and every one with values that
+// are not finite or, in a variance, below zero.
 RESRT_API void check_weights(const Graph& graph, const Weights& weights);
 
 // Parameters drawn from a seeded generator, the same on every machine: for timing and tests, where

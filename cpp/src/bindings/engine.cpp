@@ -77,7 +77,12 @@ void bind_engine(py::module_& module) {
       .def_property_readonly(
           "precisions", [](const BackendStatus& self) { return names(self.precisions); },
           "What it computes natively here, the fastest first.")
-      .def_readonly("why_not", &BackendStatus::why_not, "Why it is unavailable, and what to do.");
+      .def_readonly("why_not", &BackendStatus::why_not, "Why it is unavailable, and what to do.")
+      .def("__repr__", [](const BackendStatus& self) {
+        return self.why_not ? concat("BackendStatus(", self.name, ": ", *self.why_not, ")")
+                            : concat("BackendStatus(", self.name, " ", self.version, ": ",
+                                     join(names(self.precisions)), ")");
+      });
   module.def("backends", &backends, "The backends that this build knows of.");
 
   py::class_<Preprocessing>(module, "Preprocessing", "How a photograph becomes an engine's input.")
@@ -91,7 +96,11 @@ void bind_engine(py::module_& module) {
       .def_readonly("resize", &Preprocessing::resize, "Of the short side, in pixels.")
       .def_readonly("interpolation", &Preprocessing::interpolation)
       .def_readonly("mean", &Preprocessing::mean, "Per channel, of pixels in 0..1.")
-      .def_readonly("std", &Preprocessing::std, "Per channel, of pixels in 0..1.");
+      .def_readonly("std", &Preprocessing::std, "Per channel, of pixels in 0..1.")
+      .def("__repr__", [](const Preprocessing& self) {
+        return concat("Preprocessing(resize=", self.resize, ", interpolation='", self.interpolation,
+                      "', mean=[", join(self.mean), "], std=[", join(self.std), "])");
+      });
 
   py::class_<EngineInfo>(module, "EngineInfo", "What an engine is.")
       .def_readonly("model", &EngineInfo::model)

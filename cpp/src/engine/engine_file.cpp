@@ -202,6 +202,22 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
   return info;
 }
 
+// Told by its first bytes, so that a large file of another kind need not be read.
+void check_magic(const std::string& head, const std::string& path) {
+  if (head == kMagic) return;
+  if (head.empty()) {
+    throw EngineFileError(concat("'", path, "' is no resrt engine file: it is empty"));
+  }
+  // An engine file cut within its magic is one all the same.
+  if (kMagic.starts_with(head)) {
+    throw EngineFileError(concat("the engine file '", path, "' is cut short: it has only ",
+                                 head.size(), " bytes; copy or build it again"));
+  }
+  throw EngineFileError(concat("'", path,
+                               "' is no resrt engine file: its first bytes differ; build one with "
+                               "resrt.build(...).save(...)"));
+}
+
 }  // namespace
 
 void write_engine_file(const std::string& path, const EngineInfo& info, const Plan& plan) {
@@ -217,16 +233,8 @@ void write_engine_file(const std::string& path, const EngineInfo& info, const Pl
 }
 
 EngineFile read_engine_file(const std::string& path) {
+  check_magic(read_file(path, kMagic.size()), path);
   std::string bytes = read_file(path);
-  if (!bytes.starts_with(kMagic)) {
-    // An engine file cut within its magic is one all the same.
-    const bool is_cut = !bytes.empty() && kMagic.starts_with(bytes);
-    throw EngineFileError(is_cut ? concat("the engine file '", path, "' is cut short: it has only ",
-                                          bytes.size(), " bytes; copy or build it again")
-                                 : concat("'", path, "' is no resrt engine file (",
-                                          bytes.empty() ? "it is empty" : "its first bytes differ",
-                                          "); build one with resrt.build(...).save(...)"));
-  }
   Reader reader(bytes, path);
   reader.take(kMagic.size(), "head");
   const auto version = reader.number<uint32_t>("head");

@@ -1,11 +1,14 @@
 #include "engine/file_io.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
 #include <sys/stat.h>
+#include <system_error>
 #include <unistd.h>
 
 #include "resrt/error.h"
@@ -42,7 +45,7 @@ void write_all(const Descriptor& file, std::string_view bytes, const std::string
 
 }  // namespace
 
-std::string read_file(const std::string& path) {
+std::string read_file(const std::string& path, size_t most) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) fail("read", path, errno);
   struct stat status{};
@@ -50,7 +53,7 @@ std::string read_file(const std::string& path) {
   if (!S_ISREG(status.st_mode)) {
     throw FileError(concat("cannot read '", path, "': it is no regular file"));
   }
-  std::string bytes(static_cast<size_t>(status.st_size), '\0');
+  std::string bytes(std::min(most, static_cast<size_t>(status.st_size)), '\0');
   size_t filled = 0;
   while (filled < bytes.size()) {
     const ssize_t count = ::read(file.get(), bytes.data() + filled, bytes.size() - filled);
@@ -62,15 +65,33 @@ std::string read_file(const std::string& path) {
   return bytes;
 }
 
+namespace {
+
+// Where a path leads: renaming over a symbolic link would replace the link.
+std::string resolve(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path resolved = std::filesystem::weakly_canonical(path, error);
+  return error ? path : resolved.string();
+}
+
+}  // namespace
+
 void write_file_atomically(const std::string& path, const std::vector<std::string_view>& parts) {
+  const std::string target = resolve(path);
+  struct stat status{};
+  const bool exists = ::stat(target.c_str(), &status) == 0;
+  if (exists && !S_ISREG(status.st_mode)) {
+    throw FileError(concat("cannot write '", path, "': it exists, and is no regular file"));
+  }
   static std::atomic<unsigned> counter{0};
-  const std::string temporary = concat(path, ".", ::getpid(), "-", counter++, ".tmp");
+  const std::string temporary = concat(target, ".", ::getpid(), "-", counter++, ".tmp");
   const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
   if (file.get() < 0) fail("write", path, errno);
   try {
+    if (exists && ::fchmod(file.get(), status.st_mode & 07777U) != 0) fail("write", path, errno);
     for (const std::string_view part : parts) write_all(file, part, path);
     if (::fsync(file.get()) != 0) fail("write", path, errno);
-    if (std::rename(temporary.c_str(), path.c_str()) != 0) fail("write", path, errno);
+    if (std::rename(temporary.c_str(), target.c_str()) != 0) fail("write", path, errno);
   } catch (...) {
     ::unlink(temporary.c_str());
     throw;

@@ -43,7 +43,9 @@ void check(const Trunk& trunk) {
     throw ModelError("depths is empty: it must name the number of blocks of each stage");
   }
   for (const int depth : trunk.depths) {
-    if (depth < 1) throw ModelError(concat("depths must be at least 1 each, not ", depth));
+    if (depth < 1 || depth > 1000) {
+      throw ModelError(concat("depths must be at least 1 and at most 1000 each, not ", depth));
+    }
   }
   // Each stage doubles the width, which must stay an int.
   if (trunk.depths.size() > 8) {

@@ -1,5 +1,6 @@
 #include "resrt/weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -47,6 +48,14 @@ std::pair<float, float> bounds(const Parameter& parameter) {
   return {-0.1F, 0.1F};
 }
 
+bool is_usable(const Parameter& parameter, const Array& array) {
+  const bool is_variance = parameter.name.ends_with("running_var");
+  const float* const values = array.data.get();
+  return std::all_of(values, values + array.size(), [&](float value) {
+    return std::isfinite(value) && !(is_variance && value < 0);
+  });
+}
+
 }  // namespace
 
 size_t Array::size() const {
@@ -65,6 +74,7 @@ void check_weights(const Graph& graph, const Weights& weights) {
   std::vector<std::string> missing;
   std::vector<std::string> misshapen;
   std::vector<std::string> unexpected;
+  std::vector<std::string> unusable;
   std::set<std::string> expected;
   for (const Parameter& parameter : graph.parameters()) {
     expected.insert(parameter.name);
@@ -74,12 +84,14 @@ void check_weights(const Graph& graph, const Weights& weights) {
     } else if (found->second.shape != parameter.shape || found->second.data == nullptr) {
       misshapen.push_back(concat(parameter.name, ": expected ", shape_text(parameter.shape),
                                  ", found ", shape_text(found->second.shape)));
+    } else if (!is_usable(parameter, found->second)) {
+      unusable.push_back(parameter.name);
     }
   }
   for (const auto& [name, array] : weights) {
     if (!expected.contains(name)) unexpected.push_back(concat(name, " ", shape_text(array.shape)));
   }
-  if (missing.empty() && misshapen.empty() && unexpected.empty()) return;
+  if (missing.empty() && misshapen.empty() && unexpected.empty() && unusable.empty()) return;
 
   std::string text = concat("these weights do not fit ", graph.name(), ", which has ",
                             expected.size(), " parameters and buffers:");
@@ -90,6 +102,7 @@ void check_weights(const Graph& graph, const Weights& weights) {
   list("missing", missing);
   list("of another shape", misshapen);
   list("unexpected", unexpected);
+  list("with values that are not finite, or a variance below 0", unusable);
   text += "\nCheck that the weights were trained for this network and this number of classes.";
   throw WeightsError(text);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Protocol, TypeAlias
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resrt import _core
+from resrt._arguments import path as checked_path
 from resrt.errors import WeightsError
 from resrt.weights import identify, names, pdparams, safetensors_file
 from resrt.weights.checkpoint import Array, Checkpoint, map_file
@@ -49,7 +51,7 @@ def read(path: str | PathLike[str]) -> Checkpoint:
     a file is executed, and where the format allows it the arrays are a map of the file. Raises
     FileError where it cannot be read, WeightsError where it is of no known format or malformed.
     """
-    file = fspath(path)
+    file = os.fsdecode(checked_path(path))
     content = map_file(file)
     for reader in _READERS:
         if reader.recognises(content):
@@ -75,7 +77,7 @@ def fit(arrays: Mapping[str, Array], graph: _core.Graph, *, origin: str = "they"
 
     `origin` is what an error calls the arrays. Raises WeightsError as `load` does.
     """
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    arrays = {_name(name, origin): _array(name, array, origin) for name, array in arrays.items()}
     weights = {
         name: _float32(name, array, origin) for name, array in names.to_ours(arrays, graph).items()
     }
@@ -92,6 +94,22 @@ def _better_match(arrays: Mapping[str, Array], graph: _core.Graph) -> str:
     if not matches or graph.name in [match.network for match in matches]:
         return ""
     return f" They look like the weights of {matches[0].network}."
+
+
+def _name(name: object, origin: str) -> str:
+    if not isinstance(name, str):
+        raise WeightsError(f"{origin}: parameters have names, not {type(name).__name__} keys")
+    return name
+
+
+def _array(name: str, array: object, origin: str) -> Array:
+    try:
+        return np.asarray(array)
+    except Exception as error:
+        # What is no array converts itself, and fails in its own way: a tensor of bfloat16, say.
+        raise WeightsError(
+            f"{origin}: {name} is no NumPy array, nor becomes one: {error}"
+        ) from None
 
 
 def _float32(name: str, array: Array, origin: str) -> npt.NDArray[np.float32]:

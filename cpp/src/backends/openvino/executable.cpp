@@ -36,7 +36,9 @@ class Requests : public Context {
                static_cast<size_t>(info.input.width)},
         classes_(static_cast<size_t>(info.classes)) {
     for (Compiled& compiled : models) {
-      requests_.emplace(compiled.batch, compiled.model.create_infer_request());
+      requests_.emplace(compiled.batch, guard("prepare an inference", [&] {
+                          return compiled.model.create_infer_request();
+                        }));
     }
   }
 
