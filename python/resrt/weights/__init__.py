@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from resrt import _core
 from resrt.errors import WeightsError
-from resrt.weights import names, pdparams, safetensors_file
+from resrt.weights import names, onnx_file, pdparams, safetensors_file
 from resrt.weights.checkpoint import Array, Checkpoint, map_file
 
 __all__ = ["Checkpoint", "Weights", "fit", "load", "read"]
@@ -28,14 +28,14 @@ class _Reader(Protocol):
     def read(self, content: memoryview, path: str) -> Checkpoint: ...
 
 
-_READERS: tuple[_Reader, ...] = (safetensors_file, pdparams)
+_READERS: tuple[_Reader, ...] = (safetensors_file, pdparams, onnx_file)
 
 
 def read(path: str | PathLike[str]) -> Checkpoint:
     """Read every array of a weights file, under the names that the file gives them.
 
-    The format is recognised from the content: safetensors, or PaddleClas's .pdparams. Nothing in
-    a file is executed, and where the format allows it the arrays are a map of the file. Raises
+    The format is recognised from the content: safetensors, PaddleClas's .pdparams, or ONNX. Nothing
+    in a file is executed, and where the format allows it the arrays are a map of the file. Raises
     FileError where it cannot be read, WeightsError where it is of no known format or malformed.
     """
     file = fspath(path)
@@ -53,10 +53,15 @@ def read(path: str | PathLike[str]) -> Checkpoint:
 def load(path: str | PathLike[str], graph: _core.Graph) -> Weights:
     """Read a weights file for a graph: renamed to its parameters' names, float32, checked.
 
-    Raises what `read` raises, and one WeightsError that lists every parameter that is missing,
-    unexpected or of another shape.
+    A file that does not fit by its names, but has more to go by (ONNX), is fitted by that. Raises
+    what `read` raises, and one WeightsError that lists every parameter that is missing, unexpected
+    or of another shape, or says where an ONNX file leaves the graph.
     """
-    return fit(read(path).arrays, graph, origin=f"'{fspath(path)}'")
+    checkpoint = read(path)
+    arrays = checkpoint.arrays
+    if checkpoint.fit is not None and not _fits_by_name(arrays, graph):
+        arrays = checkpoint.fit(graph)
+    return fit(arrays, graph, origin=f"'{fspath(path)}'")
 
 
 def fit(arrays: Mapping[str, Array], graph: _core.Graph, *, origin: str = "they") -> Weights:
@@ -72,6 +77,11 @@ def fit(arrays: Mapping[str, Array], graph: _core.Graph, *, origin: str = "they"
     except WeightsError as error:
         raise WeightsError(f"{origin}: {error}") from None
     return weights
+
+
+def _fits_by_name(arrays: Mapping[str, Array], graph: _core.Graph) -> bool:
+    shapes = {name: array.shape for name, array in names.to_ours(arrays, graph).items()}
+    return shapes == {parameter.name: parameter.shape for parameter in graph.parameters}
 
 
 def _float32(name: str, array: Array, origin: str) -> npt.NDArray[np.float32]:
