@@ -199,7 +199,8 @@ class _Matcher:
         node = self._node(layer, tensor, "AveragePool" if is_average else "MaxPool")
         if set(node.ints.get("kernel_shape", ())) != {pool.kernel}:
             raise self._mismatch(layer, tensor)
-        if not _has_window(node, pool.kernel, pool.stride, pool.padding):
+        ceil_mode = isinstance(pool, _core.AvgPool2d) and pool.ceil_mode
+        if not _has_window(node, pool.kernel, pool.stride, pool.padding, ceil_mode=ceil_mode):
             raise self._mismatch(layer, tensor)
         if isinstance(pool, _core.AvgPool2d) and pool.padding > 0:
             counts_padding = bool(node.int("count_include_pad", 0))
@@ -413,7 +414,9 @@ def _shape(layer: _core.Layer, name: str) -> tuple[int, ...]:
     return next(parameter.shape for parameter in layer.parameters if parameter.name == name)
 
 
-def _has_window(node: Node, kernel: int, stride: int, padding: int) -> bool:
+def _has_window(
+    node: Node, kernel: int, stride: int, padding: int, *, ceil_mode: bool = False
+) -> bool:
     """Whether a convolution or a pooling moves its window as ours does."""
     if set(node.ints.get("strides", (1,))) != {stride}:
         return False
@@ -424,13 +427,16 @@ def _has_window(node: Node, kernel: int, stride: int, padding: int) -> bool:
         return padding == 0
     if rule in ("SAME_UPPER", "SAME_LOWER"):
         return 2 * padding == kernel - 1 and stride == 1
-    return set(node.ints.get("pads", (0,))) == {padding}
+    begins, ends = np.split(np.array(node.ints.get("pads", (0, 0, 0, 0))), [2])
+    # Before ONNX had ceil_mode, padding at the end stood for it.
+    most = padding + stride - 1 if ceil_mode else padding
+    return bool((begins == padding).all() and (padding <= ends).all() and (ends <= most).all())
 
 
 def _unfused(node: Node) -> Iterable[Node]:
     """The nodes of which ONNX Runtime has made one: Conv, Add and Relu out of a FusedConv."""
-    is_relu = node.texts.get("activation", "") == "Relu"
-    if node.op != "FusedConv" or not is_relu or len(node.outputs) != 1:
+    activation = node.texts.get("activation", "")
+    if node.op != "FusedConv" or not activation or len(node.outputs) != 1:
         yield node
         return
     output = node.outputs[0]
@@ -441,7 +447,7 @@ def _unfused(node: Node) -> Iterable[Node]:
         added = f"{output}\nAdd"
         yield replace(node, op="Add", inputs=(partial, node.inputs[3]), outputs=(added,))
         partial = added
-    yield replace(node, op="Relu", inputs=(partial,), outputs=(output,))
+    yield replace(node, op=activation, inputs=(partial,), outputs=(output,))
 
 
 def _norm(name: str, weight: Array, bias: Array, mean: Array, variance: Array) -> dict[str, Array]:

@@ -26,8 +26,9 @@ from resrt.weights.protobuf import (
     varints,
 )
 
-# Some times what an export of the deepest of these networks has.
-_MOST_FIELDS = 1_000_000
+# Some times what an export of the deepest of these networks has. A file of nothing but two-byte
+# entries would take a hundred times its size in memory.
+_MOST_FIELDS = 300_000
 _MOST_NODES = 50_000
 _MOST_TENSORS = 50_000
 _MOST_DIMENSIONS = 8
@@ -101,8 +102,8 @@ class _Tensor:
     data_type: int = 0
     shape: list[int] = field(default_factory=list)
     raw: memoryview | None = None
-    fixed: list[memoryview] = field(default_factory=list)  # float_data, double_data
-    varints: list[Value] = field(default_factory=list)  # int32_data
+    fixed: memoryview | bytearray = field(default_factory=bytearray)  # float_data, double_data
+    halves: bytearray = field(default_factory=bytearray)  # int32_data, as bits of 16-bit floats
     external: dict[str, str] = field(default_factory=dict)
     is_external: bool = False
 
@@ -190,9 +191,9 @@ class _Decoder:
                     texts[name] = as_text(value)
                 elif number == 5 and node.op == "Constant" and len(node.outputs) == 1:
                     self._constant(value, node.outputs[0])
-                elif number in (3, 8):
+                elif number in (3, 8) and len(ints) <= 2 * _MOST_DIMENSIONS:
                     ints += as_ints(value)
-            if ints:
+            if 0 < len(ints) <= 2 * _MOST_DIMENSIONS:
                 all_ints[name] = tuple(ints)
         return replace(node, ints=all_ints, floats=floats, texts=texts)
 
@@ -213,12 +214,17 @@ class _Decoder:
         for number, value in self._wire.fields(message):
             if number == 1:
                 tensor.shape += as_ints(value)
+                if len(tensor.shape) > _MOST_DIMENSIONS:
+                    raise Malformed(f"a tensor has {len(tensor.shape)} dimensions")
             elif number == 2:
                 tensor.data_type = as_int(value)
             elif number in (4, 10):
-                tensor.fixed.append(as_bytes(value))
+                tensor.fixed = _joined(tensor.fixed, as_bytes(value))
+            elif number == 5 and isinstance(value, int):
+                tensor.halves += (value & 0xFFFF).to_bytes(2, "little")
             elif number == 5:
-                tensor.varints.append(value)
+                for piece in varints(as_bytes(value)):
+                    tensor.halves += piece.astype("<u2").tobytes()
             elif number == 8:
                 tensor.name = as_text(value)
             elif number == 9:
@@ -239,8 +245,8 @@ class _Decoder:
 
     def _array(self, tensor: _Tensor) -> Array:
         shape = tuple(tensor.shape)
-        if len(shape) > _MOST_DIMENSIONS or not all(0 <= size < 1 << 31 for size in shape):
-            raise Malformed(f"the tensor '{tensor.name}' has the shape {shape[:100]}")
+        if not all(0 <= size < 1 << 31 for size in shape):
+            raise Malformed(f"the tensor '{tensor.name}' has the shape {shape}")
         dtype = _DTYPES[tensor.data_type]
         content = self._elements(tensor, dtype)
         if math.prod(shape) * dtype.itemsize != len(content):
@@ -251,22 +257,12 @@ class _Decoder:
         array = np.frombuffer(content, dtype).reshape(shape)
         return widen_bfloat16(array) if tensor.data_type == _BFLOAT16 else array
 
-    def _elements(self, tensor: _Tensor, dtype: np.dtype[np.generic]) -> memoryview:
+    def _elements(self, tensor: _Tensor, dtype: np.dtype[np.generic]) -> memoryview | bytearray:
         if tensor.is_external:
             return self._fetch(_location(tensor))
         if tensor.raw is not None:
             return tensor.raw
-        if len(tensor.fixed) == 1:
-            return tensor.fixed[0]
-        if tensor.varints and dtype.itemsize == 2:
-            # The bits of a float of 16 bits, as a number.
-            pieces = [
-                piece.astype("<u2")
-                for value in tensor.varints
-                for piece in ([np.array([value])] if isinstance(value, int) else varints(value))
-            ]
-            return np.concatenate(pieces or [np.empty(0, "<u2")]).data.cast("B")
-        return memoryview(b"".join(tensor.fixed))
+        return tensor.halves if dtype.itemsize == 2 else tensor.fixed
 
     def _check_order(self) -> None:
         """What a node reads was written before, and what it writes was not: there are no cycles."""
@@ -281,6 +277,15 @@ class _Decoder:
                 if name and name in known:
                     raise Malformed(f"the node '{node.name}' writes '{name}' a second time")
                 known.add(name)
+
+
+def _joined(before: memoryview | bytearray, more: memoryview) -> memoryview | bytearray:
+    """A view, as long as there is one part only; elements may also be written one by one."""
+    if not before:
+        return more
+    joined = before if isinstance(before, bytearray) else bytearray(before)
+    joined += more
+    return joined
 
 
 def _float(value: Value) -> float:
