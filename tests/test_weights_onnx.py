@@ -344,7 +344,7 @@ class TestExternalData:
             ("length", "3", "has 3 bytes, not"),
             ("offset", "-1", "the offset '-1'"),
             ("length", "one", "the length 'one'"),
-            ("offset", "9" * 5000, "the offset '9"),
+            ("offset", "9" * 30, "the offset '9"),
         ],
     )
     def test_checks_sizes(self, exported: Exported, key: str, value: str, message: str) -> None:
@@ -394,6 +394,14 @@ def _preprocess(model: onnx.ModelProto) -> None:
 
 def _cut(model: onnx.ModelProto) -> None:
     del model.graph.output[:]
+
+
+def _rename(model: onnx.ModelProto) -> None:
+    """Only the head's bias, so that names alone do not do."""
+    for named in model.graph.initializer:
+        named.name = named.name.replace("fc.bias", "bias")
+    for node in model.graph.node:
+        node.input[:] = [name.replace("fc.bias", "bias") for name in node.input]
 
 
 def _nodes(model: onnx.ModelProto, op: str) -> list[onnx.NodeProto]:
@@ -479,6 +487,19 @@ class TestRefusals:
             weights.read(save(model, tmp_path / "model"))
         assert f"its node 'here' is of type {op}" in str(caught.value)
 
+    @pytest.mark.parametrize("op", ["Conv", "MatMul", "BatchNormalization", "Relu", "Add"])
+    def test_nodes_with_too_few_inputs(self, op: str, tmp_path: Path) -> None:
+        graph, arrays = small("basic")
+        for count in (0, 1):
+            model = Exporter(graph, arrays, transposes=True).model()
+            for node in _nodes(model, op)[-1:]:
+                del node.input[count:]
+            if op == "Relu" and count == 1:
+                continue
+            _rename(model)
+            with pytest.raises(resrt.WeightsError, match=r"was expected where it has the"):
+                weights.load(save(model, tmp_path / "model"), graph)
+
     def test_weights_that_are_no_constants(self, tmp_path: Path) -> None:
         graph, arrays = small("basic")
         model = Exporter(graph, arrays, folds=True).model()
@@ -527,6 +548,13 @@ class TestMalformed:
         with pytest.raises(resrt.WeightsError, match=r"'first' reads 'b', which nothing"):
             weights.read(save(model, tmp_path / "model"))
 
+    def test_a_type_that_is_no_name(self, tmp_path: Path) -> None:
+        graph, arrays = small("basic")
+        model = Exporter(graph, arrays).model()
+        _nodes(model, "Conv")[0].op_type = "Conv\x1b[2J"
+        with pytest.raises(resrt.WeightsError, match=r"a node is of type 'Conv\\x1b\[2J'"):
+            weights.read(save(model, tmp_path / "model"))
+
     def test_the_same_tensor_twice(self, tmp_path: Path) -> None:
         graph, arrays = small("basic")
         model = Exporter(graph, arrays).model()
@@ -534,7 +562,7 @@ class TestMalformed:
         with pytest.raises(resrt.WeightsError, match=r"'again' writes 'conv1' a second time"):
             weights.read(save(model, tmp_path / "model"))
 
-    @pytest.mark.parametrize("entry", [b"\x0a\x00", b"\x2a\x00", b"\x70\x00"])
+    @pytest.mark.parametrize("entry", [b"\x0a\x03\x22\x01a", b"\x2a\x00", b"\x70\x00"])
     def test_more_entries_than_any_network_has(self, entry: bytes, tmp_path: Path) -> None:
         """A file of two-byte entries would need a hundred times its size in memory."""
         nodes = entry * 310_000

@@ -66,7 +66,7 @@ def read(content: memoryview, path: str) -> Checkpoint:
 def _refuse_other_models(model: Model, path: str) -> None:
     """Raise WeightsError for models whose weights are not those that were trained."""
     for node in model.nodes:
-        what = f"its node '{node.name}' is of type {node.op}"
+        what = f"its node {node.name!r} is of type {node.op}"
         if (
             node.op in _QUANTISED
             or node.op.startswith("QLinear")
@@ -111,7 +111,7 @@ class _Beside:
 
     def _map(self, file: str) -> memoryview:
         where = PurePosixPath(file)
-        if not where.parts or where.is_absolute() or ".." in where.parts or "\0" in file:
+        if not where.parts or where.is_absolute() or ".." in where.parts or not file.isprintable():
             raise WeightsError(
                 f"'{self._path}' keeps tensors in {file!r}, which is not in its own folder; "
                 "resrt does not read elsewhere"

@@ -292,7 +292,7 @@ class _Matcher:
                 node.floats.get("alpha", 1) == node.floats.get("beta", 1) == 1
                 and node.int("transA", 0) == 0
             )
-            if not is_plain or len(node.inputs) < 2:
+            if not is_plain:
                 raise self._mismatch(layer, tensor)
             bias = node.inputs[2] if len(node.inputs) > 2 else None
         elif node.op == "Add":
@@ -302,6 +302,8 @@ class _Matcher:
                 raise self._mismatch(layer, tensor)
             bias = constants[0]
             node = self._node(layer, self._source(others[0]), "MatMul")
+        if len(node.inputs) < 2:
+            raise self._mismatch(layer, tensor)
         weight = self._constant(layer, node.inputs[1])
         if not node.int("transB", 0):
             weight = weight.T
@@ -358,7 +360,7 @@ class _Matcher:
         array = self._find_constant(tensor)
         if array is None:
             raise _Mismatch(
-                f"what {_expected(layer)} takes for a parameter, '{tensor}', is no constant of "
+                f"what {_expected(layer)} takes for a parameter, {tensor!r}, is no constant of "
                 "floats"
             )
         return array
@@ -386,8 +388,8 @@ class _Matcher:
     def _describe(self, tensor: str) -> str:
         node = self._producers.get(tensor)
         if node is None:
-            return f"the input '{tensor}'"
-        text = f"the {node.op} '{node.name or tensor}'"
+            return f"the input {tensor!r}"
+        text = f"the {node.op} {node.name or tensor!r}"
         if node.op in ("Conv", "Gemm", "MatMul"):
             weight = self._find_constant(node.inputs[1]) if len(node.inputs) > 1 else None
             shape = None if weight is None else tuple(weight.shape)

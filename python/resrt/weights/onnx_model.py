@@ -172,6 +172,8 @@ class _Decoder:
                 texts[number] = as_text(value)
             elif number == 5:
                 attributes.append(value)
+        if not texts[4].isidentifier():
+            raise Malformed(f"a node is of type {texts[4][:100]!r}")
         node = Node(texts[4], texts[3], texts[7], tuple(inputs), tuple(outputs), {}, {}, {})
         self._nodes.append(self._with_attributes(node, attributes))
 
@@ -246,12 +248,12 @@ class _Decoder:
     def _array(self, tensor: _Tensor) -> Array:
         shape = tuple(tensor.shape)
         if not all(0 <= size < 1 << 31 for size in shape):
-            raise Malformed(f"the tensor '{tensor.name}' has the shape {shape}")
+            raise Malformed(f"the tensor {tensor.name!r} has the shape {shape}")
         dtype = _DTYPES[tensor.data_type]
         content = self._elements(tensor, dtype)
         if math.prod(shape) * dtype.itemsize != len(content):
             raise Malformed(
-                f"the tensor '{tensor.name}' of shape {shape} has {len(content)} bytes, not "
+                f"the tensor {tensor.name!r} of shape {shape} has {len(content)} bytes, not "
                 f"{math.prod(shape) * dtype.itemsize}"
             )
         array = np.frombuffer(content, dtype).reshape(shape)
@@ -271,11 +273,11 @@ class _Decoder:
             for name in node.inputs:
                 if name not in known:
                     raise Malformed(
-                        f"the node '{node.name}' reads '{name}', which nothing before it writes"
+                        f"the node {node.name!r} reads {name!r}, which nothing before it writes"
                     )
             for name in node.outputs:
                 if name and name in known:
-                    raise Malformed(f"the node '{node.name}' writes '{name}' a second time")
+                    raise Malformed(f"the node {node.name!r} writes {name!r} a second time")
                 known.add(name)
 
 
@@ -300,7 +302,7 @@ def _location(tensor: _Tensor) -> Location:
     numbers = {key: tensor.external.get(key, "0") for key in ("offset", "length")}
     for key, text in numbers.items():
         if not (text.isascii() and text.isdigit() and len(text) < 20):
-            raise Malformed(f"the tensor '{tensor.name}' has the {key} {text[:100]!r}")
+            raise Malformed(f"the tensor {tensor.name!r} has the {key} {text[:100]!r}")
     has_length = "length" in tensor.external
     return Location(
         file=tensor.external.get("location", ""),

@@ -18,7 +18,8 @@ Value: TypeAlias = int | memoryview
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT = 10
-_LONGEST_TEXT = 1 << 16
+_LONGEST_TEXT = 1 << 12
+_LONGEST_LIST = 1 << 16
 _PIECE = 1 << 20
 
 
@@ -84,7 +85,7 @@ def as_ints(value: Value) -> list[int]:
     """One element of a repeated field of numbers, or many that are packed."""
     if isinstance(value, int):
         return [as_int(value)]
-    if len(value) > _LONGEST_TEXT:
+    if len(value) > _LONGEST_LIST:
         raise Malformed(f"a list of numbers has {len(value)} bytes")
     return [int(number) for piece in varints(value) for number in piece]
 
