@@ -50,7 +50,7 @@ def convert(
     name = network or _only_network(checkpoint, fspath(source))
     classes, in_channels = weights.head_and_stem(checkpoint.arrays, build_graph(name))
     graph = build_graph(name, classes=classes or 1000, in_channels=in_channels or 3)
-    arrays = weights.fit(checkpoint.arrays, graph, origin=f"'{fspath(source)}'")
+    arrays = weights.fit_checkpoint(checkpoint, graph, origin=f"'{fspath(source)}'")
     convention = weights.names.convention_of(checkpoint.arrays).name
     metadata = {
         NETWORK: name,

@@ -165,7 +165,7 @@ def build(
     if checkpoint is None:
         arrays = _core.random_weights(graph, 0)
     else:
-        arrays = weights_.fit(checkpoint.arrays, graph, origin=origin)
+        arrays = weights_.fit_checkpoint(checkpoint, graph, origin=origin)
         labels = conversion.labels_of(checkpoint.metadata) if labels is None else labels
         preprocessing = preprocessing or conversion.preprocessing_of(checkpoint.metadata)
     return Engine(

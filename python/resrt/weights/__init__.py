@@ -13,7 +13,7 @@ import numpy.typing as npt
 from resrt import _core
 from resrt._arguments import path as checked_path
 from resrt.errors import WeightsError
-from resrt.weights import identify, names, pdparams, safetensors_file
+from resrt.weights import identify, names, onnx_file, pdparams, safetensors_file
 from resrt.weights.checkpoint import Array, Checkpoint, map_file
 from resrt.weights.identify import Description, Match, describe, head_and_stem
 
@@ -24,6 +24,7 @@ __all__ = [
     "Weights",
     "describe",
     "fit",
+    "fit_checkpoint",
     "head_and_stem",
     "load",
     "read",
@@ -41,14 +42,14 @@ class _Reader(Protocol):
     def read(self, content: memoryview, path: str) -> Checkpoint: ...
 
 
-_READERS: tuple[_Reader, ...] = (safetensors_file, pdparams)
+_READERS: tuple[_Reader, ...] = (safetensors_file, pdparams, onnx_file)
 
 
 def read(path: str | PathLike[str]) -> Checkpoint:
     """Read every array of a weights file, under the names that the file gives them.
 
-    The format is recognised from the content: safetensors, or PaddleClas's .pdparams. Nothing in
-    a file is executed, and where the format allows it the arrays are a map of the file. Raises
+    The format is recognised from the content: safetensors, PaddleClas's .pdparams, or ONNX. Nothing
+    in a file is executed, and where the format allows it the arrays are a map of the file. Raises
     FileError where it cannot be read, WeightsError where it is of no known format or malformed.
     """
     file = os.fsdecode(checked_path(path))
@@ -66,10 +67,19 @@ def read(path: str | PathLike[str]) -> Checkpoint:
 def load(path: str | PathLike[str], graph: _core.Graph) -> Weights:
     """Read a weights file for a graph: renamed to its parameters' names, float32, checked.
 
-    Raises what `read` raises, and one WeightsError that lists every parameter that is missing,
-    unexpected or of another shape.
+    A file that does not fit by its names, but has more to go by (ONNX), is fitted by that. Raises
+    what `read` raises, and one WeightsError that lists every parameter that is missing, unexpected
+    or of another shape, or says where an ONNX file leaves the graph.
     """
-    return fit(read(path).arrays, graph, origin=f"'{fspath(path)}'")
+    return fit_checkpoint(read(path), graph, origin=f"'{fspath(path)}'")
+
+
+def fit_checkpoint(checkpoint: Checkpoint, graph: _core.Graph, *, origin: str) -> Weights:
+    """Do as `load` does, with what a file held."""
+    arrays = checkpoint.arrays
+    if checkpoint.fit is not None and not _fits_by_name(arrays, graph):
+        arrays = checkpoint.fit(graph)
+    return fit(arrays, graph, origin=origin)
 
 
 def fit(arrays: Mapping[str, Array], graph: _core.Graph, *, origin: str = "they") -> Weights:
@@ -110,6 +120,11 @@ def _array(name: str, array: object, origin: str) -> Array:
         raise WeightsError(
             f"{origin}: {name} is no NumPy array, nor becomes one: {error}"
         ) from None
+
+
+def _fits_by_name(arrays: Mapping[str, Array], graph: _core.Graph) -> bool:
+    shapes = {name: array.shape for name, array in names.to_ours(arrays, graph).items()}
+    return shapes == {parameter.name: parameter.shape for parameter in graph.parameters}
 
 
 def _float32(name: str, array: Array, origin: str) -> npt.NDArray[np.float32]:
