@@ -18,7 +18,8 @@ FORMAT = "TensorRTx's .wts"
 
 _COUNT = re.compile(rb"(\d{1,6})\s*\n")
 _START = re.compile(rb"\s*([^\s]{1,512})[ \t]+(\d{1,12})[ \t]*")
-_BEGINNING = re.compile(rb"\d{1,6}\s*\n[^\s]{1,512}[ \t]+\d{1,12}[ \t]+[0-9a-fA-F]{8}\s")
+_END = re.compile(rb"[ \t\r]*(?:\n|\Z)")
+_BEGINNING = re.compile(rb"\d{1,6}\s*\n[^\s]{1,512}[ \t]+\d{1,12}[ \t]+[0-9a-fA-F]{8}")
 _LONGEST_START = 1024
 _PITCH = 9  # a number's eight digits, and the space before it
 _CHUNK = 1 << 16  # numbers
@@ -71,9 +72,10 @@ def _line(content: memoryview, position: int, what: str) -> tuple[str, Array, in
         raise Malformed(
             f"it is cut off: {what}, {shorten(name)}, goes on to byte {stop}, of {len(content)}"
         )
-    if bytes(content[stop : stop + 1]).strip():
+    end = _END.match(bytes(content[stop : stop + _LONGEST_START]))
+    if end is None:
         raise Malformed(f"{what}, {shorten(name)}, has more than {size} numbers of 8 digits")
-    return name, _numbers(content[start:stop], size, name), stop
+    return name, _numbers(content[start:stop], size, name), stop + end.end()
 
 
 def _numbers(text: memoryview, size: int, name: str) -> npt.NDArray[np.float32]:
