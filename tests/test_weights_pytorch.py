@@ -85,6 +85,13 @@ def test_narrow_floats() -> None:
     assert_holds(SAMPLES / "torch_float16_legacy.pth", half)
 
 
+def test_bfloat16_for_the_most_of_a_file(path: Path) -> None:
+    """Widened, it takes more than the file has: which is no sign that arrays repeat its bytes."""
+    of = tensor((1 << 16,), (1,), kind="BFloat16Storage", size=1 << 16)
+    ones = np.full(1 << 16, 0x3F80, "<u2").tobytes()
+    assert read(path, archive(state(of), {"data/0": ones}))["x0"].sum() == 1 << 16
+
+
 def test_a_modules_state() -> None:
     arrays = weights.read(SAMPLES / "torch_module_state.pth").arrays
     assert {name: array.shape for name, array in arrays.items()} == {
@@ -160,6 +167,17 @@ def test_a_dtype_without_a_class_of_storages(path: Path) -> None:
         + b"K\x01K\x05\x85K\x01\x85\x89Nctorch\nfloat32\ntR"
     )
     np.testing.assert_array_equal(read(path, archive(state(rebuild)))["x0"], [1, 2, 3, 4, 5])
+
+
+def test_a_tensor_with_attributes(path: Path) -> None:
+    made = tensor()
+    function, arguments = made[: made.index(b"(")], made[made.index(b"(") : -1]
+    rebuild = b"ctorch._tensor\n_rebuild_from_type_v2\n("
+    of = rebuild + function + b"ctorch\nTensor\n" + arguments + b"}tR"
+    assert read(path, archive(state(of)))["x0"].shape == (2, 3)
+    nested = rebuild + rebuild[:-1] + b"ctorch\nTensor\n)}tR"
+    with pytest.raises(resrt.WeightsError, match="a tensor in it is made in an odd way"):
+        read(path, archive(state(nested)))
 
 
 def test_numpy_arrays_in_a_state_dict(path: Path) -> None:

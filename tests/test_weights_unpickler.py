@@ -180,11 +180,11 @@ _BOMBS = dict(_bombs())
 @pytest.mark.parametrize("name", _BOMBS)
 def test_bombs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = _BOMBS[name]
-    start = time.perf_counter()
+    start = time.process_time()
     monkeypatch.setattr(unpickler, "BUDGET", 4 << 20)  # measuring is slow
     with bounded_memory(len(content) + (6 << 20)), suppress(Malformed, Refused):
         load(content)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ GOOD = "2\na 2 3f800000 40000000\nb 1 00000000\n"
         (GOOD[:26], r"cut off: array 2 of 2 is missing"),
         (GOOD[:20], r"cut off: array 1 of 2, 'a', goes on to byte"),
         ("3" + GOOD[1:], r"cut off: array 3 of 3 is missing"),
+        ("999999" + GOOD[1:], "has 999999 arrays; resrt reads up to 20000"),
         ("1" + GOOD[1:], "goes on behind the 1 arrays"),
         (GOOD.replace("b 1", "a 1"), "two arrays 'a'"),
         (GOOD.replace("b 1", "b 2"), "cut off"),

@@ -111,7 +111,7 @@ def test_more_members_than_any_network_has() -> None:
     content = archive(AB)
     end = content.rfind(b"PK\x05\x06")
     struct.pack_into("<HH", content, end + 8, 60_000, 60_000)
-    with pytest.raises(Malformed, match="60000 members; resrt reads archives of up to 50000"):
+    with pytest.raises(Malformed, match="60000 members; resrt reads archives of up to 20000"):
         members(content)
 
 

@@ -1,4 +1,4 @@
-"""Make the files under corpus/ whose writers the tests have; the others are in tests/data/weights."""
+"""Make the files under corpus/. Those of PyTorch and Paddle are in tests/data/weights/."""
 
 from __future__ import annotations
 

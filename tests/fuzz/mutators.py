@@ -90,7 +90,10 @@ def _some_opcode(random: Random) -> bytes:
     small = bytes((random.randrange(256),))
     return random.choice(
         (
-            *(bytes((code,)) for code in b"(.01NRQabdestu)]}2lo\x81\x85\x86\x87\x88\x89\x8f\x94\x97"),
+            *(
+                bytes((code,))
+                for code in b"(.01NRQabdestu)]}2lo\x81\x85\x86\x87\x88\x89\x8f\x94\x97"
+            ),
             *(bytes((code,)) + small for code in b"Khq\x80\x82"),
             b"J" + struct.pack("<I", random.choice(_NUMBERS)),
             b"M" + struct.pack("<H", random.randrange(1 << 16)),
@@ -183,7 +186,14 @@ def mutate_text(data: bytes, random: Random) -> bytes:
     for _ in range(random.choice((1, 2, 4))):
         at = random.randrange(len(out) + 1)
         token = random.choice(
-            (*b"0123456789", *b"(){}[],:'\" \n<>=-", *map(str, _NUMBERS + _LARGE), "f2", "V2", "True")
+            (
+                *b"0123456789",
+                *b"(){}[],:'\" \n<>=-",
+                *map(str, _NUMBERS + _LARGE),
+                "f2",
+                "V2",
+                "True",
+            )
         )
         piece = bytes((token,)) if isinstance(token, int) else token.encode()
         out[at : at + random.choice((0, 1, len(piece)))] = piece

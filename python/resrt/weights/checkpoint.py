@@ -6,7 +6,7 @@ import math
 import mmap
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -107,13 +107,13 @@ def shaped(flat: Array, shape: object, *, fortran: bool = False) -> Array:
     return flat.reshape(wanted, order="F" if fortran else "C")
 
 
-def check_total(arrays: Mapping[str, Array], content: memoryview) -> None:
-    """Refuse arrays that together are larger than the file: they repeat its bytes.
+def check_total(sizes: Iterable[int], content: memoryview) -> None:
+    """Refuse arrays that take more bytes in the file than it has: they repeat its bytes.
 
     Else a small file could hold any number of large arrays, each to be converted by itself.
     Raises Malformed.
     """
-    total = sum(array.nbytes for array in arrays.values())
+    total = sum(sizes)
     if total > len(content):
         raise Malformed(f"its arrays add up to {total} bytes, but it has only {len(content)}")
 

@@ -64,8 +64,8 @@ def _read_member(member: zip_archive.Member, left: int, path: str) -> tuple[Arra
     _check_left(unpacked, left, path)
     array = _read_npy(member.read(), f"'{path}': {member.name.removesuffix('.npy')}")
     if array.dtype.kind == "V":
+        _check_left(unpacked + 2 * array.nbytes, left, path)
         unpacked = 2 * array.nbytes
-        _check_left(unpacked, left, path)
         array = widen_bfloat16(array.view(np.uint16))
     return array, unpacked
 

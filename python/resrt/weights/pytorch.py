@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 from resrt.errors import WeightsError
 from resrt.weights import zip_archive
 from resrt.weights.checkpoint import (
@@ -77,8 +79,12 @@ def read(content: memoryview, path: str) -> Checkpoint:
         except Refused as error:
             raise WeightsError(f"'{path}' {_why_refused(error)}") from None
         state, metadata = _find_state(checkpoint, path)
-        arrays = _arrays(state, path)
-        check_total(arrays, content)
+        tensors = _tensors(state, path)
+        check_total((tensor.nbytes for tensor in tensors.values()), content)
+        arrays = {
+            name: tensor.array() if isinstance(tensor, Tensor) else tensor
+            for name, tensor in tensors.items()
+        }
     return Checkpoint(FORMAT, _strip_prefixes(arrays), metadata)
 
 
@@ -187,18 +193,17 @@ def _has_arrays(state: dict[object, object]) -> bool:
     return any(isinstance(value, (Tensor, NumpyArray)) for value in state.values())
 
 
-def _arrays(state: dict[object, object], path: str) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
+def _tensors(state: dict[object, object], path: str) -> dict[str, Tensor | Array]:
+    tensors: dict[str, Tensor | Array] = {}
     for name, value in state.items():
-        array = value.array() if isinstance(value, Tensor) else None
-        array = value.array if isinstance(value, NumpyArray) else array
-        if not isinstance(name, str) or array is None:
+        tensor = value.array if isinstance(value, NumpyArray) else value
+        if not isinstance(name, str) or not isinstance(tensor, (Tensor, np.ndarray)):
             raise WeightsError(
                 f"'{path}' has an entry {shorten(name)} that is no tensor of a named parameter but "
                 f"a {_kind(value)}; save the network's state_dict() alone"
             )
-        arrays[name] = array
-    return arrays
+        tensors[name] = tensor
+    return tensors
 
 
 def _kind(value: object) -> str:

@@ -5,6 +5,7 @@ Every name that such a pickle may ask for is listed here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -89,11 +90,13 @@ _INERT = (
 class Storage:
     """The numbers that tensors are views of. Where they lie is known when the pickle is read."""
 
+    __slots__ = ("_flat", "data", "element", "size")
+
     def __init__(self, element: Element, size: int) -> None:
         self.element = element
         self.size = size
         self.data: memoryview | None = None
-        self._flat: dict[Element, Array] = {}
+        self._flat: dict[Element, Array] | None = None
 
     def fill(self, data: memoryview) -> None:
         """Take its bytes, of which there may be more. Raises Malformed."""
@@ -106,6 +109,7 @@ class Storage:
         """All of its numbers: once, so that tensors that share them share the widened ones too."""
         if self.data is None:
             raise Malformed("a tensor's storage is missing from it")
+        self._flat = self._flat or {}
         if element not in self._flat:
             itemsize = element.dtype.itemsize
             whole = len(self.data) // itemsize * itemsize
@@ -114,7 +118,7 @@ class Storage:
         return self._flat[element]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """A view of a storage."""
 
@@ -123,6 +127,11 @@ class Tensor:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """What its numbers take, as they are in the file."""
+        return math.prod(self.shape) * self.element.dtype.itemsize
 
     def array(self) -> Array:
         """The tensor's numbers, where they lie. Raises Malformed."""
@@ -163,6 +172,7 @@ def known_names(content: memoryview) -> List:
         f"{rebuild}tensor": _rebuild_tensor,
         f"{rebuild}tensor_v2": _rebuild_tensor,
         f"{rebuild}tensor_v3": _rebuild_tensor_of,
+        "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
         f"{rebuild}parameter": _first,
         f"{rebuild}parameter_with_state": _first,
         "torch.nn.parameter.Parameter": _first,
@@ -201,6 +211,15 @@ def _rebuild_tensor_of(
     return _view(storage, ELEMENTS[name], offset, shape, strides)
 
 
+def _rebuild_from_type(function: object, _type: object, arguments: object, *_: object) -> object:
+    """A tensor of some class or with attributes: the tensor."""
+    # By no other function: one that calls a function in its turn could go on for ever.
+    rebuild = function.call if isinstance(function, Known) else None
+    if rebuild not in (_rebuild_tensor, _rebuild_tensor_of) or not isinstance(arguments, tuple):
+        raise Malformed("a tensor in it is made in an odd way")
+    return rebuild(*arguments[:16])
+
+
 def _view(
     storage: Storage, element: Element, offset: object, shape: object, strides: object
 ) -> Tensor:
@@ -231,7 +250,7 @@ class Storages:
         if not isinstance(size, int) or not 0 <= size < 1 << 48:
             raise Malformed(f"it refers to a storage of {shorten(size)} elements")
         if reference[5:] not in ((), (None,)):
-            raise Malformed("a storage in it is a view of another, as only PyTorch 0.1 wrote")
+            raise Malformed("a storage in it is a view of another, which resrt does not read")
         return self._storage(key, ELEMENTS[_STORAGES[name]], size)
 
     def _storage(self, key: str, element: Element, size: int) -> Storage:

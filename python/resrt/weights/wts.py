@@ -21,6 +21,7 @@ _START = re.compile(rb"\s*([^\s]{1,512})[ \t]+(\d{1,12})[ \t]*")
 _END = re.compile(rb"[ \t\r]*(?:\n|\Z)")
 _BEGINNING = re.compile(rb"\d{1,6}\s*\n[^\s]{1,512}[ \t]+\d{1,12}[ \t]+[0-9a-fA-F]{8}")
 _LONGEST_START = 1024
+_ARRAYS = 20_000  # more than any network has parameters
 _PITCH = 9  # a number's eight digits, and the space before it
 _CHUNK = 1 << 16  # numbers
 
@@ -54,6 +55,8 @@ def _first_line(content: memoryview) -> tuple[int, int]:
     match = _COUNT.match(bytes(content[:_LONGEST_START]))
     if match is None:
         raise Malformed("its first line is not the number of its arrays")
+    if int(match[1]) > _ARRAYS:
+        raise Malformed(f"it has {int(match[1])} arrays; resrt reads up to {_ARRAYS}")
     return int(match[1]), match.end()
 
 

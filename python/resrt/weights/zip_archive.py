@@ -24,14 +24,14 @@ _ZIP64_END = struct.Struct("<4sQ2H2I4Q")
 
 _LOCAL = b"PK\x03\x04"
 _LONGEST_COMMENT = 0xFFFF
-_MEMBERS = 50_000  # more than any network has parameters, and the states of its optimizer
+_MEMBERS = 20_000  # more than any network has parameters, and the states of its optimizer
 _LONGEST_NAME = 512
 _ENCRYPTED = 0x1
 _STORED, _DEFLATED = 0, 8
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """A file in the archive: its bytes as they lie, and what they should come to."""
 
@@ -56,28 +56,32 @@ class Member:
 
     def _decompress(self) -> memoryview:
         plain = bytearray(self.size)
-        stream = zlib.decompressobj(-zlib.MAX_WBITS)
-        rest: memoryview | bytes = self.data
         filled = 0
         try:
-            while not stream.eof:
-                # One byte beyond the end: a member that is larger than it says shows there.
-                piece = stream.decompress(rest, min(_CHUNK, self.size - filled + 1))
-                if not piece and not stream.unconsumed_tail and not stream.eof:
-                    break
-                if filled + len(piece) > self.size:
-                    break
-                plain[filled : filled + len(piece)] = piece
+            for piece in self._pieces():
+                if filled + len(piece) <= self.size:
+                    plain[filled : filled + len(piece)] = piece
                 filled += len(piece)
-                rest = stream.unconsumed_tail
+                if filled > self.size:
+                    break
         except zlib.error:
             raise Malformed(f"its member {shorten(self.name)} does not decompress") from None
-        if not stream.eof or filled != self.size:
+        if filled != self.size:
             raise Malformed(
                 f"its member {shorten(self.name)} does not decompress to the {self.size} bytes "
                 "that it says"
             )
         return memoryview(plain)
+
+    def _pieces(self) -> Iterator[bytes]:
+        """Decompress piece by piece, each of a bounded size, and out of a bounded piece."""
+        stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        for start in range(0, len(self.data), _CHUNK):
+            rest: memoryview | bytes = self.data[start : start + _CHUNK]
+            while rest and not stream.eof:
+                yield stream.decompress(rest, _CHUNK)
+                rest = stream.unconsumed_tail
+        yield stream.flush()
 
 
 def first_name(content: memoryview) -> str | None:
