@@ -26,7 +26,7 @@ from resrt.weights.checkpoint import (
 )
 from resrt.weights.stand_ins import Inert, Items, NumpyArray
 from resrt.weights.torch_tensors import Storage, Storages, Tensor, known_names
-from resrt.weights.unpickler import List, Refused, Unpickler
+from resrt.weights.unpickler import Refused, Unpickler
 
 FORMAT = "PyTorch's .pth"
 
@@ -129,25 +129,17 @@ def _read_zip(content: memoryview, path: str) -> object:
 
 def _read_legacy(content: memoryview, path: str) -> object:
     """The magic number, the protocol, the system, the checkpoint, the keys: a pickle each."""
-    position = 0
-
-    def load(known: List, storages: Storages | None = None) -> object:
-        nonlocal position
-        unpickler = Unpickler(content, known, storages, position)
-        loaded = unpickler.load()
-        position = unpickler.position
-        return loaded
-
-    magic, protocol, system = load({}), load({}), load({})
+    storages = Storages()
+    unpickler = Unpickler(content, known_names(content), storages)
+    magic, protocol, system = unpickler.load(), unpickler.load(), unpickler.load()
     if magic != _MAGIC or protocol != _PROTOCOL or not isinstance(system, dict):
         raise Malformed("it does not begin as one does")
     if system.get("little_endian") is False:
         raise WeightsError(f"'{path}' was saved on a machine with big-endian numbers; {_SAVE}")
-    storages = Storages()
-    checkpoint = load(known_names(content), storages)
-    keys = load({})
+    checkpoint, keys = unpickler.load(), unpickler.load()
     if not isinstance(keys, list):
         raise Malformed("its list of storages is none")
+    position = unpickler.position
     for key in keys:
         position = _fill(storages, key, content, position)
     return checkpoint

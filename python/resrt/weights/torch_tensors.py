@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -88,13 +89,16 @@ _INERT = (
 
 
 class Storage:
-    """The numbers that tensors are views of. Where they lie is known when the pickle is read."""
+    """The numbers that tensors are views of: found when the first of its tensors is wanted."""
 
-    __slots__ = ("_flat", "data", "element", "size")
+    __slots__ = ("_find", "_flat", "data", "element", "size")
 
-    def __init__(self, element: Element, size: int) -> None:
+    def __init__(
+        self, element: Element, size: int, find: Callable[[], memoryview] | None = None
+    ) -> None:
         self.element = element
         self.size = size
+        self._find = find
         self.data: memoryview | None = None
         self._flat: dict[Element, Array] | None = None
 
@@ -107,6 +111,8 @@ class Storage:
 
     def flat(self, element: Element) -> Array:
         """All of its numbers: once, so that tensors that share them share the widened ones too."""
+        if self.data is None and self._find is not None:
+            self.fill(self._find())
         if self.data is None:
             raise Malformed("a tensor's storage is missing from it")
         self._flat = self._flat or {}
@@ -255,9 +261,8 @@ class Storages:
 
     def _storage(self, key: str, element: Element, size: int) -> Storage:
         if key not in self.by_key:
-            self.by_key[key] = Storage(element, size)
-            if self._find is not None:
-                self.by_key[key].fill(self._find(key))
+            find = None if self._find is None else partial(self._find, key)
+            self.by_key[key] = Storage(element, size, find)
         storage = self.by_key[key]
         if storage.element != element or storage.size != size:
             raise Malformed(f"its storage {shorten(key)} is said to be of two sizes or types")

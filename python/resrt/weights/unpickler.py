@@ -71,7 +71,7 @@ List: TypeAlias = Mapping[str, Callable[..., object] | None]
 
 
 class Unpickler:
-    """Reads one pickle that begins at a position of the content.
+    """Reads the pickles that the content begins with, one after another, out of one budget.
 
     `known` lists the names a pickle may ask for, as 'module.name', with what stands in for calling
     each. `persistent` makes an object from a persistent id, in formats that have such.
@@ -82,9 +82,8 @@ class Unpickler:
         content: memoryview,
         known: List,
         persistent: Callable[[object], object] | None = None,
-        position: int = 0,
     ) -> None:
-        self.position = position
+        self.position = 0
         self._content = content
         self._known = known
         self._found: dict[str, Known] = {}
@@ -95,10 +94,11 @@ class Unpickler:
         self._marked: list[list[object]] = []  # the stacks below the marks
 
     def load(self) -> object:
-        """Return the pickle's object, and leave `position` behind it.
+        """Return the next pickle's object, and leave `position` behind it.
 
         Raises Malformed, or Refused where the pickle asks for a name outside the list.
         """
+        self._memo, self._stack, self._marked = {}, [], []
         try:
             while (opcode := self.take(1)[0]) != _STOP:
                 self.charge(_CHARGE)
