@@ -50,7 +50,7 @@ def test_protocol_2_is_decoded_piece_by_piece(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["paddle_plain.pdparams", "paddle_protocol2.pdparams"])
 def test_cut_off(name: str, tmp_path: Path) -> None:
     whole = (SAMPLES / name).read_bytes()
-    for size in range(3, len(whole)):
+    for size in range(3, len(whole), 5):
         (tmp_path / "x").write_bytes(whole[:size])
         with pytest.raises(resrt.WeightsError, match=r"no sound .pdparams file .*cut off.*again"):
             weights.read(tmp_path / "x")

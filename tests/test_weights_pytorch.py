@@ -190,7 +190,7 @@ def test_fits(small_graph: resrt.Graph, path: Path) -> None:
     members, tensors, expected = {}, b"", {}
     rng = np.random.default_rng(4)
     for index, p in enumerate(small_graph.parameters):
-        expected[p.name] = rng.standard_normal(p.shape).astype(np.float32)
+        expected[p.name] = rng.uniform(0.1, 1, p.shape).astype(np.float32)
         members[f"data/{index}"] = expected[p.name].tobytes()
         strides = tuple(s // 4 for s in expected[p.name].strides)
         size = expected[p.name].size
@@ -320,6 +320,12 @@ def test_damaged(path: Path) -> None:
     path.write_bytes(archive(state(tensor())).replace(b"\x80\x3f", b"\x80\x3e"))
     with pytest.raises(resrt.WeightsError, match="the bytes of its member 'archive/data/0' are"):
         weights.read(path)
+
+
+def test_storages_beside_the_weights_are_not_read(path: Path) -> None:
+    data = b"}(" + text("state_dict") + b"}" + text("x") + tensor() + b"s"
+    data += text("optimizer") + b"]" + tensor(key="missing", size=1 << 30) + b"au."
+    assert read(path, archive(data)).keys() == {"x"}
 
 
 def test_without_checksums(path: Path) -> None:

@@ -12,7 +12,7 @@ TARGETS = {
     for target in (
         Target("safetensors", safetensors_file, "*.safetensors", mutators.mutate_safetensors),
         Target("pdparams", pdparams, "*.pdparams", mutators.mutate_pickle),
-        Target("pytorch_zip", pytorch, "torch_[!f]*[!y].pth", mutators.mutate_torch_zip),
+        Target("pytorch_zip", pytorch, "torch_*[!y].pth", mutators.mutate_torch_zip),
         Target("pytorch_legacy", pytorch, "torch_*legacy.pth", mutators.mutate_legacy),
         Target("npz", npz, "*.npz", mutators.mutate_npz),
         Target("wts", wts, "*.wts", mutators.mutate_text),

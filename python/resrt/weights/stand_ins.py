@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from resrt.weights.checkpoint import Array, Malformed, shaped
-from resrt.weights.unpickler import List, LongText, Refused, StandIn, checked_key
+from resrt.weights.unpickler import AllowList, LongText, Refused, StandIn, checked_key
 
 _DTYPES = {"f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"}
 _CHUNK = 1 << 20
@@ -74,7 +74,7 @@ class NumpyArray(StandIn):
         self.array = shaped(np.frombuffer(data, dtype.dtype), shape, fortran=fortran)
 
 
-def containers() -> List:
+def containers() -> AllowList:
     """The containers that hold a state dict, and how protocol 2 writes bytes."""
     return {
         "collections.OrderedDict": _items,
@@ -84,7 +84,7 @@ def containers() -> List:
     }
 
 
-def numpy_arrays(limit: int) -> List:
+def numpy_arrays(limit: int) -> AllowList:
     """NumPy's arrays, which from texts may make bytes up to a limit."""
     known: dict[str, Callable[..., object] | None] = {
         "_codecs.encode": _Encoder(limit),

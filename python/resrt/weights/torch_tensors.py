@@ -21,7 +21,7 @@ from resrt.weights.checkpoint import (
     widen_bfloat16,
 )
 from resrt.weights.stand_ins import containers, inert, numpy_arrays, same
-from resrt.weights.unpickler import Known, List
+from resrt.weights.unpickler import AllowList, Known
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Tensor:
         )
 
 
-def known_names(content: memoryview) -> List:
+def known_names(content: memoryview) -> AllowList:
     """What the pickle of a checkpoint may ask for."""
     rebuild = "torch._utils._rebuild_"
     known: dict[str, Callable[..., object] | None] = dict.fromkeys(_INERT, inert)

@@ -67,7 +67,7 @@ class LongText:
     utf8: memoryview
 
 
-List: TypeAlias = Mapping[str, Callable[..., object] | None]
+AllowList: TypeAlias = Mapping[str, Callable[..., object] | None]
 
 
 class Unpickler:
@@ -80,7 +80,7 @@ class Unpickler:
     def __init__(
         self,
         content: memoryview,
-        known: List,
+        known: AllowList,
         persistent: Callable[[object], object] | None = None,
     ) -> None:
         self.position = 0
