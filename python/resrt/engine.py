@@ -131,9 +131,9 @@ def build(
     Args:
         model: a name of the catalog, or of one of its pretrained weights ("resnet50.tv_in1k"); a
             ResNet, ResNeSt or RegNet of one's own parameters; or a graph.
-        weights: the path of a safetensors (timm's names) or PaddleClas .pdparams file; arrays by
-            name; or "random", seeded random parameters, when only the time matters. None: the
-            network's pretrained weights, which `resrt.fetch` downloads where they are not here.
+        weights: the path of a file of any format that `resrt.weights.read` knows; arrays by name;
+            or "random", seeded random parameters, when only the time matters. None: the network's
+            pretrained weights, which `resrt.fetch` downloads where they are not here.
         precision: what activations and weights are computed in: "fp32", "bf16", "fp16", or "auto",
             the fastest that the device computes natively. Inputs and logits are float32 always.
         max_batch: the largest batch that runs at once; larger ones are run in parts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from os import PathLike, fspath
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from resrt import _core
 from resrt._arguments import path as checked_path
 from resrt.errors import WeightsError
-from resrt.weights import identify, names, onnx_file, pdparams, safetensors_file
+from resrt.weights import identify, names, npz, onnx_file, pdparams, pytorch, safetensors_file, wts
 from resrt.weights.checkpoint import Array, Checkpoint, map_file
 from resrt.weights.identify import Description, Match, describe, head_and_stem
 
@@ -42,15 +43,16 @@ class _Reader(Protocol):
     def read(self, content: memoryview, path: str) -> Checkpoint: ...
 
 
-_READERS: tuple[_Reader, ...] = (safetensors_file, pdparams, onnx_file)
+_READERS: tuple[_Reader, ...] = (safetensors_file, pdparams, pytorch, npz, onnx_file, wts)
 
 
 def read(path: str | PathLike[str]) -> Checkpoint:
     """Read every array of a weights file, under the names that the file gives them.
 
-    The format is recognised from the content: safetensors, PaddleClas's .pdparams, or ONNX. Nothing
-    in a file is executed, and where the format allows it the arrays are a map of the file. Raises
-    FileError where it cannot be read, WeightsError where it is of no known format or malformed.
+    The format is recognised from the content: safetensors, PyTorch's .pth, PaddleClas's .pdparams,
+    ONNX, NumPy's .npz or TensorRTx's .wts. Nothing in a file is executed, and where the format
+    allows it the arrays are a map of the file. Raises FileError where it cannot be read,
+    WeightsError where it is of no known format or malformed.
     """
     file = os.fsdecode(checked_path(path))
     content = map_file(file)
@@ -79,18 +81,29 @@ def fit_checkpoint(checkpoint: Checkpoint, graph: _core.Graph, *, origin: str) -
     arrays = checkpoint.arrays
     if checkpoint.fit is not None and not _fits_by_name(arrays, graph):
         arrays = checkpoint.fit(graph)
-    return fit(arrays, graph, origin=origin)
+    return fit(arrays, graph, origin=origin, flat=checkpoint.flat)
 
 
-def fit(arrays: Mapping[str, Array], graph: _core.Graph, *, origin: str = "they") -> Weights:
+def fit(
+    arrays: Mapping[str, Array], graph: _core.Graph, *, origin: str = "they", flat: bool = False
+) -> Weights:
     """Rename arrays to the graph's parameters, convert them to float32, and check them.
 
-    `origin` is what an error calls the arrays. Raises WeightsError as `load` does.
+    `origin` is what an error calls the arrays. `flat` arrays, which have lost their shapes, take
+    those of the parameters whose sizes they have. Raises WeightsError as `load` does.
     """
     arrays = {_name(name, origin): _array(name, array, origin) for name, array in arrays.items()}
-    weights = {
-        name: _float32(name, array, origin) for name, array in names.to_ours(arrays, graph).items()
-    }
+    ours = names.to_ours(arrays, graph)
+    if flat:
+        convention = names.convention_of(arrays).name
+        if convention in ("PaddleClas", "pycls"):
+            # Their linear layers and stems lie otherwise, which takes the shapes to mend.
+            raise WeightsError(
+                f"{origin}: flat arrays under {convention}'s names cannot be told apart by their "
+                "shapes; bring these weights in a format that keeps them"
+            )
+        ours = _unflatten(ours, graph)
+    weights = {name: _float32(name, array, origin) for name, array in ours.items()}
     try:
         _core.check_weights(graph, weights)
     except WeightsError as error:
@@ -125,6 +138,16 @@ def _array(name: str, array: object, origin: str) -> Array:
 def _fits_by_name(arrays: Mapping[str, Array], graph: _core.Graph) -> bool:
     shapes = {name: array.shape for name, array in names.to_ours(arrays, graph).items()}
     return shapes == {parameter.name: parameter.shape for parameter in graph.parameters}
+
+
+def _unflatten(arrays: Mapping[str, Array], graph: _core.Graph) -> dict[str, Array]:
+    shapes = {parameter.name: parameter.shape for parameter in graph.parameters}
+    return {
+        name: array.reshape(shapes[name])
+        if name in shapes and array.size == math.prod(shapes[name])
+        else array
+        for name, array in arrays.items()
+    }
 
 
 def _float32(name: str, array: Array, origin: str) -> npt.NDArray[np.float32]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -13,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resrt import _core
-from resrt.errors import FileError
+from resrt.errors import FileError, WeightsError
 
 Array: TypeAlias = npt.NDArray[np.generic]
 
@@ -22,6 +24,7 @@ Array: TypeAlias = npt.NDArray[np.generic]
 class Checkpoint:
     """The arrays of a weights file under its own names, and what free text it carries.
 
+    `flat`: the format keeps no shapes, so that every array has one dimension.
     `fit`, where the format has more to go by than names, finds the arrays of a graph's parameters
     and returns them under the graph's names; it raises WeightsError.
     """
@@ -29,7 +32,12 @@ class Checkpoint:
     format: str
     arrays: Mapping[str, Array]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    flat: bool = False
     fit: Callable[[_core.Graph], Mapping[str, Array]] | None = None
+
+
+class Malformed(Exception):
+    """A file that is not as its format has it: what is wrong, in words that follow its name."""
 
 
 def map_file(path: str) -> memoryview:
@@ -62,6 +70,68 @@ def map_descriptor(descriptor: int, path: str) -> memoryview:
     return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
 
 
+@contextmanager
+def reported(path: str, kind: str) -> Iterator[None]:
+    """Raise WeightsError, which names the file and what kind it should be, for Malformed."""
+    try:
+        yield
+    except Malformed as error:
+        raise WeightsError(
+            f"'{path}' is no sound {kind} ({error}); copy or download it again"
+        ) from None
+
+
+def shorten(value: object, length: int = 60) -> str:
+    """A value out of a file as an error message may show it: never long, never nested."""
+    if isinstance(value, (str, bytes)):
+        return repr(value[:length]) + ("..." if len(value) > length else "")
+    if isinstance(value, (bool, float)) or value is None:
+        return repr(value)
+    if isinstance(value, int):
+        return repr(value) if abs(value) < 1 << 64 else "a huge number"
+    return f"a {type(value).__name__}"
+
+
+def checked_sizes(sizes: object) -> tuple[int, ...]:
+    """The sizes or strides of an array out of a file, if they are any. Raises Malformed."""
+    if not isinstance(sizes, (tuple, list)) or len(sizes) > 16:
+        raise Malformed(f"an array's shape is {shorten(sizes)}, where up to 16 numbers are due")
+    for size in sizes:
+        if not isinstance(size, int) or not 0 <= size < 1 << 48:
+            raise Malformed(f"an array's shape has {shorten(size)} in it")
+    return tuple(sizes)
+
+
+def checked_shape(shape: object) -> tuple[int, ...]:
+    """A shape out of a file, if it is one that NumPy can have. Raises Malformed."""
+    sizes = checked_sizes(shape)
+    # An empty array, too, has a size without the zeros in its shape, which must not overflow.
+    if math.prod(size for size in sizes if size) >= 1 << 48:
+        raise Malformed(f"an array's shape {sizes} is beyond any size")
+    return sizes
+
+
+def shaped(flat: Array, shape: object, *, fortran: bool = False) -> Array:
+    """An array of a shape out of a file, over the elements of a flat one. Raises Malformed."""
+    wanted = checked_shape(shape)
+    if math.prod(wanted) != flat.size:
+        raise Malformed(f"an array of shape {wanted} has {flat.nbytes} bytes")
+    return flat.reshape(wanted, order="F" if fortran else "C")
+
+
+def check_total(sizes: Iterable[int], content: memoryview) -> None:
+    """Refuse arrays that take more bytes in the file than it has: they repeat its bytes.
+
+    Else a small file could hold any number of large arrays, each to be converted by itself.
+    Raises Malformed.
+    """
+    total = sum(sizes)
+    if total > len(content):
+        raise Malformed(f"its arrays add up to {total} bytes, but it has only {len(content)}")
+
+
 def widen_bfloat16(bits: Array) -> npt.NDArray[np.float32]:
     """float32 from the bits of bfloat16, which are its upper half."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    wide = bits.astype(np.uint32)
+    wide <<= 16  # in place: the bits are all that is held beside the result
+    return wide.view(np.float32)

@@ -9,9 +9,12 @@ import numpy as np
 import safetensors
 
 from resrt.errors import WeightsError
-from resrt.weights.checkpoint import Array, Checkpoint, widen_bfloat16
+from resrt.weights.checkpoint import Array, Checkpoint, reported, shaped, widen_bfloat16
 
 FORMAT = "safetensors"
+
+# Python's objects for a header take up to 20 times its size.
+_LONGEST_HEADER = 2 << 20
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -37,6 +40,12 @@ def read(content: memoryview, path: str) -> Checkpoint:
 
     Raises WeightsError.
     """
+    end = 8 + int.from_bytes(content[:8], "little")
+    if _LONGEST_HEADER < end <= len(content):
+        raise WeightsError(
+            f"'{path}' has a header of {end} bytes; resrt reads up to {_LONGEST_HEADER}, enough "
+            "for more arrays than any network has. Save the network's weights alone"
+        )
     try:
         # The library checks the header: that each array fills its shape, and all the file.
         with safetensors.safe_open(path, framework="np"):
@@ -45,7 +54,6 @@ def read(content: memoryview, path: str) -> Checkpoint:
         raise WeightsError(
             f"'{path}' is no sound safetensors file ({error}); copy or download it again"
         ) from None
-    end = 8 + int.from_bytes(content[:8], "little")
     header: dict[str, dict[str, Any]] = json.loads(bytes(content[8:end]))
     metadata = header.pop("__metadata__", {})
     arrays: dict[str, Array] = {}
@@ -56,6 +64,7 @@ def read(content: memoryview, path: str) -> Checkpoint:
             )
         begin, stop = entry["data_offsets"]
         array = np.frombuffer(content[end + begin : end + stop], _DTYPES[entry["dtype"]])
-        array = array.reshape(entry["shape"])
+        with reported(path, "safetensors file"):
+            array = shaped(array, entry["shape"])
         arrays[name] = widen_bfloat16(array) if entry["dtype"] == "BF16" else array
     return Checkpoint(FORMAT, arrays, metadata)

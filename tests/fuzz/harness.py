@@ -1,0 +1,100 @@
+"""What every reader must survive, and how atheris is made to try it.
+
+Each fuzz_<reader>.py is a program: `python tests/fuzz/fuzz_npz.py -max_total_time=600`, with any
+of libFuzzer's options (https://llvm.org/docs/LibFuzzer.html), after `pip install resrt[fuzz]`.
+Inputs that reach something new are kept in build/fuzz/, where it goes on from the next time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+from mutators import Mutator
+
+import resrt
+
+HERE = Path(__file__).parent
+SAMPLES = HERE.parent / "data" / "weights"
+SLACK = 64 << 20  # bytes that a reader may take, beside twice the file's size
+SECONDS = 5.0  # of the processor, that it may take for the few KB of an input
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader, files of its format to begin with, and how to mutate them."""
+
+    name: str
+    reader: ModuleType
+    samples: str
+    mutate: Mutator
+
+    def corpus(self) -> list[Path]:
+        """The files to begin with."""
+        return sorted([*SAMPLES.glob(self.samples), *(HERE / "corpus" / self.name).glob("*")])
+
+    def check(self, content: bytes) -> None:
+        """Read a file. Fails for all but arrays within the bounds, or an error that is resrt's."""
+        assert tracemalloc.is_tracing()
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        start = time.process_time()
+        with _file(content) as path, contextlib.suppress(resrt.Error):
+            view = memoryview(content)
+            if self.reader.recognises(view):
+                _use(self.reader.read(view, path).arrays.values())
+        seconds = time.process_time() - start
+        taken = tracemalloc.get_traced_memory()[1] - before
+        assert seconds < SECONDS, f"{seconds:.1f} s"
+        assert taken < 2 * len(content) + SLACK, f"{taken} bytes of memory for {len(content)}"
+
+
+@contextlib.contextmanager
+def _file(content: bytes) -> Iterator[str]:
+    """A file for the reader that hands its path to a library."""
+    memory = Path("/dev/shm")  # where there is one, not to wear a disk
+    with tempfile.NamedTemporaryFile(dir=memory if memory.is_dir() else None) as file:
+        file.write(content)
+        file.flush()
+        yield file.name
+
+
+def _use(arrays: Iterable[npt.NDArray[np.generic]]) -> None:
+    """Look at every number: one outside the file would end the process."""
+    for array in arrays:
+        assert isinstance(array, np.ndarray)
+        assert array.dtype.kind in "fiub"
+        array.tobytes()
+
+
+def main(target: Target) -> None:
+    """Fuzz a reader until told otherwise by the command line."""
+    import atheris
+
+    def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+        random = Random(seed)
+        if random.random() < 0.3:
+            return bytes(atheris.Mutate(data, max_size))
+        return target.mutate(data, random)[:max_size]
+
+    tracemalloc.start()
+    kept = HERE.parent.parent / "build" / "fuzz" / target.name
+    kept.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as begin:
+        for path in target.corpus():
+            (Path(begin) / path.name).write_bytes(path.read_bytes())
+        options = ["-timeout=20", "-rss_limit_mb=1024", "-max_len=16384", *sys.argv[1:]]
+        atheris.Setup(
+            [sys.argv[0], *options, str(kept), begin], target.check, custom_mutator=mutate
+        )
+        atheris.Fuzz()
