@@ -203,7 +203,7 @@ class _Matcher:
         if not _has_window(node, pool.kernel, pool.stride, pool.padding, ceil_mode=ceil_mode):
             raise self._mismatch(layer, tensor)
         if isinstance(pool, _core.AvgPool2d) and pool.padding > 0:
-            counts_padding = bool(node.int("count_include_pad", 0))
+            counts_padding = bool(node.number("count_include_pad", 0))
             if counts_padding != pool.count_include_pad:
                 raise self._mismatch(layer, tensor)
         return _Step({}, node.inputs[:1])
@@ -290,7 +290,7 @@ class _Matcher:
         if node.op == "Gemm":
             is_plain = (
                 node.floats.get("alpha", 1) == node.floats.get("beta", 1) == 1
-                and node.int("transA", 0) == 0
+                and node.number("transA", 0) == 0
             )
             if not is_plain:
                 raise self._mismatch(layer, tensor)
@@ -305,7 +305,7 @@ class _Matcher:
         if len(node.inputs) < 2:
             raise self._mismatch(layer, tensor)
         weight = self._constant(layer, node.inputs[1])
-        if not node.int("transB", 0):
+        if not node.number("transB", 0):
             weight = weight.T
         features = linear.out_features
         offset = np.zeros(features, np.float32) if bias is None else self._constant(layer, bias)
@@ -319,7 +319,7 @@ class _Matcher:
     ) -> tuple[Node, Array]:
         """The convolution that makes a tensor, and its weight, which is the parameter `name`."""
         node = self._node(layer, tensor, "Conv")
-        if node.int("group", 1) != groups or len(node.inputs) < 2:
+        if node.number("group", 1) != groups or len(node.inputs) < 2:
             raise self._mismatch(layer, tensor)
         weight = self._constant(layer, node.inputs[1])
         if weight.shape != _shape(layer, name):
@@ -396,12 +396,12 @@ class _Matcher:
             text += f" of weight {shape}"
         if node.op in ("Conv", "AveragePool", "MaxPool"):
             window: dict[str, object] = {
-                "group": node.int("group", 1),
+                "group": node.number("group", 1),
                 "strides": list(node.ints.get("strides", (1, 1))),
                 "pads": list(node.ints.get("pads", (0, 0, 0, 0))),
             }
             if node.op == "AveragePool":
-                window["count_include_pad"] = node.int("count_include_pad", 0)
+                window["count_include_pad"] = node.number("count_include_pad", 0)
             text += "".join(f", {key} {value}" for key, value in window.items())
         return text
 

@@ -55,7 +55,7 @@ class Node:
     floats: Mapping[str, float]
     texts: Mapping[str, str]
 
-    def int(self, name: str, default: int) -> int:
+    def number(self, name: str, default: int) -> int:
         """The attribute of that name that is one number."""
         values = self.ints.get(name, (default,))
         return values[0] if len(values) == 1 else default
