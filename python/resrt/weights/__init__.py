@@ -95,13 +95,6 @@ def fit(
     arrays = {_name(name, origin): _array(name, array, origin) for name, array in arrays.items()}
     ours = names.to_ours(arrays, graph)
     if flat:
-        convention = names.convention_of(arrays).name
-        if convention in ("PaddleClas", "pycls"):
-            # Their linear layers and stems lie otherwise, which takes the shapes to mend.
-            raise WeightsError(
-                f"{origin}: flat arrays under {convention}'s names cannot be told apart by their "
-                "shapes; bring these weights in a format that keeps them"
-            )
         ours = _unflatten(ours, graph)
     weights = {name: _float32(name, array, origin) for name, array in ours.items()}
     try:

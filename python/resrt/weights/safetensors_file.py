@@ -32,7 +32,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 def recognises(content: memoryview) -> bool:
     """Whether it begins as such a file does: the length of a header, and the header's brace."""
-    return len(content) > 8 and content[8] == ord("{")
+    is_length = int.from_bytes(content[:8], "little") < 1 << 40  # as no text or other format has it
+    return len(content) > 8 and is_length and content[8] == ord("{")
 
 
 def read(content: memoryview, path: str) -> Checkpoint:
