@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import resrt
+from onnx_models import Exporter, scramble
 from resrt import cli, weights
 from resrt.conversion import convert
 from resrt.weights import names
@@ -210,3 +211,19 @@ def test_conversions_that_cannot_be(fine_tuned: Path, tmp_path: Path) -> None:
         convert(tmp_path / "x", out)
     assert not out.exists()
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_folded_onnx_files_are_recognised_by_their_matrices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = resrt.build_graph("resnet18")
+    arrays = resrt.weights.fit(draw(LISTING["resnet18"]["shapes"]), graph)
+    path, out = tmp_path / "model.onnx", tmp_path / "model.safetensors"
+    model = scramble(Exporter(graph, arrays, folds=True).model())
+    path.write_bytes(model.SerializeToString())
+    assert cli.main(["weights", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"fits +resnet18$", text, re.MULTILINE)
+    assert "odd" not in text
+    assert convert(path, out)["network"] == "resnet18"
+    weights.load(out, graph)

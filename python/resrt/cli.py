@@ -126,7 +126,8 @@ def _rows(found: resrt.weights.Description) -> Iterator[tuple[str, str]]:
     else:
         yield "nearest", "no network of the catalog has as much as 80% of these parameters"
     if found.classes is not None:
-        yield "trained for", f"{found.classes} classes, {found.in_channels} input channels"
+        channels = "" if found.in_channels is None else f", {found.in_channels} input channels"
+        yield "trained for", f"{found.classes} classes{channels}"
     for name, value in found.metadata.items():
         yield name, value if len(value) <= 60 else f"{value[:60]}…"
     for oddity in found.oddities:

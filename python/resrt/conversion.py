@@ -7,7 +7,6 @@ from. Its arrays are mapped into memory, not copied.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from safetensors.numpy import save_file
 
 from resrt import _core, images, labels, pretrained, weights
 from resrt.errors import FileError, InputError, WeightsError
+from resrt.files import sha256
 from resrt.models import build_graph
 from resrt.weights import Checkpoint
 
@@ -55,7 +55,7 @@ def convert(
     metadata = {
         NETWORK: name,
         SOURCE: f"{Path(source).name}: {checkpoint.format}, named as {convention} does",
-        SOURCE_SHA256: _sha256(Path(source)),
+        SOURCE_SHA256: sha256(Path(source)),
     }
     if steps := _preprocessing(name, graph.input_shape[0]):
         metadata[PREPROCESSING] = json.dumps(steps)
@@ -108,14 +108,6 @@ def _preprocessing(network: str, channels: int) -> dict[str, Any] | None:
         "mean": images.per_channel(entry.mean, channels),
         "std": images.per_channel(entry.std, channels),
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _save(arrays: weights.Weights, destination: Path, metadata: dict[str, str]) -> None:

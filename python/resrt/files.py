@@ -1,8 +1,9 @@
-"""What files that are written have in common."""
+"""Reading and writing of files, as several modules need it."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,3 +22,15 @@ def writing_to_cache(path: Path) -> Iterator[None]:
             f"cannot write '{error.filename or path}': {error.strerror}; make room, correct the "
             "folder's permissions, or name another in RESRT_CACHE"
         ) from None
+
+
+def sha256(file: Path) -> str:
+    """The checksum of a weights file, in hexadecimal. Raises FileError."""
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb", buffering=0) as content:
+            while chunk := content.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise FileError(f"cannot read the weights '{file}': {error.strerror}") from None
+    return digest.hexdigest()

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import fnmatch
-import hashlib
 import os
 import sys
 import time
@@ -31,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from resrt import _core, weights
 from resrt.errors import DownloadError, FileError, InputError, WeightsError
-from resrt.files import writing_to_cache
+from resrt.files import sha256, writing_to_cache
 
 if TYPE_CHECKING:
     from resrt.download import Progress
@@ -275,7 +274,7 @@ def _check(file: Path, path: Path, *, called: str) -> None:
     another file than then, WeightsError where it is no sound weights file.
     """
     record = path.with_name(path.name + ".sha256")
-    now = _sha256(file)
+    now = sha256(file)
     try:
         then = record.read_text().split()[0]
     except (FileNotFoundError, IndexError):
@@ -290,17 +289,6 @@ def _check(file: Path, path: Path, *, called: str) -> None:
             f"'{record}' keeps. Delete a damaged file to fetch it again; to take the file as it "
             f"is now, delete '{record}'"
         )
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with file.open("rb", buffering=0) as content:
-            while chunk := content.read(1 << 20):
-                digest.update(chunk)
-    except OSError as error:
-        raise FileError(f"cannot read the weights '{file}': {error.strerror}") from None
-    return digest.hexdigest()
 
 
 def _write_record(record: Path, line: str) -> None:

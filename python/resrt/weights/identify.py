@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from resrt import _core
+from resrt.errors import WeightsError
 from resrt.models import build_graph
 from resrt.weights import names
 from resrt.weights.checkpoint import Array, Checkpoint
@@ -59,7 +61,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         graph = build_graph(matches[0].network)
         classes, in_channels = head_and_stem(arrays, graph)
         fitted = _fitting_graph(matches[0].network, classes, in_channels)
-        oddities += _differences(arrays, fitted)
+        oddities += _differences(checkpoint, arrays, fitted)
     return Description(
         format=checkpoint.format,
         convention=names.convention_of(arrays).name,
@@ -76,14 +78,31 @@ def describe(checkpoint: Checkpoint) -> Description:
 
 def nearest_networks(arrays: Mapping[str, Array], most: int = 3) -> list[Match]:
     """Return the networks of the catalog that have the most parameters in common with arrays."""
+    matches = _ranked(arrays, _any_parameter)
+    if not matches:
+        # An exporter that folds batch normalisations leaves the matrices as they were.
+        matches = _ranked(arrays, _matrices)
+    return matches[:most]
+
+
+def _any_parameter(shape: Sequence[int]) -> bool:
+    return True
+
+
+def _matrices(shape: Sequence[int]) -> bool:
+    return len(shape) > 1
+
+
+def _ranked(arrays: Mapping[str, Array], counts: Callable[[Sequence[int]], bool]) -> list[Match]:
+    """Rank the likely networks by the parameters whose shapes count."""
     convention = names.convention_of(arrays)
-    found = Counter(array.size for array in arrays.values())
-    roughly = sorted(_catalog_sizes(), key=lambda entry: -_share(found, entry.sizes))[:_SHORTLIST]
+    found = Counter(array.size for array in arrays.values() if counts(array.shape))
+    roughly = sorted(_catalog(), key=lambda entry: -_share(found, _sizes(entry.shapes, counts)))
     ranked = []
-    for entry in roughly:
+    for entry in roughly[:_SHORTLIST]:
         classes, in_channels = head_and_stem(arrays, build_graph(entry.network))
         graph = _fitting_graph(entry.network, classes, in_channels)
-        share = _share(found, _sizes(graph))
+        share = _share(found, _sizes([p.shape for p in graph.parameters], counts))
         known = {parameter.name for parameter in graph.parameters}
         common = len(names.to_ours(arrays, graph).keys() & known)
         # Variants that differ in no parameter's size are told apart by the names, and the sources'
@@ -91,7 +110,7 @@ def nearest_networks(arrays: Mapping[str, Array], most: int = 3) -> list[Match]:
         rank = (-share, -common, entry.source != convention.name)
         ranked.append((rank, Match(entry.network, entry.source, share)))
     ranked.sort(key=lambda pair: pair[0])
-    return [match for _, match in ranked if match.share >= _LIKELY][:most]
+    return [match for _, match in ranked if match.share >= _LIKELY]
 
 
 def _share(found: Counter[int], expected: Counter[int]) -> float:
@@ -118,19 +137,25 @@ def head_and_stem(arrays: Mapping[str, Array], graph: _core.Graph) -> tuple[int 
 class _Entry(NamedTuple):
     network: str
     source: str
-    sizes: Counter[int]
+    shapes: tuple[tuple[int, ...], ...]
 
 
 @cache
-def _catalog_sizes() -> tuple[_Entry, ...]:
+def _catalog() -> tuple[_Entry, ...]:
     return tuple(
-        _Entry(model.name, model.source, _sizes(build_graph(model.name)))
+        _Entry(
+            model.name,
+            model.source,
+            tuple(parameter.shape for parameter in build_graph(model.name).parameters),
+        )
         for model in _core.catalog()
     )
 
 
-def _sizes(graph: _core.Graph) -> Counter[int]:
-    return Counter(int(np.prod(parameter.shape)) for parameter in graph.parameters)
+def _sizes(
+    shapes: Iterable[Sequence[int]], counts: Callable[[Sequence[int]], bool]
+) -> Counter[int]:
+    return Counter(math.prod(shape) for shape in shapes if counts(shape))
 
 
 def _without_counters(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -143,7 +168,15 @@ def _fitting_graph(network: str, classes: int | None, in_channels: int | None) -
     return build_graph(network, classes=classes or 1000, in_channels=in_channels or 3)
 
 
-def _differences(arrays: Mapping[str, Array], graph: _core.Graph) -> list[str]:
+def _differences(
+    checkpoint: Checkpoint, arrays: Mapping[str, Array], graph: _core.Graph
+) -> list[str]:
+    if checkpoint.fit is not None:
+        try:
+            checkpoint.fit(graph)
+        except WeightsError as error:
+            return [str(error)]
+        return []
     ours = names.to_ours(arrays, graph)
     expected = {parameter.name for parameter in graph.parameters}
     missing, unexpected = expected - ours.keys(), ours.keys() - expected
