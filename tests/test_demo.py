@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,3 +79,26 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait() == 141
+
+
+def test_build_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "resnet18.engine"
+    arguments = ["build", "resnet18", "--weights", "random", "--input-size", "64", "-o", str(out)]
+    assert cli.main([*arguments, "--max-batch", "2", "--precision", "fp32"]) == 0
+    assert re.search(
+        r"resnet18: 3x64x64 -> 1000 classes, fp32 .*\n.*MB in", capsys.readouterr().out
+    )
+    assert resrt.load(out).info.max_batch == 2
+
+
+def test_build_command_without_weights_or_a_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESRT_OFFLINE", "")  # so that what the command sets is undone
+    monkeypatch.setenv("RESRT_CACHE", str(tmp_path))
+    out = tmp_path / "x.engine"
+    assert cli.main(["build", "ResNeSt50", "--offline", "-o", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "ResNeSt50_pretrained.pdparams" in error
+    assert str(tmp_path / "ResNeSt50") in error
+    assert not out.exists()

@@ -7,7 +7,9 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import resrt
 
@@ -51,6 +53,29 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--threads", type=int, help="processor threads; default: one for each core")
     demo.set_defaults(run=_demo)
 
+    build = commands.add_parser(
+        "build",
+        help="build an engine file",
+        description="Builds an engine from a network's layer definitions and its weights, and "
+        "writes it to a file.",
+        epilog="example: resrt build ResNeSt50 -o resnest50.engine",
+    )
+    build.add_argument("network", metavar="NAME", help="a network, as resrt.list_models has it")
+    build.add_argument(
+        "--weights",
+        metavar="FILE",
+        help='a weights file, or "random"; default: the pretrained ones, downloaded if need be',
+    )
+    build.add_argument("-o", "--output", metavar="FILE", required=True)
+    build.add_argument(
+        "--precision", default="auto", choices=resrt.PRECISIONS, help="default: %(default)s"
+    )
+    build.add_argument("--max-batch", type=int, default=8, help="default: %(default)s")
+    build.add_argument("--input-size", type=int, help="height and width in pixels")
+    build.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
+    build.add_argument("--offline", action="store_true", help="use no network")
+    build.set_defaults(run=_build)
+
     weights = commands.add_parser(
         "weights",
         help="say what a weights file is",
@@ -81,6 +106,24 @@ def _demo(options: argparse.Namespace) -> int:
     from resrt.demo import demo
 
     demo(precision=options.precision, threads=options.threads)
+    return 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    if options.offline:
+        os.environ["RESRT_OFFLINE"] = "1"
+    start = time.perf_counter()
+    engine = resrt.build(
+        options.network,
+        options.weights,
+        precision=options.precision,
+        max_batch=options.max_batch,
+        input_size=options.input_size,
+        labels=None if options.labels is None else Path(options.labels),
+    )
+    engine.save(options.output)
+    size = Path(options.output).stat().st_size / 1e6
+    print(f"{engine}\n{options.output}: {size:.1f} MB in {time.perf_counter() - start:.1f} s")
     return 0
 
 
