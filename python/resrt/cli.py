@@ -47,9 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Builds a small ResNeSt from layer definitions and trained weights, classifies "
         "held-out handwritten digits, and prints accuracy and latency.",
     )
-    demo.add_argument(
-        "--precision", default="auto", choices=resrt.PRECISIONS, help="default: %(default)s"
-    )
+    _add_precision(demo)
     demo.add_argument("--threads", type=int, help="processor threads; default: one for each core")
     demo.set_defaults(run=_demo)
 
@@ -67,9 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         help='a weights file, or "random"; default: the pretrained ones, downloaded if need be',
     )
     build.add_argument("-o", "--output", metavar="FILE", required=True)
-    build.add_argument(
-        "--precision", default="auto", choices=resrt.PRECISIONS, help="default: %(default)s"
-    )
+    _add_precision(build)
     build.add_argument("--max-batch", type=int, default=8, help="default: %(default)s")
     build.add_argument("--input-size", type=int, help="height and width in pixels")
     build.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
@@ -100,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
     convert.set_defaults(run=_convert)
     return parser
+
+
+def _add_precision(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--precision", default="auto", choices=resrt.PRECISIONS, help="default: %(default)s"
+    )
 
 
 def _demo(options: argparse.Namespace) -> int:

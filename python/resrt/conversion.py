@@ -20,7 +20,6 @@ from safetensors.numpy import save_file
 from resrt import _core, images, labels, pretrained, weights
 from resrt.errors import FileError, InputError, WeightsError
 from resrt.files import sha256
-from resrt.models import build_graph
 from resrt.weights import Checkpoint
 
 # Of the metadata, whose values are texts.
@@ -48,8 +47,7 @@ def convert(
     """
     checkpoint = weights.read(source)
     name = network or _only_network(checkpoint, fspath(source))
-    classes, in_channels = weights.head_and_stem(checkpoint.arrays, build_graph(name))
-    graph = build_graph(name, classes=classes or 1000, in_channels=in_channels or 3)
+    graph = weights.identify.trained_graph(checkpoint.arrays, name)
     arrays = weights.fit_checkpoint(checkpoint, graph, origin=f"'{fspath(source)}'")
     convention = weights.names.convention_of(checkpoint.arrays).name
     metadata = {

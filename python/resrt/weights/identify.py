@@ -60,8 +60,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     if matches:
         graph = build_graph(matches[0].network)
         classes, in_channels = head_and_stem(arrays, graph)
-        fitted = _fitting_graph(matches[0].network, classes, in_channels)
-        oddities += _differences(checkpoint, arrays, fitted)
+        oddities += _differences(checkpoint, arrays, trained_graph(arrays, matches[0].network))
     return Description(
         format=checkpoint.format,
         convention=names.convention_of(arrays).name,
@@ -100,8 +99,7 @@ def _ranked(arrays: Mapping[str, Array], counts: Callable[[Sequence[int]], bool]
     roughly = sorted(_catalog(), key=lambda entry: -_share(found, _sizes(entry.shapes, counts)))
     ranked = []
     for entry in roughly[:_SHORTLIST]:
-        classes, in_channels = head_and_stem(arrays, build_graph(entry.network))
-        graph = _fitting_graph(entry.network, classes, in_channels)
+        graph = trained_graph(arrays, entry.network)
         share = _share(found, _sizes([p.shape for p in graph.parameters], counts))
         known = {parameter.name for parameter in graph.parameters}
         common = len(names.to_ours(arrays, graph).keys() & known)
@@ -134,6 +132,12 @@ def head_and_stem(arrays: Mapping[str, Array], graph: _core.Graph) -> tuple[int 
     return (bias.size if bias is not None and bias.size else None), in_channels
 
 
+def trained_graph(arrays: Mapping[str, Array], network: str) -> _core.Graph:
+    """Return a network's graph for the classes and input channels that arrays were trained for."""
+    classes, in_channels = head_and_stem(arrays, build_graph(network))
+    return build_graph(network, classes=classes or 1000, in_channels=in_channels or 3)
+
+
 class _Entry(NamedTuple):
     network: str
     source: str
@@ -162,10 +166,6 @@ def _without_counters(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {
         name: array for name, array in arrays.items() if not name.endswith(".num_batches_tracked")
     }
-
-
-def _fitting_graph(network: str, classes: int | None, in_channels: int | None) -> _core.Graph:
-    return build_graph(network, classes=classes or 1000, in_channels=in_channels or 3)
 
 
 def _differences(
