@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -64,8 +65,10 @@ struct EngineInfo {
   EngineNotes notes;
 };
 
-// A network that is ready to run. Safe to use from many threads at once; copies are not made, but
-// an Engine may be moved.
+// A network that is ready to run. Its const members are safe to call from many threads at once, and
+// each caller waits only where all cores are taken. It cannot be copied, but moved; what was moved
+// from may be assigned to or destroyed, no more. It holds what it needs: the graph and the weights
+// that it was built from may go.
 class RESRT_API Engine {
  public:
   // Builds an engine and loads it. Throws WeightsError where the weights do not fit the graph,
@@ -88,6 +91,11 @@ class RESRT_API Engine {
   // Throws InputError for a negative batch, BackendError where the device fails.
   void infer(const float* images, int64_t batch, float* logits) const;
 
+  // The same, with the batch told by the images' length. Throws InputError also where that is no
+  // multiple of info().input.size(), or `logits` has not exactly classes floats for each image.
+  void infer(std::span<const float> images, std::span<float> logits) const;
+  std::vector<float> infer(std::span<const float> images) const;
+
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
   ~Engine();
@@ -106,6 +114,7 @@ struct BackendStatus {
   std::optional<std::string> why_not;  // why it is unavailable, with what to do
 };
 
+// Opens each of them. May be called from many threads at once.
 RESRT_API std::vector<BackendStatus> backends();
 
 }  // namespace resrt
