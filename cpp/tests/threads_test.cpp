@@ -26,7 +26,7 @@ TEST(Threads, ShareAnEngineWhileOthersLoadAndDestroy) {
   std::vector<std::jthread> threads;
   for (size_t caller = 0; caller < kCallers; ++caller) {
     threads.emplace_back([&, caller] {
-      for (int i = 0; i < 100; ++i) {
+      for (int i = 0; i < 50; ++i) {
         if (engine.infer(images[caller]) != expected[caller]) ++wrong;
       }
     });
