@@ -19,6 +19,7 @@ from resrt._core import (
     ResNeSt,
     ResNet,
 )
+from resrt.embedding import cmake_dir
 from resrt.engine import BACKENDS, PRECISIONS, Engine, backends, build, load
 from resrt.errors import (
     BackendError,
@@ -68,6 +69,7 @@ __all__ = [
     "backends",
     "build",
     "build_graph",
+    "cmake_dir",
     "fetch",
     "list_models",
     "list_pretrained",
