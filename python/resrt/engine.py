@@ -20,8 +20,8 @@ from resrt._arguments import choice, path, whole
 from resrt.errors import InputError
 from resrt.models import Config, build_graph
 
-BACKENDS = ("openvino",)
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+BACKENDS = tuple(_core.backend_names())
+PRECISIONS = tuple(_core.precision_names())
 
 
 class Engine:
@@ -141,7 +141,7 @@ def build(
             were trained for.
         classes: the number of logits; None: as the weights were trained for.
         in_channels: planes of the images; None: as the weights were trained for.
-        backend: the inference library, one of BACKENDS.
+        backend: the inference library, one of resrt.BACKENDS.
         threads: processor threads per inference; None: one for each core.
         labels: the names of the classes, or the path of a text file of one name per line or of a
             JSON list; None: the weights file's, or ImageNet's, if there are 1000.

@@ -28,7 +28,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from resrt import _core, weights
+from resrt import _core
 from resrt.errors import DownloadError, FileError, InputError, WeightsError
 from resrt.files import sha256, writing_to_cache
 
@@ -278,6 +278,8 @@ def _check(file: Path, path: Path, *, called: str) -> None:
     try:
         then = record.read_text().split()[0]
     except (FileNotFoundError, IndexError):
+        from resrt import weights  # which reads arrays; to list the catalog needs none
+
         weights.read(file)
         _write_record(record, f"{now}  {path.name}\n")  # as sha256sum -c reads it
         return

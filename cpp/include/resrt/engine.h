@@ -16,9 +16,10 @@ namespace resrt {
 // `automatic`: the fastest that the device computes natively.
 enum class Precision { automatic, fp32, bf16, fp16 };
 
-// "auto", "fp32", "bf16", "fp16"; parse_precision throws PrecisionError for anything else.
+// "auto", "fp32", "bf16", "fp16", all of them in precision_names; parse_precision throws PrecisionError for anything else.
 RESRT_API const char* to_string(Precision precision);
 RESRT_API Precision parse_precision(const std::string& name);
+RESRT_API std::vector<std::string> precision_names();
 
 // How a photograph becomes the engine's input: resize the short side to `resize`, crop the centre
 // to the input size, scale to 0..1, subtract `mean`, divide by `std` (one value per channel).
@@ -107,5 +108,8 @@ struct BackendStatus {
 };
 
 RESRT_API std::vector<BackendStatus> backends();
+
+// Their names, which opens none of them.
+RESRT_API std::vector<std::string> backend_names();
 
 }  // namespace resrt

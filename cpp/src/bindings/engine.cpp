@@ -84,6 +84,8 @@ void bind_engine(py::module_& module) {
                                      join(names(self.precisions)), ")");
       });
   module.def("backends", &backends, "The backends that this build knows of.");
+  module.def("backend_names", &backend_names, "Their names, which opens none of them.");
+  module.def("precision_names", &precision_names, "What an engine can be asked to compute in.");
 
   py::class_<Preprocessing>(module, "Preprocessing", "How a photograph becomes an engine's input.")
       .def(py::init([](int resize, std::string interpolation, std::vector<float> mean,

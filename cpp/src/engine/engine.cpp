@@ -54,13 +54,17 @@ const char* to_string(Precision precision) {
 }
 
 Precision parse_precision(const std::string& name) {
-  std::vector<std::string> names;
   for (const auto& [value, known] : kPrecisionNames) {
     if (name == known) return value;
-    names.emplace_back(known);
   }
-  throw PrecisionError(
-      concat("there is no precision named '", name, "'; choose one of ", join(names)));
+  throw PrecisionError(concat("there is no precision named '", name, "'; choose one of ",
+                              join(precision_names())));
+}
+
+std::vector<std::string> precision_names() {
+  std::vector<std::string> names;
+  for (const auto& [value, name] : kPrecisionNames) names.emplace_back(name);
+  return names;
 }
 
 struct Engine::State {
