@@ -28,9 +28,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from resrt import _core, weights
+from resrt import _core
 from resrt.errors import DownloadError, FileError, InputError, WeightsError
-from resrt.files import sha256, writing_to_cache
+from resrt.files import cache_folder, sha256, writing_to_cache
 
 if TYPE_CHECKING:
     from resrt.download import Progress
@@ -51,7 +51,8 @@ class Pretrained:
     in the repository `hub`; `address_from` is where their publisher says so.
 
     Photographs are resized to a shorter side of `resize` pixels, and the middle `crop` x `crop` of
-    them taken; at `test_crop`, where there is one, timm found the weights to be most accurate.
+    them taken, as `pipeline` does it ("paddleclas" or "torchvision", see Preprocessing); at
+    `test_crop`, where there is one, timm found the weights to be most accurate.
     `top1` and `top5` are fractions on ImageNet-1k's validation set, as PaddleClas publishes them.
     """
 
@@ -64,6 +65,7 @@ class Pretrained:
     resize: int
     crop: int
     interpolation: str
+    pipeline: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     hub: str | None = None
@@ -142,7 +144,7 @@ def fetch(
         raise WeightsError(
             f"resrt knows of no pretrained weights for {name}; give weights=, a file of your own"
         )
-    path = _cache_folder(cache) / entry.name / entry.url.rpartition("/")[2]
+    path = cache_folder(cache) / entry.name / entry.url.rpartition("/")[2]
     if path.exists():
         found = path
     else:
@@ -163,12 +165,6 @@ def _entry(name: str, table: dict[str, Any]) -> Pretrained:
     if "hub" in table:
         table["url"] = f"{_HUB}/{table['hub']}/resolve/main/{table['file']}"
     return Pretrained(name=name, mean=mean, std=std, **table)
-
-
-def _cache_folder(cache: str | PathLike[str] | None) -> Path:
-    if folder := cache or os.environ.get("RESRT_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "resrt"
 
 
 def _is_offline() -> bool:
@@ -278,6 +274,8 @@ def _check(file: Path, path: Path, *, called: str) -> None:
     try:
         then = record.read_text().split()[0]
     except (FileNotFoundError, IndexError):
+        from resrt import weights  # which reads arrays; to list the catalog needs none
+
         weights.read(file)
         _write_record(record, f"{now}  {path.name}\n")  # as sha256sum -c reads it
         return

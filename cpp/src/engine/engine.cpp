@@ -54,13 +54,17 @@ const char* to_string(Precision precision) {
 }
 
 Precision parse_precision(const std::string& name) {
-  std::vector<std::string> names;
   for (const auto& [value, known] : kPrecisionNames) {
     if (name == known) return value;
-    names.emplace_back(known);
   }
   throw PrecisionError(
-      concat("there is no precision named '", name, "'; choose one of ", join(names)));
+      concat("there is no precision named '", name, "'; choose one of ", join(precision_names())));
+}
+
+std::vector<std::string> precision_names() {
+  std::vector<std::string> names;
+  for (const auto& [value, name] : kPrecisionNames) names.emplace_back(name);
+  return names;
 }
 
 struct Engine::State {
@@ -124,12 +128,17 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
                      .input = graph.input_shape(),
                      .classes = graph.classes(),
                      .max_batch = options.max_batch,
+                     .layers = graph.table(),
                      .notes = options.notes};
   Plan plan = backend.build(graph, weights, info);
   auto executable = backend.load(plan, info, load);
   auto state = std::make_unique<State>(std::move(info), std::move(plan), std::move(executable));
   state->warm_up();
   return Engine(std::move(state));
+}
+
+EngineInfo inspect(const std::string& path) {
+  return read_engine_file(path).info;
 }
 
 Engine Engine::load(const std::string& path, const LoadOptions& options) {
