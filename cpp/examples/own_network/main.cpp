@@ -70,7 +70,8 @@ std::vector<float> stripes() {
 void run(const char* path) {
   const resrt::Graph graph = stripes_graph();
   std::cout << graph.table() << '\n';
-  resrt::BuildOptions options{.precision = resrt::Precision::fp32};
+  resrt::BuildOptions options;
+  options.precision = resrt::Precision::fp32;
   options.notes.weights = "set by hand";
   options.notes.labels = {"vertical", "horizontal"};
   resrt::Engine::build(graph, stripes_weights(), options).save(path);
