@@ -51,9 +51,20 @@ def configure(source: Path, build: Path, *options: str) -> str:
     )
 
 
-def build(source: Path, folder: Path) -> Path:
-    """Copy a program's sources out of the checkout and build them; return the folder it is in."""
+def build(source: Path, folder: Path, needs: str | None = None) -> Path:
+    """Copy a program's sources out of the checkout and build them; return the folder it is in.
+
+    Skips the test where CMake does not find the package that the program needs.
+    """
+    if needs is not None and not _has_package(needs):
+        pytest.skip(f"needs the development package of {needs}, which is not installed here")
     shutil.copytree(source, folder / "source")
     configure(folder / "source", folder / "build")
     run(tool("cmake"), "--build", folder / "build")
     return folder / "build"
+
+
+def _has_package(name: str) -> bool:
+    asked = ["--find-package", f"-DNAME={name}", "-DCOMPILER_ID=GNU", "-DLANGUAGE=CXX"]
+    command = [tool("cmake"), *asked, "-DMODE=EXIST"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

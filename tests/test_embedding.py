@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import resrt
 from programs import ROOT, build, configure, run, tool
@@ -15,33 +16,6 @@ from resrt import demo, images
 
 EXAMPLES = ROOT / "cpp" / "examples"
 PACKAGE = resrt.cmake_dir().parents[2]
-
-# A reader's first program, from an empty folder: it takes prepared images on its standard input.
-FIRST_PROGRAM = """
-#include <algorithm>
-#include <iostream>
-#include <resrt/engine.h>
-#include <resrt/models.h>
-
-int main(int, char** arguments) {
-  resrt::ResNeStConfig config{.depths = {1, 1, 1, 1}, .width = 8, .stem_channels = 16};
-  resrt::Graph graph = resrt::build_graph(
-      "digits", config, {.classes = 10, .in_channels = 1, .height = 32, .width = 32});
-  resrt::Engine engine = resrt::Engine::build(graph, resrt::read_safetensors(arguments[1]));
-  std::vector<float> image(static_cast<size_t>(engine.info().input.size()));
-  while (std::cin.read(reinterpret_cast<char*>(image.data()), std::ssize(image) * 4)) {
-    std::vector<float> logits = engine.infer(image);
-    std::cout << std::max_element(logits.begin(), logits.end()) - logits.begin() << ' ';
-  }
-}
-"""
-FIRST_CMAKE = """
-cmake_minimum_required(VERSION 3.26)
-project(first LANGUAGES CXX)
-find_package(resrt REQUIRED)
-add_executable(first first.cpp)
-target_link_libraries(first resrt::resrt)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +30,47 @@ def test_a_dozen_lines_classify_the_demo_digits(tmp_path: Path, digits) -> None:
     batch, labels = digits
     source = tmp_path / "empty"
     source.mkdir()
-    (source / "first.cpp").write_text(FIRST_PROGRAM)
-    (source / "CMakeLists.txt").write_text(FIRST_CMAKE)
+    guide = (ROOT / "docs" / "cpp.md").read_text()
+    for name, language in (("CMakeLists.txt", "cmake"), ("first.cpp", "cpp")):
+        block = re.search(rf"^```{language}\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+        assert block is not None
+        (source / name).write_text(block[1])
     program = build(source, tmp_path) / "first"
     answers = run(program, demo.weights_path(), input=batch.tobytes(), text=False)
     found = np.array(answers.split(), np.uint8)
     logits = demo.build_engine().infer(batch)
     np.testing.assert_array_equal(found, logits.argmax(1))
     assert (found == labels).mean() > 0.95
+
+
+def test_classify(tmp_path: Path) -> None:
+    program = build(EXAMPLES / "classify", tmp_path, needs="JPEG") / "classify"
+    noise = np.random.default_rng(0).uniform(0, 256, (6, 8, 3)).astype(np.uint8)
+    photograph = tmp_path / "photograph.jpg"
+    Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC).save(photograph)
+    config = resrt.ResNeSt(depths=[1, 1], width=16, stem_channels=16)
+    labels = [f"class {i}" for i in range(7)]
+    engine = resrt.build(config, "random", input_size=32, classes=7, labels=labels)
+    engine.save(tmp_path / "x.engine")
+    rows = re.findall(
+        r"^ +([\d.]+)% (class \d) \(logit (\S+)\)$",
+        run(program, tmp_path / "x.engine", photograph),
+        re.MULTILINE,
+    )
+    logits = engine.infer(
+        images.preprocess_batch([photograph], engine.info.preprocessing, engine.info.input_shape)
+    )[0]
+    expected = engine.classify(photograph)[0]
+    assert [row[1] for row in rows] == [prediction.label for prediction in expected]
+    assert [row[0] for row in rows] == [f"{100 * found.probability:.1f}" for found in expected]
+    found = np.array([row[2] for row in rows], np.float32)
+    np.testing.assert_array_equal(found, logits[[prediction.index for prediction in expected]])
+
+    for wrong in (tmp_path / "x.engine", tmp_path / "missing.jpg"):
+        command = [program, tmp_path / "x.engine", wrong]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 1
+        assert str(wrong) in result.stderr
 
 
 def test_own_network(tmp_path: Path) -> None:
