@@ -59,13 +59,13 @@ TEST_F(EngineFile, IsRefusedWhereverItIsAltered) {
 TEST_F(EngineFile, SurvivesMetadataThatLies) {
   std::mt19937 random(3);
   const uint64_t size = metadata_size(sound_);
-  for (int i = 0; i < 500; ++i) {
+  for (int i = 0; i < 2000; ++i) {
     std::string altered = sound_;
     const size_t place = 12 + random() % (sizeof(uint64_t) + size);
     altered[place] = static_cast<char>(random());
     file_.write(sealed(altered));
     try {
-      Engine::load(file_.path(), {.threads = 1});
+      inspect(file_.path());
     } catch (const Error&) {
       // Refused in words.
     }
