@@ -26,6 +26,7 @@ from .errors import Error as Error
 from .errors import FileError as FileError
 from .errors import InputError as InputError
 from .errors import ModelError as ModelError
+from .errors import PackageError as PackageError
 from .errors import PrecisionError as PrecisionError
 from .errors import WeightsError as WeightsError
 from .images import Prediction as Prediction
@@ -37,4 +38,5 @@ from .models import model_info as model_info
 from .pretrained import Pretrained as Pretrained
 from .pretrained import fetch as fetch
 from .pretrained import list_pretrained as list_pretrained
+from .reporting import report as report
 from .timing import Timing as Timing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +35,15 @@ def sha256(file: Path) -> str:
     except OSError as error:
         raise FileError(f"cannot read the weights '{file}': {error.strerror}") from None
     return digest.hexdigest()
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or, where that fails (FileError), not at all."""
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, "utf-8")
+        temporary.replace(file)
+    except OSError as error:
+        raise FileError(f"cannot write '{file}': {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
