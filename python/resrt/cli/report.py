@@ -95,8 +95,9 @@ def _run(options: argparse.Namespace) -> int:
         raise
     if not options.quiet:
         settings = measurements.settings
+        count = len(settings.networks)
         print(
-            f"{options.output}: {len(settings.networks)} networks in "
+            f"{options.output}: {count} network{'s' if count > 1 else ''} in "
             f"{' and '.join(settings.precisions)} on {measurements.machine.processor}"
         )
     return DONE

@@ -131,14 +131,15 @@ def _networks(names: Sequence[str] | None) -> tuple[str, ...]:
     """Return the networks of those names and patterns, each once."""
     found: dict[str, None] = {}
     for name in ["*"] if names is None else _several("networks", names):
-        if not set("*?[") & set(choice("a network", name)):
-            found[model_info(name).name] = None
+        pattern = choice("a network", name)
+        if not set("*?[") & set(pattern):
+            found[model_info(pattern).name] = None
             continue
-        matches = [model.name for model in list_models(name) if model.published]
+        matches = [model.name for model in list_models(pattern) if model.published]
         if not matches:
             raise InputError(
-                f"no network that PaddleClas published figures for matches '{name}'; "
-                "resrt models lists them"
+                f"no network that PaddleClas published figures for matches '{pattern}'; they are "
+                "ResNet18 to ResNet200_vd, ResNeSt50 and RegNetX_4GF"
             )
         found |= dict.fromkeys(matches)
     return tuple(found)

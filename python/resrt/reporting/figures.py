@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
@@ -21,12 +23,16 @@ from resrt.reporting.svg import COLOURS
 
 @dataclass(frozen=True)
 class Point:
-    """A network in a plot: `x` is what it costs, `y` what it is worth."""
+    """A network in a plot: `x` is what it costs, `y` what it is worth.
+
+    `tip` says all about it; `on_line` is whether the line of its series leads through it.
+    """
 
     network: str
     x: float
     y: float
     tip: str
+    on_line: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,9 @@ NARROW = Size("narrow", 340, 380, 12, labels_all=False)
 WIDE = Size("wide", 820, 480, 13, labels_all=True)
 SIZES = (NARROW, WIDE)
 
-_MARKERS = "osD^v"
 _STYLES = svg.SERIES
+# Of each style: a mark, and how much larger than others it must be to look as large.
+_MARKS = (("o", 1.0), ("s", 0.9), ("D", 0.85), ("^", 1.15), ("v", 1.15))
 # Where a label may stand beside its point, in the order of preference.
 _PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _ALIGNMENTS = {1: ("left", "bottom"), 0: ("center", "center"), -1: ("right", "top")}
@@ -98,7 +105,7 @@ def scatter(
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         points = [point for one in series for point in one.points]
-        _label_points(axes, _ranked(points, notable, size), points, [legend.get_window_extent()])
+        _label_points(axes, _ranked(points, notable, size), points, legend.get_window_extent())
         return figure
 
     return _in_all_sizes(draw, name, label)
@@ -140,7 +147,7 @@ def _in_all_sizes(draw: Callable[[Size], Figure], name: str, label: str) -> dict
     return drawn
 
 
-def _parameters(size: Size) -> dict[str, object]:
+def _parameters(size: Size) -> dict[Any, Any]:
     return {
         "font.size": size.font,
         "axes.titlesize": size.font,
@@ -171,24 +178,30 @@ def _figure(size: Size, *, rows: int, columns: int, height: int) -> tuple[Figure
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     axes = list(grid.flat)
     for one in axes:
-        one.tick_params(length=0, labelbottom=True)
+        one.tick_params(length=0, pad=5, labelbottom=True)
     return figure, axes
 
 
 def _line(axes: Axes, series: Series, linewidth: float) -> None:
-    """Draw a series: a line, its marks, and over each of these one that has the tip."""
-    colour = COLOURS[f"series-{series.style % _STYLES + 1}"]
+    """Draw a series: a line, and over it each point's mark with its tip."""
+    style = series.style % _STYLES
+    mark, scale = _MARKS[style]
     look = {
-        "color": colour,
-        "marker": _MARKERS[series.style % _STYLES],
+        "color": COLOURS[f"series-{style + 1}"],
+        "marker": mark,
+        "markersize": scale * mpl.rcParams["lines.markersize"],
         "markeredgecolor": COLOURS["paper"],
         "markeredgewidth": 1.0,
         "clip_on": False,
     }
-    xs, ys = [p.x for p in series.points], [p.y for p in series.points]
-    axes.plot(xs, ys, linewidth=linewidth, label=series.name, **look)
+    line = [point for point in series.points if point.on_line]
+    xs, ys = [point.x for point in line], [point.y for point in line]
+    shape = "solid" if len(line) > 1 else "none"
+    axes.plot(xs, ys, linestyle=shape, linewidth=linewidth, label=series.name, **look)
     for point in series.points:
         axes.plot([point.x], [point.y], linestyle="none", gid=svg.TIP + point.tip, **look)
+    for drawn in axes.get_lines():
+        drawn.set_in_layout(False)  # marks may stand on the axes' edge
 
 
 def _ranked(points: Iterable[Point], notable: Sequence[str], size: Size) -> list[Point]:
@@ -199,19 +212,31 @@ def _ranked(points: Iterable[Point], notable: Sequence[str], size: Size) -> list
 
 
 def _label_points(
-    axes: Axes, chosen: Iterable[Point], points: Iterable[Point], taken: Iterable[Bbox]
+    axes: Axes, chosen: Iterable[Point], points: Iterable[Point], legend: Bbox
 ) -> None:
-    """Name points where the name covers no mark, no other name and nothing that is `taken`."""
-    marks = [_mark(axes, point) for point in points]
-    taken = [*taken, *marks]
+    """Name points where the name covers no mark, no other name, no legend and preferably no line.
+
+    Where there is no such place, a point goes without.
+    """
+    taken = [legend, *(_mark(axes, point) for point in points)]
+    lines = [line.get_path().transformed(line.get_transform()) for line in axes.get_lines()]
     for point in chosen:
+        found = None
         for across, up in _PLACES:
             text = _beside(axes, point, across, up)
             box = text.get_window_extent()
-            if _inside(box, axes) and not box.count_overlaps(taken):
-                taken.append(box)
+            is_free = _inside(box, axes) and not box.count_overlaps(taken)
+            is_clear = not any(line.intersects_bbox(box, filled=False) for line in lines)
+            if is_free and (is_clear or found is None):
+                if found is not None:
+                    found.remove()
+                found = text
+            else:
+                text.remove()
+            if is_free and is_clear:
                 break
-            text.remove()
+        if found is not None:
+            taken.append(found.get_window_extent())
 
 
 def _mark(axes: Axes, point: Point) -> Bbox:
@@ -220,7 +245,7 @@ def _mark(axes: Axes, point: Point) -> Bbox:
     return Bbox([[x - reach, y - reach], [x + reach, y + reach]])
 
 
-def _beside(axes: Axes, point: Point, across: int, up: int):  # type: ignore[no-untyped-def]
+def _beside(axes: Axes, point: Point, across: int, up: int) -> Annotation:
     reach = mpl.rcParams["lines.markersize"] / 2 + (1 if across and up else 4)
     return axes.annotate(
         point.network,
@@ -233,10 +258,9 @@ def _beside(axes: Axes, point: Point, across: int, up: int):  # type: ignore[no-
 
 
 def _inside(box: Bbox, axes: Axes) -> bool:
-    around, figure = axes.get_window_extent(), axes.get_figure().bbox
-    return bool(
-        around.x0 <= box.x0 and box.x1 <= figure.x1 and around.y0 <= box.y0 and box.y1 <= figure.y1
-    )
+    around, edge = axes.get_window_extent(), axes.figure.bbox.x1
+    is_within = around.x0 + 3 <= box.x0 and box.x1 <= edge
+    return bool(is_within and around.y0 <= box.y0 and box.y1 <= around.y1)
 
 
 def _log_axes(axes: Axes, series: Sequence[Series]) -> None:

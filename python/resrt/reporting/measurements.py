@@ -179,7 +179,7 @@ def read(file: Path) -> Measurements:
         text = ""
     try:
         return _parse(json.loads(text))
-    except (InputError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (InputError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise InputError(
             f"'{file}' is no file of measurements of this version of resrt: {reason}; measure anew"
@@ -240,23 +240,23 @@ def _parse(document: Any) -> Measurements:
         raise ValueError(f"its version is {document.get('version')!r}, not {VERSION}")
     given = document["settings"]
     settings = Settings(
-        networks=tuple(_text(name) for name in given["networks"]),
-        precisions=tuple(_text(name) for name in given["precisions"]),
-        batch_sizes=tuple(whole("a batch size", size) for size in given["batch_sizes"]),
+        networks=tuple(_text(name) for name in _list(given["networks"])),
+        precisions=tuple(_text(name) for name in _list(given["precisions"])),
+        batch_sizes=tuple(whole("a batch size", size) for size in _list(given["batch_sizes"])),
         repeats=whole("repeats", given["repeats"]),
         rounds=whole("rounds", given["rounds"]),
         threads=None if given["threads"] is None else whole("threads", given["threads"]),
     )
     if not (settings.networks and settings.precisions and settings.batch_sizes):
         raise ValueError("it has no networks, precisions or batch sizes")
-    runs = dict(_parse_run(run, settings.batch_sizes) for run in document["runs"])
+    runs = dict(_parse_run(run, settings.batch_sizes) for run in _list(document["runs"]))
     return Measurements(_parse_machine(document["machine"]), settings, runs)
 
 
 def _parse_machine(given: dict[str, Any]) -> Machine:
     return Machine(
         processor=_text(given["processor"]),
-        features=tuple(_text(name) for name in given["features"]),
+        features=tuple(_text(name) for name in _list(given["features"])),
         cores=whole("cores", given["cores"]),
         memory_gib=_positive(given["memory_gib"]),
         system=_text(given["system"]),
@@ -273,12 +273,18 @@ def _parse_run(given: dict[str, Any], batch_sizes: tuple[int, ...]) -> tuple[Key
             whole("repeats", timing["repeats"]),
             *(_positive(timing[name]) for name in ("min_ms", "median_ms", "p90_ms", "p99_ms")),
         )
-        for timing in given["timings"]
+        for timing in _list(given["timings"])
     ]
     if tuple(timing.batch for timing in timings) != batch_sizes:
         raise ValueError(f"a run of {key.network} has not the batch sizes of the others")
     date = datetime.fromisoformat(given["date"]).isoformat()
     return key, Run(date, {timing.batch: timing for timing in timings})
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is no list")
+    return value
 
 
 def _text(value: object) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -44,6 +45,8 @@ _OVER_BATCH_SIZE = (
 _MOST_LINES = 8
 
 _SERIES = ("ResNet", "ResNet vd", "ResNet vd, distilled (SSLD)", "ResNeSt", "RegNet")
+# Networks of a series that differ in depth alone, through which its line leads.
+_PLAIN = re.compile(r"ResNet\d+(_vd)?(_ssld)?")
 # The published columns, as PaddleClas's pages head them.
 _PUBLISHED = {"v100_fp32": "V100 fp32", "t4_fp32": "T4 fp32", "t4_fp16": "T4 fp16"}
 # The pair whose latency is furthest from what its arithmetic says.
@@ -66,6 +69,7 @@ class Network:
 
     @property
     def name(self) -> str:
+        """Its name in the catalog."""
         return self.info.name
 
     @property
@@ -79,7 +83,7 @@ class Network:
     def published_ms(self, column: str, batch: int) -> float | None:
         """Return a published latency, or None where there is none."""
         published = self.info.published
-        return published and published.latency_ms.get(f"{column}_bs{batch}")
+        return published.latency_ms.get(f"{column}_bs{batch}") if published else None
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def _accuracy_plots(networks: Sequence[Network], measurements: Measurements) -> 
         return
     yield _accuracy_over(
         networks,
-        lambda network: network.gflops,
+        {network.name: network.gflops for network in networks},
         name="gflops",
         heading="Accuracy over arithmetic",
         x_label="GFLOPs for an image",
@@ -144,7 +148,7 @@ def _accuracy_plots(networks: Sequence[Network], measurements: Measurements) -> 
     )
     yield _accuracy_over(
         networks,
-        lambda network: network.mparams,
+        {network.name: network.mparams for network in networks},
         name="parameters",
         heading="Accuracy over size",
         x_label="parameters (millions)",
@@ -155,7 +159,10 @@ def _accuracy_plots(networks: Sequence[Network], measurements: Measurements) -> 
     for precision in measurements.settings.precisions:
         yield _accuracy_over(
             networks,
-            lambda network, p=precision: measurements.latency(network.name, p, batch).median,
+            {
+                network.name: measurements.latency(network.name, precision, batch).median
+                for network in networks
+            },
             name=f"latency-{precision}",
             heading=f"Accuracy over latency, {precision}",
             x_label=f"latency at batch {batch}, {precision} (ms)",
@@ -166,7 +173,7 @@ def _accuracy_plots(networks: Sequence[Network], measurements: Measurements) -> 
 
 def _accuracy_over(
     networks: Sequence[Network],
-    cost: Callable[[Network], float],
+    costs: Mapping[str, float],
     *,
     name: str,
     heading: str,
@@ -178,9 +185,10 @@ def _accuracy_over(
     series: dict[int, list[Point]] = {}
     for network in networks:
         if published := network.info.published:
-            x, y = cost(network), 100 * published.top1
+            x, y = costs[network.name], 100 * published.top1
             tip = f"{network.name}: {y:.2f}% top-1, {x:.3g} {unit}"
-            series.setdefault(network.series, []).append(Point(network.name, x, y, tip))
+            point = Point(network.name, x, y, tip, bool(_PLAIN.fullmatch(network.name)))
+            series.setdefault(network.series, []).append(point)
     points = [point for some in series.values() for point in some]
     least, most = (choose(points, key=lambda p: p.x) for choose in (min, max))
     best = max(points, key=lambda p: p.y)
