@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from resrt._core import precision_names
 from resrt.cli.arguments import DONE, Commands, add_command, add_threads
-
-if TYPE_CHECKING:
-    from resrt.reporting.measurements import Progress
+from resrt.cli.terminal import stages
 
 _QUICK = {"repeats": 3, "rounds": 1}
 
@@ -77,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
         counts = {name: counts[name] or quick for name, quick in _QUICK.items()}
     kept = options.measurements or options.save_measurements
     try:
-        with _bar(quiet=options.quiet) as progress:
+        with stages(quiet=options.quiet) as progress:
             measurements = resrt.report(
                 options.output,
                 networks=options.networks,
@@ -101,36 +96,3 @@ def _run(options: argparse.Namespace) -> int:
             f"{' and '.join(settings.precisions)} on {measurements.machine.processor}"
         )
     return DONE
-
-
-@contextlib.contextmanager
-def _bar(*, quiet: bool) -> Iterator[Progress | None]:
-    """Show a progress bar on standard error, where that is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("")
-
-        def show(done: int, total: int, following: str) -> None:
-            bar.update(task, completed=done, total=total, description=following)
-
-        yield show
