@@ -138,8 +138,8 @@ def _networks(names: Sequence[str] | None) -> tuple[str, ...]:
         matches = [model.name for model in list_models(pattern) if model.published]
         if not matches:
             raise InputError(
-                f"no network that PaddleClas published figures for matches '{pattern}'; they are "
-                "ResNet18 to ResNet200_vd, ResNeSt50 and RegNetX_4GF"
+                f"no network that PaddleClas published figures for matches '{pattern}'; leave "
+                "networks out to take them all, or give names of resrt.list_models()"
             )
         found |= dict.fromkeys(matches)
     return tuple(found)

@@ -13,6 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
@@ -221,22 +222,27 @@ def _label_points(
     taken = [legend, *(_mark(axes, point) for point in points)]
     lines = [line.get_path().transformed(line.get_transform()) for line in axes.get_lines()]
     for point in chosen:
-        found = None
-        for across, up in _PLACES:
-            text = _beside(axes, point, across, up)
-            box = text.get_window_extent()
-            is_free = _inside(box, axes) and not box.count_overlaps(taken)
-            is_clear = not any(line.intersects_bbox(box, filled=False) for line in lines)
-            if is_free and (is_clear or found is None):
-                if found is not None:
-                    found.remove()
-                found = text
-            else:
-                text.remove()
-            if is_free and is_clear:
-                break
-        if found is not None:
-            taken.append(found.get_window_extent())
+        free = [
+            (_crossings(box, lines), place, box)
+            for place in range(len(_PLACES))
+            if _inside(box := _try(axes, point, place), axes) and not box.count_overlaps(taken)
+        ]
+        if free:
+            _, place, box = min(free, key=lambda option: option[:2])
+            _beside(axes, point, *_PLACES[place])
+            taken.append(box)
+
+
+def _try(axes: Axes, point: Point, place: int) -> Bbox:
+    """Return what a point's name would cover there."""
+    text = _beside(axes, point, *_PLACES[place])
+    box = text.get_window_extent()
+    text.remove()
+    return box
+
+
+def _crossings(box: Bbox, lines: Iterable[Path]) -> int:
+    return sum(line.intersects_bbox(box, filled=False) for line in lines)
 
 
 def _mark(axes: Axes, point: Point) -> Bbox:
