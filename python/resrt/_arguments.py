@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import operator
 import os
 from os import PathLike
@@ -25,6 +26,11 @@ def choice(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name} must be a name as a str, not {_shown(value)}")
     return value
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a name of the catalog matches a shell pattern; upper and lower case are the same."""
+    return fnmatch.fnmatchcase(name.lower(), choice("a pattern", pattern).lower())
 
 
 def path(value: str | PathLike[str]) -> bytes:
