@@ -12,6 +12,8 @@ from ._core import RegNet as RegNet
 from ._core import ResNeSt as ResNeSt
 from ._core import ResNet as ResNet
 from ._core import __version__ as __version__
+from .benchmark import Benchmark as Benchmark
+from .benchmark import time as time
 from .conversion import convert as convert
 from .engine import BACKENDS as BACKENDS
 from .engine import PRECISIONS as PRECISIONS

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from resrt.errors import Error, FileError
 
@@ -22,6 +24,26 @@ def writing_to_cache(path: Path) -> Iterator[None]:
             f"cannot write '{error.filename or path}': {error.strerror}; make room, correct the "
             "folder's permissions, or name another in RESRT_CACHE"
         ) from None
+
+
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[TextIO]:
+    """Open a text file that takes the place of `path` in the end, if nothing fails until then.
+
+    Raises FileError where it cannot be written, at once where the folder is at fault.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+        temporary.replace(path)
+    except Error:  # some are an OSError as well, and of something else
+        raise
+    except OSError as error:
+        raise FileError(f"cannot write '{path}': {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def sha256(file: Path) -> str:
