@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
@@ -19,7 +20,8 @@ from resrt import labels as labels_
 from resrt import weights as weights_
 from resrt._arguments import choice, path, seconds, whole
 from resrt.errors import InputError
-from resrt.models import Config, build_graph
+from resrt.files import sha256
+from resrt.models import Config, build_graph, model_info
 
 BACKENDS = tuple(_core.backend_names())
 PRECISIONS = tuple(_core.precision_names())
@@ -198,8 +200,9 @@ def build(
             max_batch=whole("max_batch", max_batch),
             threads=_threads(threads),
             weights_note=_note(weights, entry),
+            weights_sha256=_sha256(given),
             labels=_labels(labels, graph.classes),
-            preprocessing=_checked(preprocessing) or _preprocessing(entry, graph),
+            preprocessing=_checked(preprocessing) or _preprocessing(entry, model, graph),
         )
     )
 
@@ -254,6 +257,19 @@ def _note(
     if weights is None:
         return entry.name if entry is not None else ""
     return "arrays" if isinstance(weights, Mapping) else Path(weights).name
+
+
+def _sha256(weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]]) -> str:
+    """Return the checksum of a file's bytes, or of arrays' names, types, shapes and values."""
+    if isinstance(weights, str) and weights == "random":
+        return ""
+    if not isinstance(weights, Mapping):
+        return sha256(Path(weights))
+    digest = hashlib.sha256()
+    for name, array in sorted(weights.items()):
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _graph(
@@ -327,15 +343,20 @@ def _checked(preprocessing: object) -> _core.Preprocessing | None:
     raise InputError(f"preprocessing is a resrt.Preprocessing, not {type(preprocessing).__name__}")
 
 
-def _preprocessing(entry: pretrained.Pretrained | None, graph: _core.Graph) -> _core.Preprocessing:
-    """Return what the pretrained weights ask for; where there are none, what PaddleClas does."""
+def _preprocessing(
+    entry: pretrained.Pretrained | None, model: str | Config | _core.Graph, graph: _core.Graph
+) -> _core.Preprocessing:
+    """Return what the pretrained weights ask for; where there are none, what the source does."""
     channels, height, width = graph.input_shape
     size = min(height, width)
     if entry is None:
-        return images.imagenet_preprocessing(channels, round(size / 0.875), "bilinear")
+        is_paddleclas = isinstance(model, str) and model_info(model).source == "PaddleClas"
+        pipeline = "paddleclas" if is_paddleclas else "torchvision"
+        return images.imagenet_preprocessing(channels, round(size / 0.875), pipeline)
     return _core.Preprocessing(
         resize=entry.resize_for(size),
         interpolation=entry.interpolation,
         mean=images.per_channel(entry.mean, channels),
         std=images.per_channel(entry.std, channels),
+        pipeline=entry.pipeline,
     )
