@@ -15,6 +15,8 @@ from ._core import __version__ as __version__
 from .benchmark import Benchmark as Benchmark
 from .benchmark import time as time
 from .conversion import convert as convert
+from .diagnosis import Diagnosis as Diagnosis
+from .diagnosis import doctor as doctor
 from .engine import BACKENDS as BACKENDS
 from .engine import PRECISIONS as PRECISIONS
 from .engine import Engine as Engine

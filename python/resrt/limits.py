@@ -20,7 +20,8 @@ class Limits:
     `cores` are the logical processors that it may run on, of the machine's `cores_of_machine`;
     `cpu_quota` how many of them it may keep busy over time, None where nothing limits that, as a
     container's --cpus does. `memory_limit` is a container's limit in bytes, or None, and
-    `memory_available` what the machine can give now.
+    `memory_available` what the machine can give now. `problem` is what to do about a quota that
+    slows down what has a thread for each core, or None.
     """
 
     cores: int
@@ -28,16 +29,28 @@ class Limits:
     cpu_quota: float | None
     memory_limit: int | None
     memory_available: int | None
+    problem: str | None
 
 
 def find(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> Limits:
     """Return the limits of this process. What the system does not say is None."""
+    cores = len(os.sched_getaffinity(0))
+    quota = min(_each(_cpu_quota, "cpu", proc, cgroups), default=None)
     return Limits(
-        cores=len(os.sched_getaffinity(0)),
-        cores_of_machine=os.cpu_count() or 1,
-        cpu_quota=min(_each(_cpu_quota, "cpu", proc, cgroups), default=None),
+        cores=cores,
+        cores_of_machine=os.cpu_count() or cores,
+        cpu_quota=quota,
         memory_limit=min(_each(_memory_limit, "memory", proc, cgroups), default=None),
         memory_available=_memory_available(proc),
+        problem=None if quota is None or quota >= cores else _throttled(quota, cores),
+    )
+
+
+def _throttled(quota: float, cores: int) -> str:
+    threads = max(1, int(quota))
+    return (
+        f"with a thread for each of {cores} cores, engines are held up by a quota of {quota:g}; "
+        f"load them with threads={threads} (--threads {threads})"
     )
 
 

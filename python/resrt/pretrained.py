@@ -151,12 +151,12 @@ def fetch(
         raise WeightsError(
             f"resrt knows of no pretrained weights for {name}; give weights=, a file of your own"
         )
-    path = _cache_folder(cache) / entry.name / entry.url.rpartition("/")[2]
+    path = cache_folder(cache) / entry.name / entry.url.rpartition("/")[2]
     if path.exists():
         found = path
     else:
         with _advice(entry, path):
-            found = _bring(entry, path, offline or _is_offline(), progress)
+            found = _bring(entry, path, offline or is_offline(), progress)
     _check(found, path, called=f"'{found}'")
     return found
 
@@ -182,13 +182,15 @@ def _entry(name: str, table: dict[str, Any]) -> Pretrained:
     return Pretrained(name=name, mean=mean, std=std, **table)
 
 
-def _cache_folder(cache: str | PathLike[str] | None) -> Path:
+def cache_folder(cache: str | PathLike[str] | None = None) -> Path:
+    """Return the folder that files are kept in: the one given, or what the environment names."""
     if folder := cache or os.environ.get("RESRT_CACHE"):
         return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "resrt"
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """Whether the environment forbids to use the network."""
     # HF_HUB_OFFLINE is how the machines of many users say that they have no network at all.
     values = (os.environ.get(name, "") for name in ("RESRT_OFFLINE", "HF_HUB_OFFLINE"))
     return any(value.lower() not in ("", "0", "false", "no", "off") for value in values)

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from resrt._core import Error, __version__
-from resrt.cli import build, convert, demo, models, time, weights
+from resrt.cli import build, convert, demo, doctor, models, time, weights
 from resrt.cli.arguments import FAILED, common
 
 # In the order in which a user meets them.
-_COMMANDS = (demo, models, build, time, weights, convert)
+_COMMANDS = (demo, doctor, models, build, time, weights, convert)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -87,7 +87,7 @@ def _columns() -> list[Column[ModelInfo]]:
         Column("input_size", "input (px)", lambda model: model.input_size),
         Column("parameters", "parameters (M)", lambda model: model.parameters, millions),
         Column("gflops", "GFLOPs", lambda model: model.gflops, "{:.2f}".format),
-        Column("top1", "top-1 (%)", lambda m: m.published and m.published.top1, percent),
-        Column("top5", "top-5 (%)", lambda m: m.published and m.published.top5, percent),
+        Column("top1", "top-1 (%)", lambda m: m.published.top1 if m.published else None, percent),
+        Column("top5", "top-5 (%)", lambda m: m.published.top5 if m.published else None, percent),
         Column("pretrained", "pretrained", lambda model: list(model.pretrained), len),
     ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 Row = TypeVar("Row")
-Value: TypeAlias = str | int | float | bool | None | list[str]
+Value: TypeAlias = str | int | float | bool | list[str] | None
 
 _ABSENT = "–"  # what a reader sees where there is no value
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -70,35 +71,41 @@ def _run(options: argparse.Namespace) -> int:
     import resrt
     from resrt import files
 
-    is_shown = sys.stderr.isatty() and not options.quiet
     with (
         # Opened first: where it cannot be written, that is known before anything is measured.
         files.writing_whole(Path(options.output))
         if options.output
         else contextlib.nullcontext() as file
     ):
-        found = resrt.time(
-            options.engine,
-            batch_sizes=options.batch,
-            repeats=options.repeats,
-            duration=options.duration,
-            warm_up=options.warm_up,
-            threads=options.threads,
-            concurrency=options.concurrency,
-            progress=_show_progress if is_shown else None,
-        )
+        with _progress(is_shown=sys.stderr.isatty() and not options.quiet) as progress:
+            found = resrt.time(
+                options.engine,
+                batch_sizes=options.batch,
+                repeats=options.repeats,
+                duration=options.duration,
+                warm_up=options.warm_up,
+                threads=options.threads,
+                concurrency=options.concurrency,
+                progress=progress,
+            )
         document = json.dumps(found.document(), indent=2, ensure_ascii=False)
         if file is not None:
             file.write(f"{document}\n")
-    if is_shown:
-        _show_progress("")
     print(document if options.format == "json" else _text(found, is_brief=options.quiet))
     return DONE
 
 
-def _show_progress(step: str) -> None:
-    # No thread of its own redraws it, which would disturb what is measured.
-    print(f"\r\033[K{step and f'measuring: {step} …'}", end="", file=sys.stderr, flush=True)
+@contextlib.contextmanager
+def _progress(*, is_shown: bool) -> Iterator[Callable[[str], None] | None]:
+    """Tell what is being measured, in a line that no thread redraws, which would disturb it."""
+    if not is_shown:
+        yield None
+        return
+    clear = "\r\033[K"
+    try:
+        yield lambda step: print(f"{clear}measuring: {step} …", end="", file=sys.stderr, flush=True)
+    finally:
+        print(clear, end="", file=sys.stderr, flush=True)
 
 
 def _text(found: Benchmark, *, is_brief: bool) -> str:
@@ -113,8 +120,8 @@ def _text(found: Benchmark, *, is_brief: bool) -> str:
 def _heading(found: Benchmark) -> str:
     shape = "x".join(map(str, found.input_shape))
     settings = found.settings
-    callers = f", {settings.concurrency} callers at once" if settings.concurrency > 1 else ""
-    threads = f", {settings.threads} threads per inference" if settings.threads else ""
+    threads = f"; threads per inference: {settings.threads}" if settings.threads else ""
+    callers = f"; callers at once: {settings.concurrency}" if settings.concurrency > 1 else ""
     return (
         f"{found.model}: {shape}, {found.precision} on {found.backend} {found.backend_version}"
         f"{threads}{callers}\n{found.machine}"
@@ -125,7 +132,7 @@ def _waits(found: Benchmark) -> str:
     from resrt.cli.tables import Column, render
 
     Wait: TypeAlias = tuple[str, float | None]
-    preprocessing = found.preprocessing and found.preprocessing.median_ms
+    preprocessing = None if found.preprocessing is None else found.preprocessing.median_ms
     waits: list[Wait] = [
         ("load and warm up", found.load_ms),
         ("first inference", found.first_ms),
@@ -165,13 +172,11 @@ def _beside_published(found: Benchmark) -> str:
         row = rows.setdefault(f"published: {device.upper()}, {precision}", {})
         row[int(batch.removeprefix("bs"))] = milliseconds
     batches = sorted({batch for row in rows.values() for batch in row})
-    columns: list[Column[str]] = [
-        Column("where", "median (ms)", str),
-        *(
-            Column(f"batch{n}", f"batch {n}", lambda row, n=n: rows[row].get(n), _ms)
-            for n in batches
-        ),
-    ]
+
+    def column(batch: int) -> Column[str]:
+        return Column(f"batch{batch}", f"batch {batch}", lambda row: rows[row].get(batch), _ms)
+
+    columns: list[Column[str]] = [Column("where", "median (ms)", str), *map(column, batches)]
     return render(list(rows), columns, "table")
 
 
