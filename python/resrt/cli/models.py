@@ -11,7 +11,17 @@ if TYPE_CHECKING:
     from resrt.cli.tables import Column
     from resrt.models import ModelInfo
 
-_SORTED_BY = ("name", "family", "source", "input_size", "parameters", "gflops", "top1", "top5")
+_SORTED_BY = (
+    "name",
+    "family",
+    "source",
+    "input_size",
+    "parameters",
+    "gflops",
+    "top1",
+    "top5",
+    "pretrained",
+)
 
 
 def add(commands: Commands) -> None:
