@@ -154,8 +154,8 @@ def _loaded(
 
 def _time_preprocessing(engine: Engine, settings: Settings) -> timing.Timing | None:
     info = engine.info
-    if info.input_shape[0] not in (1, 3):
-        return None
+    if info.input_shape[0] not in (1, 3) or not info.preprocessing.mean:
+        return None  # it takes no photographs
     jpeg = _photo()
     return timing.measure(
         lambda: images.preprocess(

@@ -18,6 +18,7 @@ from typing import Any
 
 from resrt import _core, limits, machine, pretrained
 from resrt.errors import Error
+from resrt.files import cache_folder
 
 # Of the processor's features that `machine` looks for: what they are good for here.
 _FEATURES = {
@@ -71,7 +72,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Cache:
-    """The folder that downloaded weights are kept in, and its size in bytes.
+    """The folder that downloaded weights and built engines are kept in, and its size in bytes.
 
     `is_offline`: whether RESRT_OFFLINE or HF_HUB_OFFLINE forbid downloads. `problem` is why
     nothing can be kept there, or None.
@@ -226,7 +227,7 @@ def _modules() -> dict[str, str]:
 
 
 def _cache() -> Cache:
-    folder = pretrained.cache_folder()
+    folder = cache_folder()
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
 from typing import TextIO
 
@@ -46,8 +47,15 @@ def writing_whole(path: Path) -> Iterator[TextIO]:
             temporary.unlink()
 
 
+def cache_folder(given: str | PathLike[str] | None = None) -> Path:
+    """Return the folder for what can be had again: `given`, or as the environment has it."""
+    if folder := given or os.environ.get("RESRT_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "resrt"
+
+
 def sha256(file: Path) -> str:
-    """The checksum of a weights file, in hexadecimal. Raises FileError."""
+    """Return the checksum of a weights file, in hexadecimal. Raises FileError."""
     digest = hashlib.sha256()
     try:
         with file.open("rb", buffering=0) as content:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from resrt import _core
 from resrt._arguments import matches
 from resrt.errors import DownloadError, FileError, InputError, WeightsError
-from resrt.files import sha256, writing_to_cache
+from resrt.files import cache_folder, sha256, writing_to_cache
 
 if TYPE_CHECKING:
     from resrt.download import Progress
@@ -180,13 +180,6 @@ def _entry(name: str, table: dict[str, Any]) -> Pretrained:
     if "hub" in table:
         table["url"] = f"{_HUB}/{table['hub']}/resolve/main/{table['file']}"
     return Pretrained(name=name, mean=mean, std=std, **table)
-
-
-def cache_folder(cache: str | PathLike[str] | None = None) -> Path:
-    """Return the folder that files are kept in: the one given, or what the environment names."""
-    if folder := cache or os.environ.get("RESRT_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "resrt"
 
 
 def is_offline() -> bool:

@@ -29,8 +29,8 @@ def add(commands: Commands) -> None:
         "doctor",
         _run,
         summary="say what this machine can run, and what is missing",
-        description="Says what this machine can run: processor, memory, backends, packages, where "
-        "weights are kept, GPUs. What is missing is told with the command that installs it. Ends "
+        description="Says what this machine can run: processor, memory, backends, packages, the "
+        "cache, GPUs. What is missing is told with the command that installs it. Ends "
         "with 1 where engines cannot be built or run here.",
         example="resrt doctor",
     )
@@ -53,7 +53,7 @@ def _print(found: Diagnosis, *, is_brief: bool) -> None:
         f"resrt {found.resrt}": list(_machine(found)),
         "backends": list(_backends(found)),
         "packages": list(_packages(found.packages)),
-        "pretrained weights": list(_cache(found.cache)),
+        "cache of weights and engines": list(_cache(found.cache)),
         "NVIDIA GPUs": list(_gpus(found)),
     }
     indent = 6 + max(len(name) for lines in sections.values() for _, name, _ in lines)

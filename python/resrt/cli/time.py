@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from resrt.cli.arguments import DONE, Commands, add_command, add_threads
+from resrt.cli.terminal import steps
 
 if TYPE_CHECKING:
     from resrt.benchmark import Benchmark
@@ -77,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.output
         else contextlib.nullcontext() as file
     ):
-        with _progress(is_shown=sys.stderr.isatty() and not options.quiet) as progress:
+        with steps(quiet=options.quiet) as progress:
             found = resrt.time(
                 options.engine,
                 batch_sizes=options.batch,
@@ -93,19 +92,6 @@ def _run(options: argparse.Namespace) -> int:
             file.write(f"{document}\n")
     print(document if options.format == "json" else _text(found, is_brief=options.quiet))
     return DONE
-
-
-@contextlib.contextmanager
-def _progress(*, is_shown: bool) -> Iterator[Callable[[str], None] | None]:
-    """Tell what is being measured, in a line that no thread redraws, which would disturb it."""
-    if not is_shown:
-        yield None
-        return
-    clear = "\r\033[K"
-    try:
-        yield lambda step: print(f"{clear}measuring: {step} …", end="", file=sys.stderr, flush=True)
-    finally:
-        print(clear, end="", file=sys.stderr, flush=True)
 
 
 def _text(found: Benchmark, *, is_brief: bool) -> str:
