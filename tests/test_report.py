@@ -21,6 +21,7 @@ from resrt import cli, machine
 from resrt.reporting import figures, measurements, page
 from resrt.reporting.measurements import Key, Measurements, Run, Settings
 from resrt.timing import Timing
+from terminal import run_resrt
 
 NETWORKS = tuple(model.name for model in resrt.list_models() if model.published)
 DATE = "2026-05-04T03:02:01+00:00"
@@ -32,7 +33,10 @@ def settings(**changes: Any) -> Settings:
 
 
 def timings(milliseconds: float, batch_sizes: tuple[int, ...]) -> dict[int, Timing]:
-    return {n: Timing(n, 2, *[n * milliseconds] * 4) for n in batch_sizes}
+    return {
+        n: Timing(n, 2, *[n * milliseconds] * 4, seconds=0.002 * n * milliseconds)
+        for n in batch_sizes
+    }
 
 
 def measured(wanted: Settings, precisions: dict[str, float] | None = None) -> Measurements:
@@ -74,7 +78,7 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> type[FakeEngine]:
 
 def test_command_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, kept = tmp_path / "page.html", tmp_path / "kept.json"
-    arguments = ["report", "--networks", "ResNet18", "--batch-sizes", "1", "2", "--quick"]
+    arguments = ["report", "--networks", "ResNet18", "--batch", "1", "2", "--quick"]
     arguments += ["--precisions", "fp32", "-o", str(output)]
     assert cli.main([*arguments, "--save-measurements", str(kept)]) == 0
     captured = capsys.readouterr()
@@ -91,6 +95,14 @@ def test_command_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cli.main(["report", "--measurements", str(kept), "-o", str(drawn_again), "--quiet"]) == 0
     assert drawn_again.read_bytes() == output.read_bytes()
     assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
+    arguments = ["--networks", "ResNet18", "--batch", "1", "--precisions", "fp32", "--quick"]
+    shown = run_resrt("report", *arguments, "-o", str(tmp_path / "page.html"), stream="stderr")
+    plain = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", shown)
+    assert re.search(r"ResNet18, fp32 ━+ 0/1", plain)
+    assert re.search(r"━+ 1/1", plain)
 
 
 def test_rounds_go_there_and_back(tmp_path: Path, fake_engines: type[FakeEngine]) -> None:

@@ -12,9 +12,13 @@ from ._core import RegNet as RegNet
 from ._core import ResNeSt as ResNeSt
 from ._core import ResNet as ResNet
 from ._core import __version__ as __version__
+from .benchmark import Benchmark as Benchmark
+from .benchmark import time as time
 from .classification import Classification as Classification
 from .classification import classify as classify
 from .conversion import convert as convert
+from .diagnosis import Diagnosis as Diagnosis
+from .diagnosis import doctor as doctor
 from .engine import BACKENDS as BACKENDS
 from .engine import PRECISIONS as PRECISIONS
 from .engine import Engine as Engine

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
+from typing import TextIO
 
 from resrt.errors import Error, FileError
 
@@ -24,6 +25,26 @@ def writing_to_cache(path: Path) -> Iterator[None]:
             f"cannot write '{error.filename or path}': {error.strerror}; make room, correct the "
             "folder's permissions, or name another in RESRT_CACHE"
         ) from None
+
+
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[TextIO]:
+    """Open a text file that takes the place of `path` in the end, if nothing fails until then.
+
+    Raises FileError where it cannot be written, at once where the folder is at fault.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+        temporary.replace(path)
+    except Error:  # some are an OSError as well, and of something else
+        raise
+    except OSError as error:
+        raise FileError(f"cannot write '{path}': {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def cache_folder(given: str | PathLike[str] | None = None) -> Path:
@@ -43,15 +64,3 @@ def sha256(file: Path) -> str:
     except OSError as error:
         raise FileError(f"cannot read the weights '{file}': {error.strerror}") from None
     return digest.hexdigest()
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a text in UTF-8, whole or, where that fails (FileError), not at all."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(file)
-    except OSError as error:
-        raise FileError(f"cannot write '{file}': {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)

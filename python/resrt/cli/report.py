@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
         help="names, or shell patterns such as 'ResNet50*'; default: all with published figures",
     )
     parser.add_argument(
-        "--batch-sizes", nargs="+", type=int, metavar="N", help="images at once; default: 1 4 8"
+        "--batch", nargs="+", type=int, metavar="N", help="images at once; default: 1 4 8"
     )
     parser.add_argument(
         "--precisions",
@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
             measurements = resrt.report(
                 options.output,
                 networks=options.networks,
-                batch_sizes=options.batch_sizes,
+                batch_sizes=options.batch,
                 precisions=options.precisions,
                 threads=options.threads,
                 measurements=options.measurements,

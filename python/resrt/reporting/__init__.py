@@ -103,7 +103,9 @@ def report(
         drawn = dataclasses.replace(kept, settings=settings)  # of the same runs
     file = measurements if save_measurements is None else save_measurements
     measure(kept, drawn.missing(), None if file is None else Path(file), progress)
-    files.write_text(Path(output), render(drawn))
+    page = render(drawn)
+    with files.writing_whole(Path(output)) as written:
+        written.write(page)
     return drawn
 
 

@@ -166,7 +166,8 @@ def write(measurements: Measurements, file: Path) -> None:
             for key, run in measurements.runs.items()
         ],
     }
-    files.write_text(file, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    with files.writing_whole(file) as written:
+        written.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def read(file: Path) -> Measurements:
@@ -267,18 +268,24 @@ def _parse_machine(given: dict[str, Any]) -> Machine:
 
 def _parse_run(given: dict[str, Any], batch_sizes: tuple[int, ...]) -> tuple[Key, Run]:
     key = Key(int(given["round"]), _text(given["network"]), _text(given["precision"]))
-    timings = [
-        Timing(
-            whole("a batch size", timing["batch"]),
-            whole("repeats", timing["repeats"]),
-            *(_positive(timing[name]) for name in ("min_ms", "median_ms", "p90_ms", "p99_ms")),
-        )
-        for timing in _list(given["timings"])
-    ]
+    timings = [_parse_timing(timing) for timing in _list(given["timings"])]
     if tuple(timing.batch for timing in timings) != batch_sizes:
         raise ValueError(f"a run of {key.network} has not the batch sizes of the others")
     date = datetime.fromisoformat(given["date"]).isoformat()
     return key, Run(date, {timing.batch: timing for timing in timings})
+
+
+def _parse_timing(given: dict[str, Any]) -> Timing:
+    return Timing(
+        batch=whole("a batch size", given["batch"]),
+        repeats=whole("repeats", given["repeats"]),
+        min_ms=_positive(given["min_ms"]),
+        median_ms=_positive(given["median_ms"]),
+        p90_ms=_positive(given["p90_ms"]),
+        p99_ms=_positive(given["p99_ms"]),
+        seconds=_positive(given["seconds"]),
+        concurrency=whole("concurrency", given["concurrency"]),
+    )
 
 
 def _list(value: object) -> list[Any]:
