@@ -183,7 +183,8 @@ def _accuracy_over(
 ) -> Plot:
     """Draw the published top-1 accuracies over what the networks cost."""
     series: dict[int, list[Point]] = {}
-    for network in networks:
+    # A line leads from a shallow network to a deep one, whatever was measured.
+    for network in sorted(networks, key=lambda network: network.gflops):
         if published := network.info.published:
             x, y = costs[network.name], 100 * published.top1
             tip = f"{network.name}: {y:.2f}% top-1, {x:.3g} {unit}"
@@ -193,10 +194,7 @@ def _accuracy_over(
     least, most = (choose(points, key=lambda p: p.x) for choose in (min, max))
     best = max(points, key=lambda p: p.y)
     drawn = figures.scatter(
-        [
-            Series(_SERIES[style], style, sorted(some, key=lambda p: p.x))
-            for style, some in sorted(series.items())
-        ],
+        [Series(_SERIES[style], style, some) for style, some in sorted(series.items())],
         _NOTABLE,
         name=name,
         x_label=x_label,
