@@ -28,6 +28,8 @@ from .errors import InputError as InputError
 from .errors import ModelError as ModelError
 from .errors import PrecisionError as PrecisionError
 from .errors import WeightsError as WeightsError
+from .exporting import Exported as Exported
+from .exporting import export as export
 from .images import Prediction as Prediction
 from .models import ModelInfo as ModelInfo
 from .models import Published as Published

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,24 @@ def writing_to_cache(path: Path) -> Iterator[None]:
             f"cannot write '{error.filename or path}': {error.strerror}; make room, correct the "
             "folder's permissions, or name another in RESRT_CACHE"
         ) from None
+
+
+@contextlib.contextmanager
+def replacing(destination: Path) -> Iterator[Path]:
+    """Yield the path of a file to write, which then takes the destination's place, or leaves none.
+
+    Raises FileError where it cannot be written.
+    """
+    temporary = destination.with_name(f"{destination.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(destination)
+    except Error:
+        raise
+    except OSError as error:
+        raise FileError(f"cannot write '{destination}': {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sha256(file: Path) -> str:
