@@ -12,6 +12,9 @@ from ._core import RegNet as RegNet
 from ._core import ResNeSt as ResNeSt
 from ._core import ResNet as ResNet
 from ._core import __version__ as __version__
+from .comparison import Comparison as Comparison
+from .comparison import Measurement as Measurement
+from .comparison import compare as compare
 from .conversion import convert as convert
 from .engine import BACKENDS as BACKENDS
 from .engine import PRECISIONS as PRECISIONS

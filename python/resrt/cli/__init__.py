@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from resrt._core import Error, __version__
-from resrt.cli import build, convert, demo, export, weights
+from resrt.cli import build, compare, convert, demo, export, weights
 from resrt.cli.arguments import FAILED, common
 
 # In the order in which a user meets them.
-_COMMANDS = (demo, build, weights, convert, export)
+_COMMANDS = (demo, build, weights, convert, export, compare)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
