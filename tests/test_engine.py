@@ -246,7 +246,7 @@ class TestFile:
     def test_of_another_format_version(self, saved: Path) -> None:
         content = saved.read_bytes()
         saved.write_bytes(content[:8] + struct.pack("<I", 99) + content[12:])
-        with pytest.raises(resrt.EngineFileError, match="version 99.*version 1.*build"):
+        with pytest.raises(resrt.EngineFileError, match="version 99.*version 2.*build"):
             resrt.load(saved)
 
     def rewrite(self, saved: Path, old: bytes, new: bytes) -> None:

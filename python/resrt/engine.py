@@ -181,6 +181,7 @@ def build_network(
             max_batch=whole("max_batch", max_batch),
             threads=_threads(threads),
             weights_note=network.origin,
+            weights_sha256=network.sha256,
             labels=network.labels,
             preprocessing=network.preprocessing,
         )

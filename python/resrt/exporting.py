@@ -178,6 +178,7 @@ def _metadata(network: Network) -> dict[str, str]:
                 "interpolation": steps.interpolation,
                 "mean": steps.mean,
                 "std": steps.std,
+                "pipeline": steps.pipeline,
             }
         ),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -16,7 +17,8 @@ from resrt import labels as labels_
 from resrt import weights as weights_
 from resrt._arguments import whole
 from resrt.errors import InputError
-from resrt.models import Config, build_graph
+from resrt.files import sha256
+from resrt.models import Config, build_graph, model_info
 
 # What the public functions take for a network, and for its weights.
 Model: TypeAlias = str | Config | _core.Graph
@@ -28,12 +30,13 @@ class Network:
     """A graph with its weights, under the graph's names.
 
     `origin` is what the weights were: those of the catalog by their name, a file's name, "arrays"
-    or "random". `labels` has a name for each class, or is empty.
+    or "random"; `sha256` is their checksum, empty for random ones. `labels` has a name for each class, or is empty.
     """
 
     graph: _core.Graph
     weights: weights_.Weights
     origin: str
+    sha256: str
     labels: list[str]
     preprocessing: _core.Preprocessing
 
@@ -73,8 +76,9 @@ def resolve(
         graph,
         arrays,
         origin=_origin(weights, entry),
+        sha256=_sha256(given),
         labels=_labels(labels, graph.classes),
-        preprocessing=_checked(preprocessing) or _preprocessing(entry, graph),
+        preprocessing=_checked(preprocessing) or _preprocessing(entry, model, graph),
     )
 
 
@@ -109,6 +113,19 @@ def _read(weights: WeightsLike) -> tuple[weights_.Checkpoint | None, str]:
     if isinstance(weights, str) and weights == "random":
         return None, "random"
     return weights_.read(weights), f"'{fspath(weights)}'"
+
+
+def _sha256(weights: WeightsLike) -> str:
+    """Return the checksum of a file's bytes, or of arrays' names, types, shapes and values."""
+    if isinstance(weights, str) and weights == "random":
+        return ""
+    if not isinstance(weights, Mapping):
+        return sha256(Path(weights))
+    digest = hashlib.sha256()
+    for name, array in sorted(weights.items()):
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _graph(
@@ -163,15 +180,20 @@ def _checked(preprocessing: object) -> _core.Preprocessing | None:
     raise InputError(f"preprocessing is a resrt.Preprocessing, not {type(preprocessing).__name__}")
 
 
-def _preprocessing(entry: pretrained.Pretrained | None, graph: _core.Graph) -> _core.Preprocessing:
-    """Return what the pretrained weights ask for; where there are none, what PaddleClas does."""
+def _preprocessing(
+    entry: pretrained.Pretrained | None, model: Model, graph: _core.Graph
+) -> _core.Preprocessing:
+    """Return what the pretrained weights ask for; where there are none, what the source does."""
     channels, height, width = graph.input_shape
     size = min(height, width)
     if entry is None:
-        return images.imagenet_preprocessing(channels, round(size / 0.875), "bilinear")
+        is_paddleclas = isinstance(model, str) and model_info(model).source == "PaddleClas"
+        pipeline = "paddleclas" if is_paddleclas else "torchvision"
+        return images.imagenet_preprocessing(channels, round(size / 0.875), pipeline)
     return _core.Preprocessing(
         resize=entry.resize_for(size),
         interpolation=entry.interpolation,
         mean=images.per_channel(entry.mean, channels),
         std=images.per_channel(entry.std, channels),
+        pipeline=entry.pipeline,
     )

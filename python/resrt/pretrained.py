@@ -51,7 +51,8 @@ class Pretrained:
     in the repository `hub`; `address_from` is where their publisher says so.
 
     Photographs are resized to a shorter side of `resize` pixels, and the middle `crop` x `crop` of
-    them taken; at `test_crop`, where there is one, timm found the weights to be most accurate.
+    them taken, as `pipeline` does it ("paddleclas" or "torchvision", see Preprocessing); at
+    `test_crop`, where there is one, timm found the weights to be most accurate.
     `top1` and `top5` are fractions on ImageNet-1k's validation set, as PaddleClas publishes them.
     """
 
@@ -64,6 +65,7 @@ class Pretrained:
     resize: int
     crop: int
     interpolation: str
+    pipeline: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     hub: str | None = None

@@ -57,8 +57,8 @@ Precision parse_precision(const std::string& name) {
   for (const auto& [value, known] : kPrecisionNames) {
     if (name == known) return value;
   }
-  throw PrecisionError(concat("there is no precision named '", name, "'; choose one of ",
-                              join(precision_names())));
+  throw PrecisionError(
+      concat("there is no precision named '", name, "'; choose one of ", join(precision_names())));
 }
 
 std::vector<std::string> precision_names() {
@@ -131,12 +131,17 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
                      .input = graph.input_shape(),
                      .classes = graph.classes(),
                      .max_batch = options.max_batch,
+                     .layers = graph.table(),
                      .notes = options.notes};
   Plan plan = backend.build(graph, weights, info);
   auto executable = backend.load(plan, info, load);
   auto state = std::make_unique<State>(std::move(info), std::move(plan), std::move(executable));
   state->warm_up();
   return Engine(std::move(state));
+}
+
+EngineInfo inspect(const std::string& path) {
+  return read_engine_file(path).info;
 }
 
 Engine Engine::load(const std::string& path, const LoadOptions& options) {

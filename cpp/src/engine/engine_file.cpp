@@ -18,7 +18,7 @@ namespace {
 using Metadata = std::map<std::string, std::string>;
 
 constexpr std::string_view kMagic("resrt\0\r\n", 8);
-constexpr uint32_t kFormatVersion = 1;
+constexpr uint32_t kFormatVersion = 2;
 
 template <class Number>
 void append(std::string& bytes, Number number) {
@@ -113,8 +113,11 @@ Metadata to_metadata(const EngineInfo& info) {
           {"width", std::to_string(info.input.width)},
           {"classes", std::to_string(info.classes)},
           {"max_batch", std::to_string(info.max_batch)},
+          {"layers", info.layers},
           {"weights", info.notes.weights},
+          {"weights_sha256", info.notes.weights_sha256},
           {"labels", labels},
+          {"pipeline", to_string(info.notes.preprocessing.pipeline)},
           {"resize", std::to_string(info.notes.preprocessing.resize)},
           {"interpolation", info.notes.preprocessing.interpolation},
           {"mean", floats_text(info.notes.preprocessing.mean)},
@@ -189,11 +192,14 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
                 fields.positive("width", kLargestSide)};
   info.classes = fields.positive("classes", kMostChannels);
   info.max_batch = fields.positive("max_batch", kLargestBatch);
+  info.layers = fields.text("layers");
   info.notes.weights = fields.text("weights");
+  info.notes.weights_sha256 = fields.text("weights_sha256");
   info.notes.labels = split(fields.text("labels"), '\n');
-  info.notes.preprocessing = {fields.positive("resize", kLargestSide), fields.text("interpolation"),
-                              fields.floats("mean"), fields.floats("std")};
   try {
+    info.notes.preprocessing = {fields.positive("resize", kLargestSide),
+                                fields.text("interpolation"), fields.floats("mean"),
+                                fields.floats("std"), parse_pipeline(fields.text("pipeline"))};
     check_notes(info.notes, info.input.channels, info.classes);
   } catch (const InputError& error) {
     throw EngineFileError(concat("the metadata of the engine file '", path,
