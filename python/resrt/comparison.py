@@ -64,14 +64,13 @@ class Measurement:
     error: str | None = None
 
     def __str__(self) -> str:
-        head = f"{f'{self.title} {self.version}':34} {self.precision:9}"
         if self.error is not None:
-            return f"{self.title:34} {self.error}"
-        text = f"{head} {self.median_ms:8.2f} ms"
+            return f"{self.title:20}{self.error}"
+        text = f"{self.title:20}{self.version:14}{self.precision:11}{self.median_ms:9.2f} ms"
         if self.name == OURS.name:
             return text
         spread = f"({self.ratio_low:.3f} – {self.ratio_high:.3f})"
-        return f"{text}  {self.ratio:6.3f} {spread}  {self.difference:.1e}"
+        return f"{text}{self.ratio:8.3f} {spread}  {self.difference:13.1e}"
 
 
 @dataclass(frozen=True)
@@ -99,15 +98,16 @@ class Comparison:
             f"{self.rounds} rounds, weights: {self.weights}",
             str(self.machine),
             "",
-            f"{'':34} {'precision':9} {'median':>11}  ratio: resrt's / its (quartiles)  "
-            "logits differ by",
+            f"  {'':20}{'version':14}{'precision':11}{'median':>12}   ratio (quartiles)  "
+            "     logits differ by",
         ]
         batch = None
         for measurement in self.measurements:
             if measurement.batch != batch:
                 batch = measurement.batch
                 lines.append(f"batch {batch}")
-            lines.append(f"  {measurement}")
+            lines.append(f"  {measurement}".rstrip())
+        lines += ["", "ratio: resrt's latency over the library's; below 1, resrt is the faster"]
         lines += [f"left out: {title}: {why}" for title, why in self.left_out.items()]
         return "\n".join(lines)
 
@@ -150,6 +150,8 @@ def compare(
     that were named but are not installed. An error in another library is in its Measurement.
     """
     batch_sizes = [whole("a batch size", size) for size in batch_sizes]
+    if not batch_sizes:
+        raise InputError("batch_sizes is empty; name at least one")
     rounds = whole("rounds", rounds)
     threads = len(os.sched_getaffinity(0)) if threads is None else whole("threads", threads)
     chosen = _chosen(competitors)
@@ -167,7 +169,7 @@ def compare(
     with tempfile.TemporaryDirectory(prefix="resrt-compare-") as name:
         folder = Path(name)
         engine = build_network(
-            network, precision=precision, max_batch=max(batch_sizes, default=1), threads=threads
+            network, precision=precision, max_batch=max(batch_sizes), threads=threads
         )
         engine.save(folder / ENGINE)
         precision = engine.info.precision
@@ -193,8 +195,11 @@ class Runner(Protocol):
     """What takes turns: a competitor's process."""
 
     @property
-    def competitor(self) -> Competitor: ...
-    def turn(self) -> float: ...
+    def competitor(self) -> Competitor:
+        """What it runs."""
+
+    def turn(self) -> float:
+        """Return the seconds of one run. Raises Failed."""
 
 
 def take_turns(

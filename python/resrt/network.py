@@ -30,7 +30,8 @@ class Network:
     """A graph with its weights, under the graph's names.
 
     `origin` is what the weights were: those of the catalog by their name, a file's name, "arrays"
-    or "random"; `sha256` is their checksum, empty for random ones. `labels` has a name for each class, or is empty.
+    or "random"; `sha256` is their checksum, empty for random ones. `labels` has a name for each
+    class, or is empty.
     """
 
     graph: _core.Graph

@@ -8,7 +8,7 @@ business of whoever runs the model. Parameters and layers keep their names. Need
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -206,7 +206,7 @@ class _Writer:
     def _value(self, name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, [self._batch, *shape])
 
-    def _node(self, op: str, inputs: Sequence[str], output: str, **attributes: object) -> None:
+    def _node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
         self._nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
 
 

@@ -57,7 +57,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Competitor:
-    """A library: the module here that prepares it, the packages that it needs, how to get them."""
+    """A library: the module that prepares it, the packages that it needs, how to get them."""
 
     name: str
     title: str
@@ -74,13 +74,13 @@ class Competitor:
         return None
 
 
-OURS = Competitor("resrt", "resrt", "ours", (), "")
+OURS = Competitor("resrt", "resrt", "resrt.competitors.ours", (), "")
 
 COMPETITORS = (
     Competitor(
         "openvino",
-        "OpenVINO on ONNX",
-        "openvino_onnx",
+        "OpenVINO (ONNX)",
+        "resrt.competitors.openvino_onnx",
         ("openvino", "onnx"),
         "pip install 'resrt[onnx]'",
         needs_onnx=True,
@@ -88,17 +88,25 @@ COMPETITORS = (
     Competitor(
         "onnxruntime",
         "ONNX Runtime",
-        "onnx_runtime",
+        "resrt.competitors.onnx_runtime",
         ("onnxruntime", "onnx"),
         "pip install 'resrt[onnx]'",
         needs_onnx=True,
     ),
-    Competitor("torch", "PyTorch, eager", "pytorch", ("torch",), "pip install torch"),
-    Competitor("torch-compile", "PyTorch, compiled", "pytorch", ("torch",), "pip install torch"),
+    Competitor(
+        "torch", "PyTorch (eager)", "resrt.competitors.pytorch", ("torch",), "pip install torch"
+    ),
+    Competitor(
+        "torch-compile",
+        "PyTorch (compiled)",
+        "resrt.competitors.pytorch",
+        ("torch",),
+        "pip install torch",
+    ),
     Competitor(
         "paddle",
         "Paddle Inference",
-        "paddle_inference",
+        "resrt.competitors.paddle_inference",
         ("paddle",),
         "pip install paddlepaddle paddleclas",
     ),

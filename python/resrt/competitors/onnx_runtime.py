@@ -18,7 +18,8 @@ def prepare(task: Task, name: str) -> Ready:
         str(task.folder / ONNX), options, providers=["CPUExecutionProvider"]
     )
     binding = session.io_binding()
-    binding.bind_cpu_input(INPUT, task.images())
+    images = onnxruntime.OrtValue.ortvalue_from_numpy(task.images())
+    binding.bind_ortvalue_input(INPUT, images)
     binding.bind_output(OUTPUT)
     return Ready(
         version=onnxruntime.__version__,

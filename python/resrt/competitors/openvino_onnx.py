@@ -17,7 +17,8 @@ def prepare(task: Task, name: str) -> Ready:
     }
     compiled = openvino.Core().compile_model(task.folder / ONNX, "CPU", properties)
     request = compiled.create_infer_request()
-    request.set_input_tensor(openvino.Tensor(task.images(), shared_memory=True))
+    images = openvino.Tensor(task.images())
+    request.set_input_tensor(images)
     return Ready(
         version=openvino.__version__.partition("-")[0],
         precision=task.precision,

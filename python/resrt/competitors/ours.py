@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resrt
 from resrt.competitors import ENGINE, Batch, Ready, Task
 from resrt.engine import load
 
@@ -10,16 +11,16 @@ def prepare(task: Task, name: str) -> Ready:
     """Load the engine that was built and saved."""
     engine = load(task.folder / ENGINE, threads=task.threads)
     images = task.images()
-    logits: Batch
+    logits: Batch = engine.infer(images)
 
     def run() -> None:
         nonlocal logits
         logits = engine.infer(images)
 
     return Ready(
-        version=f"with {engine.info.backend} {engine.info.backend_version}",
+        version=resrt.__version__,
         precision=engine.info.precision,
-        settings=f"max_batch={engine.info.max_batch}",
+        settings=f"{engine.info.backend} {engine.info.backend_version}",
         run=run,
         logits=lambda: logits,
     )

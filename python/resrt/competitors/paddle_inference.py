@@ -79,7 +79,7 @@ def _set_parameters(network: Any, weights: dict[str, Batch], task: Task) -> None
     Our names are found from Paddle's by the renaming that reads its files: arrays that hold nothing
     but their own number go through it.
     """
-    theirs = {name: value for name, value in network.state_dict().items()}
+    theirs = dict(network.state_dict())
     numbered = {
         name: np.full(value.shape, number, np.int64)
         for number, (name, value) in enumerate(theirs.items())

@@ -7,7 +7,6 @@ back, and then seconds for each turn. Nobody else has the pipes' ends.
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import pickle
 import subprocess
@@ -16,7 +15,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +60,7 @@ class Process:
 
     def __init__(self, competitor: Competitor, task: Task) -> None:
         self.competitor = competitor
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         threads = str(task.threads)
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START, *sys.path],
@@ -115,7 +114,7 @@ def serve() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
         competitor, task = pickle.load(sys.stdin.buffer)
-        module = importlib.import_module(f"resrt.competitors.{competitor.module}")
+        module = importlib.import_module(competitor.module)
         ready: Ready = module.prepare(task, competitor.name)
         _send(_report(ready), answers)
         while True:
@@ -161,7 +160,7 @@ def _sentence(error: Exception) -> str:
     return text if isinstance(error, Error) else f"{type(error).__name__}: {text}"
 
 
-def _send(message: object, stream: BinaryIO | io.BufferedWriter) -> None:
+def _send(message: object, stream: IO[bytes]) -> None:
     _Pickler(stream, protocol=5).dump(message)
     stream.flush()
 

@@ -28,7 +28,7 @@ def prepare(task: Task, name: str) -> Ready:
 
     def run() -> None:
         nonlocal logits
-        with torch.inference_mode(not is_compiled), torch.no_grad():
+        with torch.inference_mode():
             logits = forward(images)
 
     return Ready(
