@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,6 @@ from resrt.engine import build_network
 from resrt.errors import BackendError, InputError
 from resrt.exporting import onnx_model, relative_difference
 from resrt.network import Model, Network, WeightsLike, resolve
-
-# Called with what is going on, and how much of it is done of how much.
-Progress: TypeAlias = Callable[[str, int, int], None]
 
 _LIBRARIES = ("openvino", "onnx", "onnxruntime", "torch", "paddlepaddle", "paddleclas", "numpy")
 _WARM_UP = 2  # rounds
@@ -124,7 +121,7 @@ def compare(
     input_size: int | Sequence[int] | None = None,
     classes: int | None = None,
     in_channels: int | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Time a network in resrt and, in turn, in the other libraries that are installed.
 
@@ -144,7 +141,7 @@ def compare(
         input_size: as for `resrt.build`, and so are the following.
         classes: the number of logits.
         in_channels: planes of the images.
-        progress: called with what is going on and how many of how many rounds are done.
+        progress: called with what is about to be done, each time.
 
     Raises what `resrt.build` raises; InputError for unknown competitors, and BackendError for those
     that were named but are not installed. An error in another library is in its Measurement.
@@ -221,13 +218,14 @@ def take_turns(
                 failures[name] = str(failure)
                 running.remove(runner)
         running = running[1:] + running[:1]
-        after_round(number + 1)
+        if number >= 0:
+            after_round(number + 1)
     finished = {runner.competitor.name for runner in running}
     times = {name: np.array(taken[_WARM_UP:]) for name, taken in seconds.items()}
     return {name: taken for name, taken in times.items() if name in finished}, failures
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def _silent(step: str) -> None:
     """Report no progress."""
 
 
@@ -270,14 +268,18 @@ def _write_inputs(
 
 
 def _measure(
-    task: Task, batch: int, competitors: Sequence[Competitor], rounds: int, progress: Progress
+    task: Task,
+    batch: int,
+    competitors: Sequence[Competitor],
+    rounds: int,
+    progress: Callable[[str], None],
 ) -> list[Measurement]:
     """Return the measurements of one batch size, resrt's first."""
     failures: dict[str, str] = {}
     processes: list[Process] = []
     with contextlib.ExitStack() as stack:
         for competitor in (OURS, *competitors):
-            progress(f"batch {batch}: preparing {competitor.title}", 0, rounds)
+            progress(f"batch {batch}, preparing {competitor.title}")
             try:
                 process = Process(competitor, task)
             except Failed as failure:
@@ -286,7 +288,7 @@ def _measure(
             stack.callback(process.close)
             processes.append(process)
         seconds, stopped = take_turns(
-            processes, rounds, lambda done: progress(f"batch {batch}", max(done, 0), rounds)
+            processes, rounds, lambda done: progress(f"batch {batch}, {done} of {rounds} rounds")
         )
     failures |= stopped
     if OURS.name in failures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib.util
 from collections.abc import Sequence
 from os import PathLike
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resrt import _core, images, timing
-from resrt._arguments import choice, path, whole
+from resrt._arguments import choice, path, seconds, whole
 from resrt.errors import InputError
 from resrt.network import Model, Network, WeightsLike, resolve
 
@@ -90,19 +91,39 @@ class Engine:
         return images.preprocess_batch(several, self.info.preprocessing, self.info.input_shape)
 
     def time(
-        self, batch_sizes: Sequence[int] = (1, 4, 8), *, repeats: int = 30
+        self,
+        batch_sizes: Sequence[int] = (1, 4, 8),
+        *,
+        repeats: int = 30,
+        duration: float = 0.0,
+        warm_up: int = 3,
+        concurrency: int = 1,
     ) -> list[timing.Timing]:
         """Measure the latency of `infer` at each batch size, on random images.
 
-        Returns one Timing per batch size, in milliseconds, warm-up excluded.
+        Args:
+            batch_sizes: images per inference.
+            repeats: timed inferences per batch size, at least.
+            duration: seconds of them per batch size, at least.
+            warm_up: untimed inferences before, by each caller.
+            concurrency: callers at once.
+
+        Returns one Timing per batch size, in milliseconds. `resrt.time` measures more. Raises
+        InputError for settings that cannot be.
         """
-        repeats = whole("repeats", repeats)
+        settings = {
+            "repeats": whole("repeats", repeats),
+            "warm_up": whole("warm_up", warm_up, least=0),
+            "concurrency": whole("concurrency", concurrency),
+        }
+        duration = seconds("duration", duration)
         batch_sizes = [whole("a batch size", size) for size in batch_sizes]
         rng = np.random.default_rng(0)
         results = []
         for size in batch_sizes:
             batch = rng.standard_normal((size, *self.info.input_shape), np.float32)
-            results.append(timing.measure(lambda: self._core.infer(batch), size, repeats=repeats))  # noqa: B023
+            infer = functools.partial(self._core.infer, batch)
+            results.append(timing.measure(infer, size, duration=duration, **settings))
         return results
 
     def save(self, file: str | PathLike[str]) -> None:

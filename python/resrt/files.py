@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
+from typing import TextIO
 
 from resrt.errors import Error, FileError
 
@@ -26,25 +28,43 @@ def writing_to_cache(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(destination: Path) -> Iterator[Path]:
-    """Yield the path of a file to write, which then takes the destination's place, or leaves none.
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write a file that takes the place of `path` in the end, if nothing fails.
 
     Raises FileError where it cannot be written.
     """
-    temporary = destination.with_name(f"{destination.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        temporary.replace(destination)
-    except Error:
+        temporary.replace(path)
+    except Error:  # some are an OSError as well, and of something else
         raise
     except OSError as error:
-        raise FileError(f"cannot write '{destination}': {error.strerror or error}") from None
+        raise FileError(f"cannot write '{path}': {error.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[TextIO]:
+    """Open a text file that takes the place of `path` in the end, if nothing fails until then.
+
+    Raises FileError where it cannot be written, at once where the folder is at fault.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file
+
+
+def cache_folder(given: str | PathLike[str] | None = None) -> Path:
+    """Return the folder for what can be had again: `given`, or as the environment has it."""
+    if folder := given or os.environ.get("RESRT_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "resrt"
 
 
 def sha256(file: Path) -> str:
-    """The checksum of a weights file, in hexadecimal. Raises FileError."""
+    """Return the checksum of a weights file, in hexadecimal. Raises FileError."""
     digest = hashlib.sha256()
     try:
         with file.open("rb", buffering=0) as content:

@@ -77,7 +77,7 @@ def resolve(
         graph,
         arrays,
         origin=_origin(weights, entry),
-        sha256=_sha256(given),
+        sha256=weights_sha256(given),
         labels=_labels(labels, graph.classes),
         preprocessing=_checked(preprocessing) or _preprocessing(entry, model, graph),
     )
@@ -116,7 +116,7 @@ def _read(weights: WeightsLike) -> tuple[weights_.Checkpoint | None, str]:
     return weights_.read(weights), f"'{fspath(weights)}'"
 
 
-def _sha256(weights: WeightsLike) -> str:
+def weights_sha256(weights: WeightsLike) -> str:
     """Return the checksum of a file's bytes, or of arrays' names, types, shapes and values."""
     if isinstance(weights, str) and weights == "random":
         return ""

@@ -10,6 +10,8 @@ from resrt._core import precision_names
 
 DONE, FAILED, MISUSED, SKIPPED = 0, 1, 2, 3
 
+TABLE_FORMATS = ("table", "json", "csv", "markdown")
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -54,4 +56,14 @@ def add_threads(command: argparse.ArgumentParser) -> None:
     """Add --threads."""
     command.add_argument(
         "--threads", type=int, metavar="N", help="processor threads; default: one for each core"
+    )
+
+
+def add_table_format(command: argparse.ArgumentParser) -> None:
+    """Add --format, one of those that `resrt.cli.tables` writes."""
+    command.add_argument(
+        "--format",
+        choices=TABLE_FORMATS,
+        default="table",
+        help="default: %(default)s, which is cut where a terminal is too narrow for it",
     )

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
-import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from resrt.cli.arguments import DONE, SKIPPED, Commands, add_command, add_precision, add_threads
-
-if TYPE_CHECKING:
-    from resrt.comparison import Progress
+from resrt.cli.terminal import steps
 
 
 def add(commands: Commands) -> None:
@@ -65,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.offline:
         os.environ["RESRT_OFFLINE"] = "1"
-    with _progress(shown=not options.quiet and sys.stderr.isatty()) as progress:
+    with steps(quiet=options.quiet) as progress:
         comparison = resrt.compare(
             options.network,
             options.weights,
@@ -82,18 +76,3 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print(comparison)
     return SKIPPED if any(row.error for row in comparison.measurements) else DONE
-
-
-@contextlib.contextmanager
-def _progress(*, shown: bool) -> Iterator[Progress | None]:
-    if not shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total
-        )

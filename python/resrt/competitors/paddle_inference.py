@@ -50,7 +50,7 @@ def prepare(task: Task, name: str) -> Ready:
 
 def why_not(network: str) -> str | None:
     """Why PaddleClas has not this network, or cannot be imported; None where it has and can."""
-    if not list_models(network, source="PaddleClas"):
+    if network not in [model.name for model in list_models(source="PaddleClas")]:
         return f"{network} is no network of PaddleClas"
     if importlib.util.find_spec("ppcls") or importlib.util.find_spec("paddleclas"):
         return None
