@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,17 @@ def test_what_is_not_installed_is_left_out(
     assert "left out: Absent: no_such_package not installed: pip install it" in str(result)
     with pytest.raises(resrt.BackendError, match="cannot compare with Absent: .*pip install it"):
         resrt.compare(small_graph, "random", competitors=["absent"])
+
+
+def test_a_busy_machine_is_told_of(
+    small_graph: resrt.Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for load, is_busy in ((0.0, False), (1000.0, True)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        result = resrt.compare(
+            small_graph, "random", batch_sizes=[1], threads=1, rounds=1, competitors=[]
+        )
+        assert ("not quiet" in str(result)) is is_busy
 
 
 def test_paddle_has_only_its_own_networks() -> None:

@@ -35,6 +35,7 @@ from resrt.network import Model, Network, WeightsLike, resolve
 
 _LIBRARIES = ("openvino", "onnx", "onnxruntime", "torch", "paddlepaddle", "paddleclas", "numpy")
 _WARM_UP = 2  # rounds
+_QUIET = 0.25  # processes for each core
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Comparison:
     """A network's latency in resrt beside that in other libraries.
 
     `measurements` are by batch size, resrt's first of each; `left_out` says for every library that
-    was not run why, and the command that installs it.
+    was not run why, and the command that installs it. `load` is how many processes wanted to run
+    in the minute before: on a machine that others use, the figures tell little.
     """
 
     network: str
@@ -85,6 +87,7 @@ class Comparison:
     threads: int
     rounds: int
     machine: machine.Machine
+    load: float
     measurements: tuple[Measurement, ...]
     left_out: dict[str, str]
 
@@ -105,6 +108,11 @@ class Comparison:
                 lines.append(f"batch {batch}")
             lines.append(f"  {measurement}".rstrip())
         lines += ["", "ratio: resrt's latency over the library's; below 1, resrt is the faster"]
+        if self.load > _QUIET * self.machine.cores:
+            lines.append(
+                f"the machine was not quiet: {self.load:.1f} processes wanted to run before, on "
+                f"{self.machine.cores} cores; libraries suffer unequally from that"
+            )
         lines += [f"left out: {title}: {why}" for title, why in self.left_out.items()]
         return "\n".join(lines)
 
@@ -151,6 +159,7 @@ def compare(
         raise InputError("batch_sizes is empty; name at least one")
     rounds = whole("rounds", rounds)
     threads = len(os.sched_getaffinity(0)) if threads is None else whole("threads", threads)
+    load = os.getloadavg()[0]
     chosen = _chosen(competitors)
     network = resolve(
         model,
@@ -183,6 +192,7 @@ def compare(
         threads=threads,
         rounds=rounds,
         machine=machine.describe(_LIBRARIES),
+        load=load,
         measurements=tuple(measurements),
         left_out=left_out,
     )
