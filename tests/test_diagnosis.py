@@ -41,7 +41,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == f"resrt {resrt.__version__}"
     assert lines[-1] == "This machine can run resrt."
     [openvino] = [line for line in lines if "ran a small network" in line]
-    assert openvino.split()[:3] == ["✓", "openvino", f"{resrt.backends()[0].version}:"]
+    assert openvino.split()[:3] == ["ok", "openvino", f"{resrt.backends()[0].version}:"]
     assert cli.main(["doctor", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["backends"][0]["name"] == "openvino"
 
@@ -58,7 +58,7 @@ def test_it_works_where_resrt_does_not(module: str) -> None:
     assert result.returncode == 1
     assert result.stderr == ""
     assert f"import of {module}" in result.stdout
-    assert result.stdout.endswith("This machine cannot run resrt yet: see ✗ above.\n")
+    assert result.stdout.endswith("This machine cannot run resrt yet: see what is marked no.\n")
 
 
 def test_a_backend_that_cannot_run_is_told_of(
@@ -71,7 +71,7 @@ def test_a_backend_that_cannot_run_is_told_of(
     assert [backend.problem for backend in resrt.doctor().backends] == ["the device is on fire"]
     assert cli.main(["doctor", "--quiet"]) == 1
     out = capsys.readouterr().out
-    assert "✗ openvino" in out
+    assert "no openvino" in out
     assert "the device is on fire" in out
 
 
@@ -85,7 +85,7 @@ def test_another_backend_that_is_missing_is_no_failure(
     monkeypatch.setattr(diagnosis, "_statuses", lambda: list(backends))
     monkeypatch.setattr(diagnosis, "_backend", backends.__getitem__)
     assert cli.main(["doctor"]) == 0
-    assert "– other" in capsys.readouterr().out
+    assert "-  other" in capsys.readouterr().out
     backends["openvino"] = diagnosis.Backend("openvino", "1", ("fp32",), "broken")
     assert cli.main(["doctor"]) == 1
 

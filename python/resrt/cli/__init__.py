@@ -50,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A file's name may be of any bytes, and is printed as it is.
-            stream.reconfigure(errors="surrogateescape")
+            # A file's name may be of any bytes, and is printed as it is. What a terminal cannot
+            # show at all, such as a tick in ASCII, is no reason to fail.
+            is_unicode = stream.encoding.lower().startswith("utf")
+            stream.reconfigure(errors="surrogateescape" if is_unicode else "replace")
     try:
         status: int = options.run(options)
         sys.stdout.flush()  # here, where it is handled that nobody may read it

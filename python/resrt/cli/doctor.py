@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # A mark, what it is of, and what there is to say.
 Line: TypeAlias = tuple[str, str, str]
 
-_GOOD, _ABSENT, _BAD, _NOTE = "✓", "–", "✗", " "
+_GOOD, _ABSENT, _BAD, _NOTE = "ok", "-", "no", ""
 
 
 def add(commands: Commands) -> None:
@@ -56,7 +56,7 @@ def _print(found: Diagnosis, *, is_brief: bool) -> None:
         "cache of weights and engines": list(_cache(found.cache)),
         "NVIDIA GPUs": list(_gpus(found)),
     }
-    indent = 6 + max(len(name) for lines in sections.values() for _, name, _ in lines)
+    indent = 7 + max(len(name) for lines in sections.values() for _, name, _ in lines)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     wrapper = textwrap.TextWrapper(
         width=max(width, 2 * indent),
@@ -69,8 +69,8 @@ def _print(found: Diagnosis, *, is_brief: bool) -> None:
         if shown:
             print(title)
         for mark, name, text in shown:
-            print(wrapper.fill(f"  {mark} {name}".ljust(indent) + text))
-    verdict = "can run resrt." if found.is_fit else f"cannot run resrt yet: see {_BAD} above."
+            print(wrapper.fill(f"  {mark:<2} {name}".ljust(indent) + text))
+    verdict = "can run resrt." if found.is_fit else "cannot run resrt yet: see what is marked no."
     print(f"This machine {verdict}")
 
 
