@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 
-from resrt.cli.arguments import DONE, SKIPPED, Commands, add_command, add_precision, add_threads
+from resrt.cli.arguments import (
+    DONE,
+    SKIPPED,
+    Commands,
+    add_command,
+    add_network,
+    add_precision,
+    add_threads,
+)
 from resrt.cli.terminal import steps
 
 
@@ -24,12 +31,7 @@ def add(commands: Commands) -> None:
         "quartiles), and how far the logits differ. Exit status 3: one of them failed.",
         example="resrt compare ResNeSt50 --weights random --batch 1 8 --with openvino,onnxruntime",
     )
-    parser.add_argument("network", metavar="NAME", help="a network, as resrt models lists them")
-    parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help='a weights file, or "random"; default: the pretrained ones, downloaded if need be',
-    )
+    add_network(parser)
     parser.add_argument(
         "--batch",
         type=int,
@@ -49,16 +51,12 @@ def add(commands: Commands) -> None:
         help="of openvino, onnxruntime, torch, torch-compile and paddle, separated by commas; "
         "default: those that are installed",
     )
-    parser.add_argument("--input-size", type=int, metavar="N", help="height and width in pixels")
     parser.add_argument("--format", choices=["text", "json"], default="text")
-    parser.add_argument("--offline", action="store_true", help="download no weights")
 
 
 def _run(options: argparse.Namespace) -> int:
     import resrt
 
-    if options.offline:
-        os.environ["RESRT_OFFLINE"] = "1"
     with steps(quiet=options.quiet) as progress:
         comparison = resrt.compare(
             options.network,

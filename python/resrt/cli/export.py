@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, Commands, add_command
+from resrt.cli.arguments import DONE, Commands, add_command, add_network
 
 if TYPE_CHECKING:
     from resrt.exporting import Exported
@@ -25,12 +24,7 @@ def add(commands: Commands) -> None:
         "installed, gives the same logits as resrt, before it is written.",
         example="resrt export ResNeSt50 -o resnest50.onnx",
     )
-    parser.add_argument("network", metavar="NAME", help="a network, as resrt models lists them")
-    parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help='a weights file, or "random"; default: the pretrained ones, downloaded if need be',
-    )
+    add_network(parser)
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
     parser.add_argument(
         "--batch",
@@ -51,7 +45,6 @@ def add(commands: Commands) -> None:
         action=argparse.BooleanOptionalAction,
         help="run it in ONNX Runtime first; default: if that is installed",
     )
-    parser.add_argument("--input-size", type=int, metavar="N", help="height and width in pixels")
     parser.add_argument(
         "--classes", type=int, metavar="N", help="default: as many as the weights have"
     )
@@ -59,7 +52,6 @@ def add(commands: Commands) -> None:
         "--in-channels", type=int, metavar="N", help="default: as many as the weights have"
     )
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
-    parser.add_argument("--offline", action="store_true", help="use no network")
 
 
 def _batch(text: str) -> int | None:
@@ -69,8 +61,6 @@ def _batch(text: str) -> int | None:
 def _run(options: argparse.Namespace) -> int:
     import resrt
 
-    if options.offline:
-        os.environ["RESRT_OFFLINE"] = "1"
     exported = resrt.export(
         options.network,
         options.output,
@@ -94,7 +84,7 @@ def _rows(exported: Exported) -> list[tuple[str, str]]:
     batch = "N" if exported.batch is None else str(exported.batch)
     shape = " x ".join([batch, *map(str, exported.input_shape)])
     if exported.verified_by is None:
-        checked = "by ONNX's checker; not run, because ONNX Runtime was not asked or is not here"
+        checked = "by ONNX's checker; ONNX Runtime has not run it"
     else:
         checked = (
             f"by ONNX's checker and {exported.verified_by}, whose logits differ from resrt's by "

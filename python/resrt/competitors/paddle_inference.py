@@ -86,9 +86,9 @@ def _set_parameters(network: Any, weights: dict[str, Batch], task: Task) -> None
     }
     ours = {int(array.flat[0]): name for name, array in names.to_ours(numbered, task.graph).items()}
     state = {}
-    for number, (name, value) in enumerate(theirs.items()):
+    for number, name in enumerate(theirs):
         array = weights[ours[number]]
-        state[name] = array if array.shape == tuple(value.shape) else array.T
+        state[name] = array.T if array.ndim == 2 else array  # linear layers are (in, out)
     network.set_state_dict(state)
 
 
