@@ -16,6 +16,9 @@ from .benchmark import Benchmark as Benchmark
 from .benchmark import time as time
 from .classification import Classification as Classification
 from .classification import classify as classify
+from .comparison import Comparison as Comparison
+from .comparison import Measurement as Measurement
+from .comparison import compare as compare
 from .conversion import convert as convert
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import doctor as doctor
@@ -39,6 +42,8 @@ from .errors import PrecisionError as PrecisionError
 from .errors import WeightsError as WeightsError
 from .evaluation import Evaluation as Evaluation
 from .evaluation import eval as eval
+from .exporting import Exported as Exported
+from .exporting import export as export
 from .images import Prediction as Prediction
 from .inspection import EngineFile as EngineFile
 from .inspection import inspect as inspect

@@ -28,15 +28,14 @@ def writing_to_cache(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing_whole(path: Path) -> Iterator[TextIO]:
-    """Open a text file that takes the place of `path` in the end, if nothing fails until then.
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write a file that takes the place of `path` in the end, if nothing fails.
 
-    Raises FileError where it cannot be written, at once where the folder is at fault.
+    Raises FileError where it cannot be written.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
+        yield temporary
         temporary.replace(path)
     except Error:  # some are an OSError as well, and of something else
         raise
@@ -45,6 +44,16 @@ def writing_whole(path: Path) -> Iterator[TextIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[TextIO]:
+    """Open a text file that takes the place of `path` in the end, if nothing fails until then.
+
+    Raises FileError where it cannot be written, at once where the folder is at fault.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file
 
 
 def cache_folder(given: str | PathLike[str] | None = None) -> Path:

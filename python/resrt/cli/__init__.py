@@ -15,10 +15,12 @@ from resrt._core import Error, __version__
 from resrt.cli import (
     build,
     classify,
+    compare,
     convert,
     demo,
     doctor,
     eval,
+    export,
     inspect,
     models,
     report,
@@ -28,7 +30,21 @@ from resrt.cli import (
 from resrt.cli.arguments import FAILED, common
 
 # In the order in which a user meets them.
-_COMMANDS = (demo, doctor, models, build, inspect, classify, time, eval, report, weights, convert)
+_COMMANDS = (
+    demo,
+    doctor,
+    models,
+    build,
+    inspect,
+    classify,
+    time,
+    eval,
+    compare,
+    report,
+    weights,
+    convert,
+    export,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

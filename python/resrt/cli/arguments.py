@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -43,6 +44,31 @@ def add_command(
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def add_network(command: argparse.ArgumentParser) -> None:
+    """Add a network's NAME, --weights, --input-size and --offline."""
+    command.add_argument("network", metavar="NAME", help="a network, as resrt models lists them")
+    command.add_argument(
+        "--weights",
+        metavar="FILE",
+        help='a weights file, or "random"; default: the pretrained ones, downloaded if need be',
+    )
+    command.add_argument("--input-size", type=int, metavar="N", help="height and width in pixels")
+    command.add_argument(
+        "--offline",
+        action=_Offline,
+        nargs=0,
+        default=False,
+        help="use no network, and only weights that are here",
+    )
+
+
+class _Offline(argparse.Action):
+    """Says so to whatever fetches weights."""
+
+    def __call__(self, *_: object) -> None:
+        os.environ["RESRT_OFFLINE"] = "1"
 
 
 def add_precision(command: argparse.ArgumentParser) -> None:
