@@ -2,10 +2,10 @@
 
     python tools/measure_classify.py ResNet50 [--photos DIR] [--count 500] [--rounds 3]
 
-All on the cores that this process may use. Where decoding and inference share them well, classifying
-takes little longer than the longer part and half the shorter; the ratio to that is printed for the
-Python function and for the whole command, which starts Python and loads the engine as well. Without
---photos, parts of the photographs in tests/data are enlarged to about 1 megapixel.
+All on the cores that this process may use. Where decoding and inference share them well,
+classifying takes little longer than the longer part and half the shorter; the ratio to that is
+printed for the Python function and for the whole command, which starts Python and loads the engine
+as well. Without --photos, parts of the photographs in tests/data are enlarged to 1 megapixel.
 """
 
 from __future__ import annotations

@@ -12,9 +12,16 @@ from ._core import RegNet as RegNet
 from ._core import ResNeSt as ResNeSt
 from ._core import ResNet as ResNet
 from ._core import __version__ as __version__
+from .benchmark import Benchmark as Benchmark
+from .benchmark import time as time
 from .classification import Classification as Classification
 from .classification import classify as classify
+from .comparison import Comparison as Comparison
+from .comparison import Measurement as Measurement
+from .comparison import compare as compare
 from .conversion import convert as convert
+from .diagnosis import Diagnosis as Diagnosis
+from .diagnosis import doctor as doctor
 from .embedding import cmake_dir as cmake_dir
 from .engine import BACKENDS as BACKENDS
 from .engine import PRECISIONS as PRECISIONS
@@ -31,10 +38,13 @@ from .errors import Error as Error
 from .errors import FileError as FileError
 from .errors import InputError as InputError
 from .errors import ModelError as ModelError
+from .errors import PackageError as PackageError
 from .errors import PrecisionError as PrecisionError
 from .errors import WeightsError as WeightsError
 from .evaluation import Evaluation as Evaluation
 from .evaluation import eval as eval
+from .exporting import Exported as Exported
+from .exporting import export as export
 from .images import Prediction as Prediction
 from .inspection import EngineFile as EngineFile
 from .inspection import inspect as inspect
@@ -46,4 +56,5 @@ from .models import model_info as model_info
 from .pretrained import Pretrained as Pretrained
 from .pretrained import fetch as fetch
 from .pretrained import list_pretrained as list_pretrained
+from .reporting import report as report
 from .timing import Timing as Timing
