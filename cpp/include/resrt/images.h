@@ -11,11 +11,10 @@ namespace resrt {
 
 // Whose way of resizing, cropping and normalising photographs it is. They differ in what a network
 // sees, by up to tens of grey levels in a pixel:
-//   paddleclas:  OpenCV's resize, which reads four pixels for one of the result however much
-//   smaller
-//                that is; the long side is rounded, the crop's offset rounded down.
-//   torchvision: Pillow's resize, which averages over all that a pixel of the result covers; the
-//                long side is rounded down, the crop's offset rounded. timm does as torchvision.
+// - paddleclas: OpenCV's resize, which reads four pixels for one of the result however much smaller
+//   that is; the long side is rounded, the crop's offset rounded down.
+// - torchvision: Pillow's resize, which averages over all that a pixel of the result covers; the
+//   long side is rounded down, the crop's offset rounded. timm does as torchvision.
 enum class Pipeline { paddleclas, torchvision };
 
 // "paddleclas", "torchvision"; parse_pipeline throws InputError for anything else.

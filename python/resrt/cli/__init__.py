@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from resrt._core import Error, __version__
 from resrt.cli import (
@@ -73,6 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+class _PrintCMakeDir(argparse.Action):
+    """Like argparse's own "version", but worked out only when it is asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from resrt.embedding import cmake_dir
+
+        print(cmake_dir())
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="resrt",
@@ -82,6 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         parents=[common()],
     )
     parser.add_argument("--version", action="version", version=f"resrt {__version__}")
+    parser.add_argument(
+        "--cmake-dir",
+        action=_PrintCMakeDir,
+        help="print the folder of the CMake package, for C++ programs, and exit",
+    )
     parser.set_defaults(debug=False, quiet=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in _COMMANDS:
