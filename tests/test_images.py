@@ -119,24 +119,26 @@ def test_an_input_that_the_resized_image_does_not_cover(engine: resrt.Engine) ->
 
 
 def test_a_large_jpeg_is_decoded_at_reduced_size_where_it_hardly_shows(tmp_path: Path) -> None:
-    large = Image.open(PHOTOS / "china.jpg").resize((2560, 1708), Image.Resampling.BICUBIC)
     path = tmp_path / "large.jpg"
-    large.save(path, quality=90)
-    size = images.open_image(path, 3, least=3 * 256).size
-    assert size == (1280, 854)
+    whole = Image.open(PHOTOS / "china.jpg")  # full of detail
+    whole.crop((0, 0, 640, 426)).save(path, quality=92)
+    assert images.open_image(path, 3, least=3 * 71).size == (320, 213)
+    assert images.open_image(path, 3, least=3 * 72).size == (640, 426)
+    whole.save(tmp_path / "odd.jpg")  # 427 pixels high, of which there is no half
+    assert images.open_image(tmp_path / "odd.jpg", 3, least=8).size == (640, 427)
     for pipeline, interpolation in [("torchvision", "bicubic"), ("paddleclas", "bilinear")]:
         steps = resrt.Preprocessing(
-            resize=256,
+            resize=71,
             interpolation=interpolation,
             mean=[0.0] * 3,
             std=[1 / 255] * 3,
             pipeline=pipeline,
         )
-        exact = images.preprocess(path, steps, (3, 224, 224))
-        quick = images.preprocess(path, steps, (3, 224, 224), exact=False)
+        exact = images.preprocess(path, steps, (3, 62, 62))
+        quick = images.preprocess(path, steps, (3, 62, 62), exact=False)
         difference = np.abs(exact - quick)  # in grey levels
-        assert difference.mean() <= 0.5
-        assert difference.max() <= 16
+        assert difference.mean() <= 2
+        assert difference.max() <= 40
         # What picks pixels would see others: it is always given all of them.
         assert (difference.max() == 0) == (pipeline == "paddleclas")
 

@@ -19,7 +19,7 @@ from resrt.errors import FileError, InputError
 ImageLike: TypeAlias = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 
 # A JPEG that is decoded at reduced size still has this many times the pixels per side that it is
-# resized to; Pillow calls what is resized from three times as many indistinguishable.
+# resized to. On photographs full of detail that changed grey levels by 2 on average.
 _LEAST_REDUCTION = 3
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -61,7 +61,7 @@ def open_image(image: ImageLike, channels: int, least: int | None = None) -> Ima
     """Return an upright Pillow image of 1 (grey) or 3 (RGB) channels.
 
     Where `least` is given, a JPEG file may be decoded at a half, a quarter or an eighth of its
-    size, whichever is the smallest whose sides are at least `least` pixels.
+    size, whichever is the smallest whose sides are still at least `least` pixels.
 
     Raises FileError where a path cannot be read, InputError for what is no image.
     """
@@ -115,7 +115,7 @@ def _open(image: ImageLike, least: int | None) -> Image.Image:
     try:
         with Image.open(path) as opened:
             if least is not None:
-                opened.draft(None, (least, least))
+                _reduce(opened, least)
             opened.load()
     except UnidentifiedImageError:
         raise InputError(f"'{path}' is no image of a format that Pillow knows") from None
@@ -125,6 +125,18 @@ def _open(image: ImageLike, least: int | None) -> Image.Image:
         # Pillow's decoders fail in many ways on a file that is damaged, or too large to be a photo.
         raise InputError(f"'{path}' cannot be decoded: {error}") from None
     return opened
+
+
+def _reduce(opened: Image.Image, least: int) -> None:
+    """Have a JPEG decoded at an eighth, a quarter or a half, if its sides stay `least` long.
+
+    Only where the sides are whole multiples: a rounded side would move the crop.
+    """
+    width, height = opened.size
+    for scale in (8, 4, 2):
+        if width % scale == height % scale == 0 and min(opened.size) >= scale * least:
+            opened.draft(None, (width // scale, height // scale))
+            return
 
 
 def preprocess(
