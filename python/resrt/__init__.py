@@ -9,6 +9,7 @@
 
 from importlib.metadata import version as _version
 
+from resrt import _log
 from resrt._core import (
     Cost,
     Graph,
@@ -18,6 +19,7 @@ from resrt._core import (
     RegNet,
     ResNeSt,
     ResNet,
+    TensorRTOptions,
 )
 from resrt.engine import BACKENDS, PRECISIONS, Engine, backends, build, load
 from resrt.errors import (
@@ -37,6 +39,7 @@ from resrt.pretrained import Pretrained, fetch, list_pretrained
 from resrt.timing import Timing
 
 __version__ = _version("resrt")
+_log.forward()
 
 __all__ = [
     "BACKENDS",
@@ -62,6 +65,7 @@ __all__ = [
     "RegNet",
     "ResNeSt",
     "ResNet",
+    "TensorRTOptions",
     "Timing",
     "WeightsError",
     "__version__",

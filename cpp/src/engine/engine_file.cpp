@@ -113,6 +113,7 @@ Metadata to_metadata(const EngineInfo& info) {
           {"width", std::to_string(info.input.width)},
           {"classes", std::to_string(info.classes)},
           {"max_batch", std::to_string(info.max_batch)},
+          {"version_compatible", info.version_compatible ? "yes" : "no"},
           {"weights", info.notes.weights},
           {"labels", labels},
           {"resize", std::to_string(info.notes.preprocessing.resize)},
@@ -189,6 +190,7 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
                 fields.positive("width", kLargestSide)};
   info.classes = fields.positive("classes", kMostChannels);
   info.max_batch = fields.positive("max_batch", kLargestBatch);
+  info.version_compatible = fields.text("version_compatible") == "yes";
   info.notes.weights = fields.text("weights");
   info.notes.labels = split(fields.text("labels"), '\n');
   info.notes.preprocessing = {fields.positive("resize", kLargestSide), fields.text("interpolation"),
