@@ -25,7 +25,8 @@ struct TensorRTOptions {
   // Not with TensorRT for RTX, whose engines run on all GPUs of their targets.
   // [--hardwareCompatibilityLevel]
   HardwareCompatibility hardware_compatibility = HardwareCompatibility::none;
-  // Whether later versions of TensorRT, too, load the engine. [--versionCompatible]
+  // Whether later versions of TensorRT, too, load the engine. Not with TensorRT for RTX.
+  // [--versionCompatible]
   bool version_compatible = false;
   // The GPUs that an engine of TensorRT for RTX is for, as compute capabilities times ten: 75 for
   // Turing, 80 and 86 for Ampere, 89 for Ada, 120 and 121 for Blackwell; empty: as the library

@@ -42,7 +42,8 @@ Args:
         the next one is faster; not with TensorRT for RTX, which times nothing.
     hardware_compatibility: "none", "ampere+" or "same_compute_capability": on which other GPUs the
         engine runs; not with TensorRT for RTX.
-    version_compatible: whether later versions of TensorRT, too, load the engine.
+    version_compatible: whether later versions of TensorRT, too, load the engine; not with TensorRT
+        for RTX.
     compute_capabilities: the GPUs that an engine of TensorRT for RTX is for, times ten: 75, 80, 86,
         89, 120, 121; empty: Ampere and later.)")
       .def(py::init([](int64_t workspace, int optimization_level, int optimum_batch,

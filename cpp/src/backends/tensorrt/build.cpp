@@ -21,10 +21,6 @@ namespace {
 constexpr int kHighestOptimizationLevel = 5;
 constexpr int64_t kMebibyte = 1 << 20;
 
-#if defined(TRT_MAJOR_RTX)
-constexpr std::array kTargets = {75, 80, 86, 89, 120, 121};
-#endif
-
 // Hands TensorRT's steps to the caller's function, which may ask to stop.
 class Monitor : public nvinfer1::IProgressMonitor {
  public:
@@ -63,6 +59,7 @@ void require(bool holds, const std::string& message) {
   if (!holds) throw InputError(message);
 }
 
+// What every flavour has; each knows its own rules besides.
 void check_options(const TensorRTOptions& options, const EngineInfo& info) {
   require(options.workspace >= 0,
           concat("workspace must be at least 0 MiB, not ", options.workspace));
@@ -73,22 +70,37 @@ void check_options(const TensorRTOptions& options, const EngineInfo& info) {
   require(options.optimum_batch >= 0 && options.optimum_batch <= info.max_batch,
           concat("optimum_batch must be from 1 to max_batch (", info.max_batch, "), not ",
                  options.optimum_batch));
+}
+
 #if defined(TRT_MAJOR_RTX)
+constexpr std::array kTargets = {75, 80, 86, 89, 120, 121};
+constexpr int kFirstWithBf16 = 80;
+
+void check_flavour_options(const TensorRTOptions& options, const EngineInfo& info) {
   require(options.timing_cache.empty(),
           "TensorRT for RTX times no kernels while it builds; leave out timing_cache");
   require(options.hardware_compatibility == HardwareCompatibility::none,
           "engines of TensorRT for RTX run on all GPUs of their compute_capabilities; give those "
           "instead of hardware_compatibility");
+  require(!options.version_compatible,
+          "engines of TensorRT for RTX run in the version that built them; leave out "
+          "version_compatible");
   for (const int target : options.compute_capabilities) {
     require(std::find(kTargets.begin(), kTargets.end(), target) != kTargets.end(),
             concat("TensorRT for RTX has no target of compute capability ", target, "; choose of ",
                    join(kTargets)));
+    if (info.precision == Precision::bf16 && target < kFirstWithBf16) {
+      throw PrecisionError(concat("GPUs of compute capability ", target,
+                                  " have no bf16; choose fp16 or fp32, or targets from ",
+                                  kFirstWithBf16, " on"));
+    }
   }
+}
 #else
+void check_flavour_options(const TensorRTOptions& options, const EngineInfo&) {
   require(options.compute_capabilities.empty(),
           "TensorRT builds for the GPU that it runs on; leave out compute_capabilities, or take "
           "backend 'tensorrt_rtx'");
-#endif
 }
 
 nvinfer1::HardwareCompatibilityLevel to_level(HardwareCompatibility compatibility) {
@@ -101,6 +113,7 @@ nvinfer1::HardwareCompatibilityLevel to_level(HardwareCompatibility compatibilit
   }
   return nvinfer1::HardwareCompatibilityLevel::kNONE;
 }
+#endif
 
 // Every network is strongly typed; in TensorRT 10 that is to be asked for.
 nvinfer1::NetworkDefinitionCreationFlags network_flags() {
@@ -125,6 +138,7 @@ class Build {
         progress_(options.progress),
         options_(options.tensorrt.value_or(TensorRTOptions())) {
     check_options(options_, info);
+    check_flavour_options(options_, info);
     builder_ = taken(library.create_builder(logger), "start");
     network_ = taken(
         std::unique_ptr<nvinfer1::INetworkDefinition>(builder_->createNetworkV2(network_flags())),
@@ -178,7 +192,6 @@ class Build {
     } else {
       config_->clearFlag(nvinfer1::BuilderFlag::kTF32);
     }
-    config_->setHardwareCompatibilityLevel(to_level(options_.hardware_compatibility));
 #if defined(TRT_MAJOR_RTX)
     const std::vector<int>& targets = options_.compute_capabilities;
     config_->setNbComputeCapabilities(static_cast<int32_t>(targets.size()));
@@ -186,6 +199,8 @@ class Build {
       config_->setComputeCapability(static_cast<nvinfer1::ComputeCapability>(targets[i]),
                                     static_cast<int32_t>(i));
     }
+#else
+    config_->setHardwareCompatibilityLevel(to_level(options_.hardware_compatibility));
 #endif
   }
 
