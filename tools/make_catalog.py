@@ -44,9 +44,10 @@ HEADER = """\
 # A table is named by its network and, where a network has several, a tag: resnet50.a1_in1k. A
 # network's first table is its default. `url` is an address, `hub` a repository of the Hugging Face
 # hub that holds `file`; `address_from` is where its publisher gives that address.
-# `resize` is the shorter side in pixels before the middle `crop` is cut out; `test_resize` and
-# `test_crop` are those at which timm found the weights to be most accurate. `top1` and `top5` are
-# PaddleClas's own figures, fractions on ImageNet-1k's validation set.
+# `pipeline` is whose way of resizing and cropping it is (cpp/include/resrt/images.h); timm's is
+# torchvision's. `resize` is the shorter side in pixels before the middle `crop` is cut out;
+# `test_resize` and `test_crop` are those at which timm found the weights to be most accurate.
+# `top1` and `top5` are PaddleClas's own figures, fractions on ImageNet-1k's validation set.
 #
 # No address has been tried. PaddleClas's pages list only the networks that have `top1` here; that
 # the other files are there is its model files' word alone. PaddleClas states no licence for its
@@ -92,6 +93,7 @@ def _of_paddleclas(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 "resize": published.resize_short if published else 256,
                 "crop": published.crop if published else 224,
                 "interpolation": "bilinear",
+                "pipeline": "paddleclas",
                 "mean": [0.485, 0.456, 0.406],
                 "std": [0.229, 0.224, 0.225],
                 "top1": published and published.top1,
@@ -151,6 +153,7 @@ def _timm_entry(name: str, cfg: Any, address_from: str) -> dict[str, Any]:
         "test_resize": test_resize,
         "test_crop": test_crop,
         "interpolation": cfg.interpolation,
+        "pipeline": "torchvision",
         "mean": list(cfg.mean),
         "std": list(cfg.std),
     }

@@ -5,76 +5,11 @@
 >>> engine.classify("cat.jpg", topk=5)
 >>> logits = engine.infer(batch)  # float32 (N, 3, 224, 224) -> float32 (N, 1000)
 >>> engine.save("resnest50.engine")
+
+The public names are listed in `__init__.pyi`. Each is imported when it is first used, so that
+whoever needs a part, such as a command that only lists networks, does not wait for the rest.
 """
 
-from importlib.metadata import version as _version
+import lazy_loader
 
-from resrt import _log
-from resrt._core import (
-    Cost,
-    Graph,
-    Layer,
-    Parameter,
-    Preprocessing,
-    RegNet,
-    ResNeSt,
-    ResNet,
-    TensorRTOptions,
-)
-from resrt.engine import BACKENDS, PRECISIONS, Engine, backends, build, load
-from resrt.errors import (
-    BackendError,
-    DownloadError,
-    EngineFileError,
-    Error,
-    FileError,
-    InputError,
-    ModelError,
-    PrecisionError,
-    WeightsError,
-)
-from resrt.images import Prediction
-from resrt.models import ModelInfo, Published, build_graph, list_models, model_info
-from resrt.pretrained import Pretrained, fetch, list_pretrained
-from resrt.timing import Timing
-
-__version__ = _version("resrt")
-_log.forward()
-
-__all__ = [
-    "BACKENDS",
-    "PRECISIONS",
-    "BackendError",
-    "Cost",
-    "DownloadError",
-    "Engine",
-    "EngineFileError",
-    "Error",
-    "FileError",
-    "Graph",
-    "InputError",
-    "Layer",
-    "ModelError",
-    "ModelInfo",
-    "Parameter",
-    "PrecisionError",
-    "Prediction",
-    "Preprocessing",
-    "Pretrained",
-    "Published",
-    "RegNet",
-    "ResNeSt",
-    "ResNet",
-    "TensorRTOptions",
-    "Timing",
-    "WeightsError",
-    "__version__",
-    "backends",
-    "build",
-    "build_graph",
-    "fetch",
-    "list_models",
-    "list_pretrained",
-    "load",
-    "model_info",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

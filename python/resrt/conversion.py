@@ -105,6 +105,7 @@ def _preprocessing(network: str, channels: int) -> dict[str, Any] | None:
         "interpolation": entry.interpolation,
         "mean": images.per_channel(entry.mean, channels),
         "std": images.per_channel(entry.std, channels),
+        "pipeline": entry.pipeline,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import importlib.util
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,18 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resrt import _core, conversion, images, pretrained, timing
+from resrt import _core, _log, conversion, images, pretrained, timing
 from resrt import labels as labels_
 from resrt import weights as weights_
 from resrt._arguments import choice, path, whole
 from resrt.errors import InputError
-from resrt.models import Config, build_graph
+from resrt.files import sha256
+from resrt.models import Config, build_graph, model_info
 
-BACKENDS = ("openvino", "tensorrt", "tensorrt_rtx")
-PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
+BACKENDS = tuple(_core.backend_names())
+PRECISIONS = tuple(_core.precision_names())
 
 # The wheels that carry an inference library which the core opens by itself.
 _LIBRARY_WHEELS = ("tensorrt_libs", "tensorrt_rtx_libs", "onnxruntime_ep_nv_tensorrt_rtx")
+
+_log.forward()
 
 
 class Engine:
@@ -152,7 +156,7 @@ def build(
             were trained for.
         classes: the number of logits; None: as the weights were trained for.
         in_channels: planes of the images; None: as the weights were trained for.
-        backend: the inference library, one of BACKENDS.
+        backend: the inference library, one of resrt.BACKENDS.
         threads: processor threads per inference; None: one for each core.
         labels: the names of the classes, or the path of a text file of one name per line or of a
             JSON list; None: the weights file's, or ImageNet's, if there are 1000.
@@ -192,8 +196,9 @@ def build(
             max_batch=whole("max_batch", max_batch),
             threads=_threads(threads),
             weights_note=_note(weights, entry),
+            weights_sha256=_sha256(given),
             labels=_labels(labels, graph.classes),
-            preprocessing=_checked(preprocessing) or _preprocessing(entry, graph),
+            preprocessing=_checked(preprocessing) or _preprocessing(entry, model, graph),
             device=_device(device),
             tensorrt=_options(tensorrt),
             progress=progress,
@@ -264,6 +269,19 @@ def _note(
     if weights is None:
         return entry.name if entry is not None else ""
     return "arrays" if isinstance(weights, Mapping) else Path(weights).name
+
+
+def _sha256(weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]]) -> str:
+    """Return the checksum of a file's bytes, or of arrays' names, types, shapes and values."""
+    if isinstance(weights, str) and weights == "random":
+        return ""
+    if not isinstance(weights, Mapping):
+        return sha256(Path(weights))
+    digest = hashlib.sha256()
+    for name, array in sorted(weights.items()):
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _graph(
@@ -353,15 +371,20 @@ def _checked(preprocessing: object) -> _core.Preprocessing | None:
     raise InputError(f"preprocessing is a resrt.Preprocessing, not {type(preprocessing).__name__}")
 
 
-def _preprocessing(entry: pretrained.Pretrained | None, graph: _core.Graph) -> _core.Preprocessing:
-    """Return what the pretrained weights ask for; where there are none, what PaddleClas does."""
+def _preprocessing(
+    entry: pretrained.Pretrained | None, model: str | Config | _core.Graph, graph: _core.Graph
+) -> _core.Preprocessing:
+    """Return what the pretrained weights ask for; where there are none, what the source does."""
     channels, height, width = graph.input_shape
     size = min(height, width)
     if entry is None:
-        return images.imagenet_preprocessing(channels, round(size / 0.875), "bilinear")
+        is_paddleclas = isinstance(model, str) and model_info(model).source == "PaddleClas"
+        pipeline = "paddleclas" if is_paddleclas else "torchvision"
+        return images.imagenet_preprocessing(channels, round(size / 0.875), pipeline)
     return _core.Preprocessing(
         resize=entry.resize_for(size),
         interpolation=entry.interpolation,
         mean=images.per_channel(entry.mean, channels),
         std=images.per_channel(entry.std, channels),
+        pipeline=entry.pipeline,
     )

@@ -18,8 +18,9 @@ from resrt.errors import FileError, InputError
 # A path, a Pillow image, or uint8 pixels (H, W), (H, W, 1) or (H, W, 3).
 ImageLike: TypeAlias = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 
-# Of the long side over the short one, which the resized image keeps.
-_LONGEST_ASPECT = 200
+# A JPEG that is decoded at reduced size still has this many times the pixels per side that it is
+# resized to; Pillow calls what is resized from three times as many indistinguishable.
+_LEAST_REDUCTION = 3
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -39,14 +40,15 @@ class Prediction:
 
 
 def imagenet_preprocessing(
-    in_channels: int, resize: int, interpolation: str
+    in_channels: int, resize: int, pipeline: str = "torchvision"
 ) -> _core.Preprocessing:
     """Return ImageNet's normalisation; for images that are not RGB, its average over RGB."""
     return _core.Preprocessing(
         resize=resize,
-        interpolation=interpolation,
+        interpolation="bilinear",
         mean=per_channel(_IMAGENET_MEAN, in_channels),
         std=per_channel(_IMAGENET_STD, in_channels),
+        pipeline=pipeline,
     )
 
 
@@ -55,8 +57,11 @@ def per_channel(rgb: Sequence[float], channels: int) -> list[float]:
     return list(rgb) if channels == len(rgb) else [float(np.mean(rgb))] * channels
 
 
-def open_image(image: ImageLike, channels: int) -> Image.Image:
+def open_image(image: ImageLike, channels: int, least: int | None = None) -> Image.Image:
     """Return an upright Pillow image of 1 (grey) or 3 (RGB) channels.
+
+    Where `least` is given, a JPEG file may be decoded at a half, a quarter or an eighth of its
+    size, whichever is the smallest whose sides are at least `least` pixels.
 
     Raises FileError where a path cannot be read, InputError for what is no image.
     """
@@ -65,7 +70,7 @@ def open_image(image: ImageLike, channels: int) -> Image.Image:
             f"an engine of {channels} input channels takes no photographs; "
             "prepare float32 batches of your own and call infer"
         )
-    opened = _open(image)
+    opened = _open(image, least)
     try:
         return _upright(opened, "L" if channels == 1 else "RGB")
     except Exception as error:
@@ -82,7 +87,7 @@ def _upright(opened: Image.Image, mode: str) -> Image.Image:
     return upright.convert(mode)
 
 
-def _open(image: ImageLike) -> Image.Image:
+def _open(image: ImageLike, least: int | None) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     if isinstance(image, np.ndarray):
@@ -104,6 +109,8 @@ def _open(image: ImageLike) -> Image.Image:
     opened: Image.Image
     try:
         with Image.open(path) as opened:
+            if least is not None:
+                opened.draft(None, (least, least))
             opened.load()
     except UnidentifiedImageError:
         raise InputError(f"'{path}' is no image of a format that Pillow knows") from None
@@ -116,36 +123,41 @@ def _open(image: ImageLike) -> Image.Image:
 
 
 def preprocess(
-    image: ImageLike, steps: _core.Preprocessing, input_shape: tuple[int, int, int]
+    image: ImageLike,
+    steps: _core.Preprocessing,
+    input_shape: tuple[int, int, int],
+    *,
+    exact: bool = True,
 ) -> npt.NDArray[np.float32]:
-    """Return float32 (channels, height, width): what an engine takes for this image.
+    """Return float32 (channels, height, width): what the weights' source makes of this image.
+
+    Args:
+        image: a path, a Pillow image, or uint8 (H, W), (H, W, 1) or (H, W, 3) in RGB.
+        steps: an engine's `info.preprocessing`.
+        input_shape: (channels, height, width) of the engine's input.
+        exact: False allows that a large JPEG is decoded at a half, a quarter or an eighth of its
+            size where that hardly shows; see `open_image`.
 
     Raises FileError or InputError where there is no image that can be preprocessed.
     """
     channels, height, width = input_shape
-    opened = open_image(image, channels)
-    scale = steps.resize / min(opened.size)
-    if max(opened.size) > _LONGEST_ASPECT * min(opened.size):
-        raise InputError(
-            f"an image of {opened.width}x{opened.height} pixels is too long to be resized; "
-            f"one side may be at most {_LONGEST_ASPECT} times the other"
-        )
-    resized = opened.resize(
-        (max(width, round(opened.width * scale)), max(height, round(opened.height * scale))),
-        Image.Resampling[steps.interpolation.upper()],
-    )
-    left, top = (resized.width - width) // 2, (resized.height - height) // 2
-    cropped = resized.crop((left, top, left + width, top + height))
-    pixels = np.asarray(cropped, dtype=np.float32).reshape(height, width, channels) / 255
-    normalised = (pixels - np.array(steps.mean, np.float32)) / np.array(steps.std, np.float32)
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1), dtype=np.float32)
+    # OpenCV's resize picks pixels where Pillow's averages: after it, any reduction would show.
+    may_reduce = not exact and steps.pipeline == "torchvision"
+    least = max(steps.resize, height, width) * _LEAST_REDUCTION if may_reduce else None
+    opened = open_image(image, channels, least)
+    pixels = np.asarray(opened).reshape(opened.height, opened.width, channels)
+    return _core.preprocess(pixels, steps, input_shape)
 
 
 def preprocess_batch(
-    images: Iterable[ImageLike], steps: _core.Preprocessing, input_shape: tuple[int, int, int]
+    images: Iterable[ImageLike],
+    steps: _core.Preprocessing,
+    input_shape: tuple[int, int, int],
+    *,
+    exact: bool = True,
 ) -> npt.NDArray[np.float32]:
     """Return float32 (N, channels, height, width)."""
-    prepared = [preprocess(image, steps, input_shape) for image in images]
+    prepared = [preprocess(image, steps, input_shape, exact=exact) for image in images]
     return np.stack(prepared) if prepared else np.empty((0, *input_shape), np.float32)
 
 

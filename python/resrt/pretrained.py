@@ -28,7 +28,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from resrt import _core, weights
+from resrt import _core
 from resrt.errors import DownloadError, FileError, InputError, WeightsError
 from resrt.files import sha256, writing_to_cache
 
@@ -51,7 +51,8 @@ class Pretrained:
     in the repository `hub`; `address_from` is where their publisher says so.
 
     Photographs are resized to a shorter side of `resize` pixels, and the middle `crop` x `crop` of
-    them taken; at `test_crop`, where there is one, timm found the weights to be most accurate.
+    them taken, as `pipeline` does it ("paddleclas" or "torchvision", see Preprocessing); at
+    `test_crop`, where there is one, timm found the weights to be most accurate.
     `top1` and `top5` are fractions on ImageNet-1k's validation set, as PaddleClas publishes them.
     """
 
@@ -64,6 +65,7 @@ class Pretrained:
     resize: int
     crop: int
     interpolation: str
+    pipeline: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     hub: str | None = None
@@ -278,6 +280,8 @@ def _check(file: Path, path: Path, *, called: str) -> None:
     try:
         then = record.read_text().split()[0]
     except (FileNotFoundError, IndexError):
+        from resrt import weights  # which reads arrays; to list the catalog needs none
+
         weights.read(file)
         _write_record(record, f"{now}  {path.name}\n")  # as sha256sum -c reads it
         return

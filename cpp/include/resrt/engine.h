@@ -9,6 +9,7 @@
 
 #include "resrt/export.h"
 #include "resrt/graph.h"
+#include "resrt/images.h"
 #include "resrt/tensorrt.h"
 #include "resrt/weights.h"
 
@@ -19,22 +20,16 @@ namespace resrt {
 // multiply fp32, with 10 bits of fraction.
 enum class Precision { automatic, fp32, tf32, bf16, fp16 };
 
-// "auto", "fp32", "tf32", "bf16", "fp16"; parse_precision throws PrecisionError for anything else.
+// "auto", "fp32", "tf32", "bf16", "fp16", all of them in precision_names; parse_precision throws
+// PrecisionError for anything else.
 RESRT_API const char* to_string(Precision precision);
 RESRT_API Precision parse_precision(const std::string& name);
-
-// How a photograph becomes the engine's input: resize the short side to `resize`, crop the centre
-// to the input size, scale to 0..1, subtract `mean`, divide by `std` (one value per channel).
-struct Preprocessing {
-  int resize = 256;  // pixels
-  std::string interpolation = "bilinear";
-  std::vector<float> mean;
-  std::vector<float> std;
-};
+RESRT_API std::vector<std::string> precision_names();
 
 // What an engine carries beside its network, for those who use it.
 struct EngineNotes {
-  std::string weights;  // what the weights were: a file's name, or "random"
+  std::string weights;         // what the weights were: a file's name, or "random"
+  std::string weights_sha256;  // of that file or those arrays, in hexadecimal; may be empty
   std::vector<std::string> labels;
   Preprocessing preprocessing;
 };
@@ -79,8 +74,13 @@ struct EngineInfo {
   int classes = 0;
   int max_batch = 0;
   bool version_compatible = false;  // whether later versions of the backend load it too
+  std::string layers;               // the graph as text: layers, shapes, costs
   EngineNotes notes;
 };
+
+// Reads what an engine file is, without the backend that would run it. Throws FileError where there
+// is no such file, EngineFileError where it is no engine, or damaged.
+RESRT_API EngineInfo inspect(const std::string& path);
 
 // A network that is ready to run. Safe to use from many threads at once; copies are not made, but
 // an Engine may be moved.
@@ -128,5 +128,8 @@ struct BackendStatus {
 };
 
 RESRT_API std::vector<BackendStatus> backends();
+
+// Their names, which opens none of them.
+RESRT_API std::vector<std::string> backend_names();
 
 }  // namespace resrt

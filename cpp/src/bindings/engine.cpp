@@ -21,6 +21,7 @@ namespace resrt {
 namespace {
 
 using FloatArray = py::array_t<float, py::array::c_style>;
+using PixelArray = py::array_t<uint8_t, py::array::c_style>;
 
 // The arrays' memory is used where it lies; each array lives as long as something reads it.
 Weights to_weights(const std::map<std::string, FloatArray>& arrays) {
@@ -125,23 +126,45 @@ void bind_engine(py::module_& module) {
       "add_library_folder",
       [](const py::bytes& folder) { add_library_folder(std::string(folder)); }, py::arg("folder"),
       "Makes known a folder of packages, where an inference library's wheel may lie.");
+  module.def("backend_names", &backend_names, "Their names, which opens none of them.");
+  module.def("precision_names", &precision_names, "What an engine can be asked to compute in.");
 
   py::class_<Preprocessing>(module, "Preprocessing", "How a photograph becomes an engine's input.")
       .def(py::init([](int resize, std::string interpolation, std::vector<float> mean,
-                       std::vector<float> std) {
-             return Preprocessing{resize, std::move(interpolation), std::move(mean),
-                                  std::move(std)};
+                       std::vector<float> std, const std::string& pipeline) {
+             return Preprocessing{resize, std::move(interpolation), std::move(mean), std::move(std),
+                                  parse_pipeline(pipeline)};
            }),
            py::kw_only(), py::arg("resize"), py::arg("interpolation"), py::arg("mean"),
-           py::arg("std"))
+           py::arg("std"), py::arg("pipeline") = to_string(Pipeline::torchvision))
       .def_readonly("resize", &Preprocessing::resize, "Of the short side, in pixels.")
       .def_readonly("interpolation", &Preprocessing::interpolation)
       .def_readonly("mean", &Preprocessing::mean, "Per channel, of pixels in 0..1.")
       .def_readonly("std", &Preprocessing::std, "Per channel, of pixels in 0..1.")
+      .def_property_readonly(
+          "pipeline", [](const Preprocessing& self) { return to_string(self.pipeline); },
+          "Whose way of resizing and cropping: \"paddleclas\" or \"torchvision\", which timm's is.")
       .def("__repr__", [](const Preprocessing& self) {
         return concat("Preprocessing(resize=", self.resize, ", interpolation='", self.interpolation,
-                      "', mean=[", join(self.mean), "], std=[", join(self.std), "])");
+                      "', mean=[", join(self.mean), "], std=[", join(self.std), "], pipeline='",
+                      to_string(self.pipeline), "')");
       });
+  module.def(
+      "preprocess",
+      [](const PixelArray& pixels, const Preprocessing& steps,
+         const std::tuple<int, int, int>& input_shape) {
+        if (pixels.ndim() != 3) throw InputError("an image's array is (height, width, channels)");
+        const auto side = [&](int axis) { return static_cast<int>(pixels.shape(axis)); };
+        const ImageView image = {pixels.data(), side(1), side(0), side(2)};
+        const auto& [channels, height, width] = input_shape;
+        FloatArray output(std::vector<py::ssize_t>{channels, height, width});
+        float* out = output.mutable_data();
+        const py::gil_scoped_release release;
+        preprocess(image, steps, {channels, height, width}, out);
+        return output;
+      },
+      py::arg("pixels"), py::arg("steps"), py::arg("input_shape"),
+      "uint8 (height, width, channels) -> float32 of input_shape, (channels, height, width)");
 
   py::class_<EngineInfo>(module, "EngineInfo", "What an engine is.")
       .def_readonly("model", &EngineInfo::model)
@@ -160,25 +183,39 @@ void bind_engine(py::module_& module) {
       .def_property_readonly(
           "weights", [](const EngineInfo& self) { return self.notes.weights; },
           "What the weights were.")
+      .def_property_readonly(
+          "weights_sha256", [](const EngineInfo& self) { return self.notes.weights_sha256; },
+          "Of the weights' file or arrays, in hexadecimal; empty for random ones.")
+      .def_readonly("layers", &EngineInfo::layers, "The graph as text: layers, shapes, costs.")
       .def_property_readonly("labels", [](const EngineInfo& self) { return self.notes.labels; })
       .def_property_readonly("preprocessing",
                              [](const EngineInfo& self) { return self.notes.preprocessing; });
+
+  module.def(
+      "inspect",
+      [](const py::bytes& path) {
+        const std::string file = path;
+        const py::gil_scoped_release release;
+        return inspect(file);
+      },
+      py::arg("path"), "What an engine file is, without the backend that would run it.");
 
   py::class_<Engine>(module, "Engine", "A network that is ready to run.")
       .def_static(
           "build",
           [](const Graph& graph, const std::map<std::string, FloatArray>& weights,
              const std::string& backend, const std::string& precision, int max_batch, int threads,
-             const std::string& weights_note, const std::vector<std::string>& labels,
-             const Preprocessing& preprocessing, int device,
+             const std::string& weights_note, const std::string& weights_sha256,
+             const std::vector<std::string>& labels, const Preprocessing& preprocessing, int device,
              const std::optional<TensorRTOptions>& tensorrt, const std::optional<Step>& progress) {
             Steps steps(progress);
-            const BuildOptions options = {.backend = backend,
-                                          .precision = parse_precision(precision),
-                                          .max_batch = max_batch,
-                                          .notes = {weights_note, labels, preprocessing},
-                                          .tensorrt = tensorrt,
-                                          .progress = std::ref(steps)};
+            const BuildOptions options = {
+                .backend = backend,
+                .precision = parse_precision(precision),
+                .max_batch = max_batch,
+                .notes = {weights_note, weights_sha256, labels, preprocessing},
+                .tensorrt = tensorrt,
+                .progress = std::ref(steps)};
             const Weights parameters = to_weights(weights);
             try {
               const py::gil_scoped_release release;
@@ -191,8 +228,8 @@ void bind_engine(py::module_& module) {
           },
           py::arg("graph"), py::arg("weights"), py::kw_only(), py::arg("backend"),
           py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
-          py::arg("labels"), py::arg("preprocessing"), py::arg("device"), py::arg("tensorrt"),
-          py::arg("progress"))
+          py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"), py::arg("device"),
+          py::arg("tensorrt"), py::arg("progress"))
       .def_static(
           "load",
           [](const py::bytes& path, int threads, int device) {

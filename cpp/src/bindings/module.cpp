@@ -38,6 +38,7 @@ void bind_errors(py::module_& module) {
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of resrt.";
+  module.attr("__version__") = py::str(RESRT_VERSION);
   bind_errors(module);
   resrt::bind_graph(module);
   resrt::bind_models(module);

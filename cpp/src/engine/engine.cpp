@@ -95,13 +95,17 @@ const char* to_string(Precision precision) {
 }
 
 Precision parse_precision(const std::string& name) {
-  std::vector<std::string> names;
   for (const auto& [value, known] : kPrecisionNames) {
     if (name == known) return value;
-    names.emplace_back(known);
   }
   throw PrecisionError(
-      concat("there is no precision named '", name, "'; choose one of ", join(names)));
+      concat("there is no precision named '", name, "'; choose one of ", join(precision_names())));
+}
+
+std::vector<std::string> precision_names() {
+  std::vector<std::string> names;
+  for (const auto& [value, name] : kPrecisionNames) names.emplace_back(name);
+  return names;
 }
 
 struct Engine::State {
@@ -145,6 +149,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
                      .classes = graph.classes(),
                      .max_batch = options.max_batch,
                      .version_compatible = options.tensorrt && options.tensorrt->version_compatible,
+                     .layers = graph.table(),
                      .notes = options.notes};
   Plan plan = backend.build(graph, weights, info, options, load.device);
   auto state = std::make_unique<State>(State{std::move(info), std::move(plan), nullptr, {}});
@@ -154,6 +159,10 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
     state->load(backend, load);
   }
   return Engine(std::move(state));
+}
+
+EngineInfo inspect(const std::string& path) {
+  return read_engine_file(path).info;
 }
 
 Engine Engine::load(const std::string& path, const LoadOptions& options) {

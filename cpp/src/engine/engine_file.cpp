@@ -18,7 +18,7 @@ namespace {
 using Metadata = std::map<std::string, std::string>;
 
 constexpr std::string_view kMagic("resrt\0\r\n", 8);
-constexpr uint32_t kFormatVersion = 1;
+constexpr uint32_t kFormatVersion = 2;
 
 template <class Number>
 void append(std::string& bytes, Number number) {
@@ -114,8 +114,11 @@ Metadata to_metadata(const EngineInfo& info) {
           {"classes", std::to_string(info.classes)},
           {"max_batch", std::to_string(info.max_batch)},
           {"version_compatible", info.version_compatible ? "yes" : "no"},
+          {"layers", info.layers},
           {"weights", info.notes.weights},
+          {"weights_sha256", info.notes.weights_sha256},
           {"labels", labels},
+          {"pipeline", to_string(info.notes.preprocessing.pipeline)},
           {"resize", std::to_string(info.notes.preprocessing.resize)},
           {"interpolation", info.notes.preprocessing.interpolation},
           {"mean", floats_text(info.notes.preprocessing.mean)},
@@ -191,11 +194,14 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
   info.classes = fields.positive("classes", kMostChannels);
   info.max_batch = fields.positive("max_batch", kLargestBatch);
   info.version_compatible = fields.text("version_compatible") == "yes";
+  info.layers = fields.text("layers");
   info.notes.weights = fields.text("weights");
+  info.notes.weights_sha256 = fields.text("weights_sha256");
   info.notes.labels = split(fields.text("labels"), '\n');
-  info.notes.preprocessing = {fields.positive("resize", kLargestSide), fields.text("interpolation"),
-                              fields.floats("mean"), fields.floats("std")};
   try {
+    info.notes.preprocessing = {fields.positive("resize", kLargestSide),
+                                fields.text("interpolation"), fields.floats("mean"),
+                                fields.floats("std"), parse_pipeline(fields.text("pipeline"))};
     check_notes(info.notes, info.input.channels, info.classes);
   } catch (const InputError& error) {
     throw EngineFileError(concat("the metadata of the engine file '", path,

@@ -114,10 +114,14 @@ Backend& find_backend(const std::string& name) {
   for (const Known& known : kKnown) {
     if (name == known.name) return *(backends[name] = open(known));
   }
+  throw BackendError(
+      concat("there is no backend named '", name, "'; this resrt has: ", join(backend_names())));
+}
+
+std::vector<std::string> backend_names() {
   std::vector<std::string> names;
   for (const Known& known : kKnown) names.emplace_back(known.name);
-  throw BackendError(
-      concat("there is no backend named '", name, "'; this resrt has: ", join(names)));
+  return names;
 }
 
 std::vector<BackendStatus> backends() {

@@ -1,0 +1,140 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "images/resample.h"
+#include "resrt/error.h"
+#include "resrt/images.h"
+#include "text.h"
+
+namespace resrt {
+namespace {
+
+constexpr std::array kPipelines = {std::pair{Pipeline::paddleclas, "paddleclas"},
+                                   std::pair{Pipeline::torchvision, "torchvision"}};
+constexpr std::array kFilters = {std::pair{Filter::bilinear, "bilinear"},
+                                 std::pair{Filter::bicubic, "bicubic"},
+                                 std::pair{Filter::lanczos, "lanczos"}};
+
+template <class Choices>
+auto choose(const char* what, const std::string& name, const Choices& choices) {
+  std::vector<std::string> names;
+  for (const auto& [value, known] : choices) {
+    if (name == known) return value;
+    names.emplace_back(known);
+  }
+  throw InputError(
+      concat("there is no ", what, " named '", name, "'; choose one of ", join(names)));
+}
+
+Size resized_size(const ImageView& image, const Preprocessing& steps) {
+  const double width = image.width;
+  const double height = image.height;
+  if (steps.pipeline == Pipeline::paddleclas) {
+    const double scale = steps.resize / std::min(width, height);
+    return {std::lrint(width * scale), std::lrint(height * scale)};
+  }
+  // torchvision divides whole numbers.
+  const int64_t resize = steps.resize;
+  return image.width < image.height ? Size{resize, resize * image.height / image.width}
+                                    : Size{resize * image.width / image.height, resize};
+}
+
+// The size in the image's proportions that just covers the input.
+Size covering(const ImageView& image, const Shape& input) {
+  const double width = image.width;
+  const double height = image.height;
+  const double scale = std::max(input.width / width, input.height / height);
+  return {std::max<int64_t>(input.width, std::lrint(width * scale)),
+          std::max<int64_t>(input.height, std::lrint(height * scale))};
+}
+
+Crop centre(Size size, const Shape& input, Pipeline pipeline) {
+  const auto offset = [&](int64_t whole, int part) -> int64_t {
+    if (pipeline == Pipeline::paddleclas) return (whole - part) / 2;
+    return std::lrint(static_cast<double>(whole - part) / 2);  // half to even, as Python rounds
+  };
+  return {offset(size.width, input.width), offset(size.height, input.height), input.width,
+          input.height};
+}
+
+// What each of the 256 values of a pixel becomes, in the source's own order of operations.
+std::array<float, 256> normalised(float mean, float std, Pipeline pipeline) {
+  std::array<float, 256> values{};
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto pixel = static_cast<float>(i);
+    const float scaled =
+        pipeline == Pipeline::paddleclas ? pixel * (1.0F / 255.0F) : pixel / 255.0F;
+    values[i] = (scaled - mean) / std;
+  }
+  return values;
+}
+
+void check_image(const ImageView& image, const Shape& input) {
+  if (image.pixels == nullptr || image.width < 1 || image.height < 1) {
+    throw InputError(concat("an image of ", image.width, "x", image.height, " pixels is none"));
+  }
+  if (image.channels != input.channels || (image.channels != 1 && image.channels != 3)) {
+    throw InputError(concat("an image of ", image.channels, " channels cannot become an input of ",
+                            input.channels, "; both must be 1 (grey) or 3 (RGB)"));
+  }
+}
+
+}  // namespace
+
+const char* to_string(Pipeline pipeline) {
+  for (const auto& [value, name] : kPipelines) {
+    if (value == pipeline) return name;
+  }
+  throw InputError("a Pipeline that has no name");
+}
+
+Pipeline parse_pipeline(const std::string& name) {
+  return choose("preprocessing pipeline", name, kPipelines);
+}
+
+void check_preprocessing(const Preprocessing& steps, int channels) {
+  if (steps.resize < 1 || steps.resize > kLargestSide) {
+    throw InputError(concat("preprocessing must resize to at least 1 pixel and at most ",
+                            kLargestSide, ", not ", steps.resize));
+  }
+  const Filter filter = choose("interpolation", steps.interpolation, kFilters);
+  if (steps.pipeline == Pipeline::paddleclas && filter != Filter::bilinear) {
+    throw InputError(concat("PaddleClas's pipeline is bilinear, not ", steps.interpolation,
+                            "; choose bilinear, or the pipeline torchvision"));
+  }
+  const auto count = static_cast<size_t>(channels);
+  const bool has_none = steps.mean.empty() && steps.std.empty();
+  const bool fits = steps.mean.size() == count && steps.std.size() == count &&
+                    std::all_of(steps.std.begin(), steps.std.end(), [](float x) { return x > 0; });
+  if (!has_none && !fits) {
+    throw InputError(concat("mean and std must have a value for each of ", channels,
+                            " channels, those of std above 0, not (", join(steps.mean), ") and (",
+                            join(steps.std), ")"));
+  }
+}
+
+void preprocess(const ImageView& image, const Preprocessing& steps, const Shape& input,
+                float* output) {
+  check_image(image, input);
+  check_preprocessing(steps, input.channels);
+  if (steps.mean.empty()) {
+    throw InputError("this preprocessing has no mean and std: it takes prepared batches only");
+  }
+  Size size = resized_size(image, steps);
+  if (size.width < input.width || size.height < input.height) size = covering(image, input);
+  const Crop crop = centre(size, input, steps.pipeline);
+  const std::vector<uint8_t> pixels =
+      steps.pipeline == Pipeline::paddleclas
+          ? resize_like_opencv(image, size, crop)
+          : resize_like_pillow(image, choose("interpolation", steps.interpolation, kFilters), size,
+                               crop);
+  const auto channels = static_cast<size_t>(input.channels);
+  for (size_t channel = 0; channel < channels; ++channel) {
+    const auto values = normalised(steps.mean[channel], steps.std[channel], steps.pipeline);
+    for (size_t i = channel; i < pixels.size(); i += channels) *output++ = values[pixels[i]];
+  }
+}
+
+}  // namespace resrt

@@ -1,0 +1,57 @@
+"""What the commands' arguments have in common, and the statuses that they end with."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeAlias
+
+from resrt._core import precision_names
+
+DONE, FAILED, MISUSED, SKIPPED = 0, 1, 2, 3
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def common() -> argparse.ArgumentParser:
+    """Return the options that may stand before a command's name and after it."""
+    # No defaults here: those of the second parser would undo what the first has read.
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--quiet", action="store_true", help="print results and errors only")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    summary: str,
+    description: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    """Add a command, which is `run` with the parsed options and returns its exit status."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"example: {example}",
+        parents=[common()],
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_precision(command: argparse.ArgumentParser) -> None:
+    """Add --precision."""
+    command.add_argument(
+        "--precision", default="auto", choices=precision_names(), help="default: %(default)s"
+    )
+
+
+def add_threads(command: argparse.ArgumentParser) -> None:
+    """Add --threads."""
+    command.add_argument(
+        "--threads", type=int, metavar="N", help="processor threads; default: one for each core"
+    )

@@ -1,0 +1,68 @@
+"""`resrt weights`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from resrt.cli.arguments import DONE, Commands, add_command
+
+if TYPE_CHECKING:
+    from resrt.weights import Description
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "weights",
+        _run,
+        summary="say what a weights file is",
+        description="Says of each file its format, how its parameters are named, which networks it "
+        "fits, and what is odd about it.",
+        example="resrt weights ResNeSt50_pretrained.pdparams",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("--format", choices=["text", "json"], default="text")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from resrt import weights
+
+    descriptions = {file: weights.describe(weights.read(file)) for file in options.files}
+    if options.format == "json":
+        documents = {file: dataclasses.asdict(found) for file, found in descriptions.items()}
+        print(json.dumps(documents, indent=2, ensure_ascii=False))
+        return DONE
+    for file, found in descriptions.items():
+        print(f"{file}:")
+        for name, value in _rows(found):
+            print(f"  {name:<12} {value}")
+    return DONE
+
+
+def _rows(found: Description) -> Iterator[tuple[str, str]]:
+    yield "format", found.format
+    yield "names", f"as {found.convention} gives them"
+    yield (
+        "content",
+        f"{found.parameters:,} values in {found.arrays} arrays of {', '.join(found.dtypes)}",
+    )
+    fits = [match.network for match in found.matches if match.share == 1]
+    if fits:
+        yield "fits", ", ".join(fits)
+    elif found.matches:
+        nearest = found.matches[0]
+        yield "nearest", f"{nearest.network}, with {nearest.share:.0%} of the parameters in common"
+    else:
+        yield "nearest", "no network of the catalog has as much as 80% of these parameters"
+    if found.classes is not None:
+        channels = "" if found.in_channels is None else f", {found.in_channels} input channels"
+        yield "trained for", f"{found.classes} classes{channels}"
+    for name, value in found.metadata.items():
+        yield name, value if len(value) <= 60 else f"{value[:60]}…"
+    for oddity in found.oddities:
+        yield "odd", oddity
