@@ -135,7 +135,7 @@ def build(
     preprocessing: _core.Preprocessing | None = None,
     device: str | None = None,
     tensorrt: _core.TensorRTOptions | None = None,
-    progress: Callable[[str, int, int], object] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Engine:
     """Build an engine from a network's layer definitions and its weights.
 
