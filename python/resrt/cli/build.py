@@ -33,6 +33,73 @@ def add(commands: Commands) -> None:
     parser.add_argument("--input-size", type=int, help="height and width in pixels")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
     parser.add_argument("--offline", action="store_true", help="use no network")
+    parser.add_argument(
+        "--backend",
+        default="openvino",
+        metavar="NAME",
+        help="openvino (the default), tensorrt or tensorrt_rtx",
+    )
+    _add_tensorrt(parser)
+
+
+def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
+    """Add the options of TensorRT, of which those that are not given keep its defaults."""
+    group = parser.add_argument_group("TensorRT")
+    leave_out = argparse.SUPPRESS
+    group.add_argument(
+        "--workspace", type=int, metavar="MIB", default=leave_out, help="scratch memory per layer"
+    )
+    group.add_argument(
+        "--optimization-level",
+        type=int,
+        metavar="N",
+        default=leave_out,
+        help="from 0, the fastest build, to 5, the longest search; default: 3",
+    )
+    group.add_argument(
+        "--optimum-batch",
+        type=int,
+        metavar="N",
+        default=leave_out,
+        help="the batch size to choose kernels for; default: the largest",
+    )
+    group.add_argument(
+        "--timing-cache",
+        metavar="FILE",
+        default=leave_out,
+        help="kernels' timings, read and written; makes the next build faster",
+    )
+    group.add_argument(
+        "--hardware-compatibility",
+        choices=["none", "ampere+", "same_compute_capability"],
+        default=leave_out,
+        help="on which other GPUs the engine runs; default: none",
+    )
+    group.add_argument(
+        "--version-compatible",
+        action="store_true",
+        default=leave_out,
+        help="let later versions of TensorRT load the engine",
+    )
+    group.add_argument(
+        "--compute-capabilities",
+        type=int,
+        nargs="+",
+        metavar="CC",
+        default=leave_out,
+        help="the GPUs to build for, as 75 86 120; TensorRT for RTX only",
+    )
+
+
+_TENSORRT_OPTIONS = (
+    "workspace",
+    "optimization_level",
+    "optimum_batch",
+    "timing_cache",
+    "hardware_compatibility",
+    "version_compatible",
+    "compute_capabilities",
+)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -41,6 +108,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.offline:
         os.environ["RESRT_OFFLINE"] = "1"
     start = time.perf_counter()
+    given = {name: getattr(options, name) for name in _TENSORRT_OPTIONS if hasattr(options, name)}
     engine = resrt.build(
         options.network,
         options.weights,
@@ -48,6 +116,8 @@ def _run(options: argparse.Namespace) -> int:
         max_batch=options.max_batch,
         input_size=options.input_size,
         labels=None if options.labels is None else Path(options.labels),
+        backend=options.backend,
+        tensorrt=resrt.TensorRTOptions(**given) if given else None,
     )
     engine.save(options.output)
     size = Path(options.output).stat().st_size / 1e6
