@@ -89,6 +89,7 @@ def test_what_is_built_cannot_run_without_a_gpu(
     with pytest.raises(resrt.BackendError, match="only built.*no NVIDIA GPU can be used here"):
         small.infer(np.zeros((1, 3, 32, 32), np.float32))
     small.save(tmp_path / "small.engine")
+    assert resrt.inspect(tmp_path / "small.engine").why_not == without_gpu
     with pytest.raises(resrt.BackendError, match=r"^no NVIDIA GPU can be used here.*[^.]$"):
         resrt.load(tmp_path / "small.engine")
 

@@ -13,6 +13,8 @@ from ._core import ResNeSt as ResNeSt
 from ._core import ResNet as ResNet
 from ._core import TensorRTOptions as TensorRTOptions
 from ._core import __version__ as __version__
+from .classification import Classification as Classification
+from .classification import classify as classify
 from .conversion import convert as convert
 from .engine import BACKENDS as BACKENDS
 from .engine import PRECISIONS as PRECISIONS
@@ -20,6 +22,8 @@ from .engine import Engine as Engine
 from .engine import backends as backends
 from .engine import build as build
 from .engine import load as load
+from .engine_cache import BuiltFile as BuiltFile
+from .engine_cache import build_file as build_file
 from .errors import BackendError as BackendError
 from .errors import DownloadError as DownloadError
 from .errors import EngineFileError as EngineFileError
@@ -29,7 +33,11 @@ from .errors import InputError as InputError
 from .errors import ModelError as ModelError
 from .errors import PrecisionError as PrecisionError
 from .errors import WeightsError as WeightsError
+from .evaluation import Evaluation as Evaluation
+from .evaluation import eval as eval
 from .images import Prediction as Prediction
+from .inspection import EngineFile as EngineFile
+from .inspection import inspect as inspect
 from .models import ModelInfo as ModelInfo
 from .models import Published as Published
 from .models import build_graph as build_graph

@@ -196,7 +196,7 @@ def build(
             max_batch=whole("max_batch", max_batch),
             threads=_threads(threads),
             weights_note=_note(weights, entry),
-            weights_sha256=_sha256(given),
+            weights_sha256=weights_sha256(given),
             labels=_labels(labels, graph.classes),
             preprocessing=_checked(preprocessing) or _preprocessing(entry, model, graph),
             device=_device(device),
@@ -271,7 +271,7 @@ def _note(
     return "arrays" if isinstance(weights, Mapping) else Path(weights).name
 
 
-def _sha256(weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]]) -> str:
+def weights_sha256(weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]]) -> str:
     """Return the checksum of a file's bytes, or of arrays' names, types, shapes and values."""
     if isinstance(weights, str) and weights == "random":
         return ""

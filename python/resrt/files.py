@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
 
 from resrt.errors import Error, FileError
@@ -24,8 +26,15 @@ def writing_to_cache(path: Path) -> Iterator[None]:
         ) from None
 
 
+def cache_folder(given: str | PathLike[str] | None = None) -> Path:
+    """Return the folder for what can be had again: `given`, or as the environment has it."""
+    if folder := given or os.environ.get("RESRT_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "resrt"
+
+
 def sha256(file: Path) -> str:
-    """The checksum of a weights file, in hexadecimal. Raises FileError."""
+    """Return the checksum of a weights file, in hexadecimal. Raises FileError."""
     digest = hashlib.sha256()
     try:
         with file.open("rb", buffering=0) as content:

@@ -65,17 +65,22 @@ def open_image(image: ImageLike, channels: int, least: int | None = None) -> Ima
 
     Raises FileError where a path cannot be read, InputError for what is no image.
     """
-    if channels not in (1, 3):
-        raise InputError(
-            f"an engine of {channels} input channels takes no photographs; "
-            "prepare float32 batches of your own and call infer"
-        )
+    require_photographs(channels)
     opened = _open(image, least)
     try:
         return _upright(opened, "L" if channels == 1 else "RGB")
     except Exception as error:
         # A Pillow image is decoded when it is first used, and some modes have no way to RGB.
         raise InputError(f"an image cannot be decoded or converted: {error}") from None
+
+
+def require_photographs(channels: int) -> None:
+    """Raise InputError where an engine of that many input channels takes no photographs."""
+    if channels not in (1, 3):
+        raise InputError(
+            f"an engine of {channels} input channels takes no photographs; "
+            "prepare float32 batches of your own and call infer"
+        )
 
 
 def _upright(opened: Image.Image, mode: str) -> Image.Image:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from resrt import _core
 from resrt.errors import DownloadError, FileError, InputError, WeightsError
-from resrt.files import sha256, writing_to_cache
+from resrt.files import cache_folder, sha256, writing_to_cache
 
 if TYPE_CHECKING:
     from resrt.download import Progress
@@ -144,7 +144,7 @@ def fetch(
         raise WeightsError(
             f"resrt knows of no pretrained weights for {name}; give weights=, a file of your own"
         )
-    path = _cache_folder(cache) / entry.name / entry.url.rpartition("/")[2]
+    path = cache_folder(cache) / entry.name / entry.url.rpartition("/")[2]
     if path.exists():
         found = path
     else:
@@ -165,12 +165,6 @@ def _entry(name: str, table: dict[str, Any]) -> Pretrained:
     if "hub" in table:
         table["url"] = f"{_HUB}/{table['hub']}/resolve/main/{table['file']}"
     return Pretrained(name=name, mean=mean, std=std, **table)
-
-
-def _cache_folder(cache: str | PathLike[str] | None) -> Path:
-    if folder := cache or os.environ.get("RESRT_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "resrt"
 
 
 def _is_offline() -> bool:

@@ -180,6 +180,8 @@ void bind_engine(py::module_& module) {
           "Of one image: (channels, height, width).")
       .def_readonly("classes", &EngineInfo::classes)
       .def_readonly("max_batch", &EngineInfo::max_batch, "The largest batch that runs at once.")
+      .def_readonly("version_compatible", &EngineInfo::version_compatible,
+                    "Whether later versions of the backend load it too.")
       .def_property_readonly(
           "weights", [](const EngineInfo& self) { return self.notes.weights; },
           "What the weights were.")

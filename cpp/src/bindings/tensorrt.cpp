@@ -28,6 +28,13 @@ HardwareCompatibility parse_compatibility(const std::string& name) {
       concat("there is no hardware_compatibility '", name, "'; choose one of ", join(names)));
 }
 
+const char* to_name(HardwareCompatibility compatibility) {
+  for (const auto& [value, name] : kCompatibilities) {
+    if (value == compatibility) return name;
+  }
+  throw InputError("a HardwareCompatibility that has no name");
+}
+
 }  // namespace
 
 void bind_tensorrt(py::module_& module) {
@@ -63,7 +70,15 @@ Args:
            py::arg("timing_cache") = defaults.timing_cache,
            py::arg("hardware_compatibility") = "none",
            py::arg("version_compatible") = defaults.version_compatible,
-           py::arg("compute_capabilities") = defaults.compute_capabilities);
+           py::arg("compute_capabilities") = defaults.compute_capabilities)
+      .def("__repr__", [](const TensorRTOptions& self) {
+        return concat("TensorRTOptions(workspace=", self.workspace,
+                      ", optimization_level=", self.optimization_level,
+                      ", optimum_batch=", self.optimum_batch, ", timing_cache='", self.timing_cache,
+                      "', hardware_compatibility='", to_name(self.hardware_compatibility),
+                      "', version_compatible=", self.version_compatible ? "True" : "False",
+                      ", compute_capabilities=[", join(self.compute_capabilities), "])");
+      });
 }
 
 }  // namespace resrt

@@ -6,21 +6,26 @@ The modules import what their commands need only when these run: help must come 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from resrt._core import Error, __version__
-from resrt.cli import build, convert, demo, weights
+from resrt.cli import build, classify, convert, demo, eval, inspect, weights
 from resrt.cli.arguments import FAILED, common
 
 # In the order in which a user meets them.
-_COMMANDS = (demo, build, weights, convert)
+_COMMANDS = (demo, build, inspect, classify, eval, weights, convert)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status, one of those in `resrt.cli.arguments`."""
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file's name may be of any bytes, and is printed as it is.
+            stream.reconfigure(errors="surrogateescape")
     try:
         status: int = options.run(options)
         sys.stdout.flush()  # here, where it is handled that nobody may read it

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from pathlib import Path
 
 from resrt.cli.arguments import DONE, Commands, add_command, add_precision
+from resrt.cli.terminal import waiting
 
 
 def add(commands: Commands) -> None:
@@ -32,6 +32,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--max-batch", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--input-size", type=int, help="height and width in pixels")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="build anew, and keep no copy for the next time"
+    )
     parser.add_argument("--offline", action="store_true", help="use no network")
     parser.add_argument(
         "--backend",
@@ -104,23 +107,31 @@ _TENSORRT_OPTIONS = (
 
 def _run(options: argparse.Namespace) -> int:
     import resrt
+    from resrt.engine_cache import build_file
 
     if options.offline:
         os.environ["RESRT_OFFLINE"] = "1"
-    start = time.perf_counter()
     given = {name: getattr(options, name) for name in _TENSORRT_OPTIONS if hasattr(options, name)}
-    engine = resrt.build(
-        options.network,
-        options.weights,
-        precision=options.precision,
-        max_batch=options.max_batch,
-        input_size=options.input_size,
-        labels=None if options.labels is None else Path(options.labels),
-        backend=options.backend,
-        tensorrt=resrt.TensorRTOptions(**given) if given else None,
-    )
-    engine.save(options.output)
-    size = Path(options.output).stat().st_size / 1e6
+    with waiting(f"building {options.network}", quiet=options.quiet):
+        built = build_file(
+            options.network,
+            options.output,
+            options.weights,
+            cache=not options.no_cache,
+            precision=options.precision,
+            max_batch=options.max_batch,
+            input_size=options.input_size,
+            labels=None if options.labels is None else Path(options.labels),
+            backend=options.backend,
+            tensorrt=resrt.TensorRTOptions(**given) if given else None,
+        )
     if not options.quiet:
-        print(f"{engine}\n{options.output}: {size:.1f} MB in {time.perf_counter() - start:.1f} s")
+        info = built.info
+        shape = "x".join(map(str, info.input_shape))
+        print(
+            f"{info.model}: {shape} -> {info.classes} classes, {info.precision} on {info.backend} "
+            f"{info.backend_version}, max_batch {info.max_batch}\n"
+            f"{built.path}: {built.size / 1e6:.1f} MB in {built.seconds:.1f} s"
+            f"{', from the cache' if built.from_cache else ''}"
+        )
     return DONE

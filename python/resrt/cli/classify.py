@@ -1,0 +1,148 @@
+"""`resrt classify`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from resrt._core import InputError
+from resrt.cli.arguments import DONE, SKIPPED, Commands, add_command
+from resrt.cli.terminal import progress
+
+if TYPE_CHECKING:
+    from resrt.classification import Classification
+    from resrt.records import Format
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "classify",
+        _run,
+        summary="say what is on photographs",
+        description="Classifies image files on all cores. Each is decoded, resized and cropped as "
+        "the engine's weights were trained. A file that is no image is reported and skipped, and "
+        "the exit status is 3.",
+        example="resrt classify resnest50.engine photos/ --format csv -o classes.csv",
+    )
+    parser.add_argument("engine", metavar="ENGINE", help="an engine file, as resrt build writes it")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="files, folders (with all below them), patterns, or - for a list on standard input, "
+        "a path on each line",
+    )
+    parser.add_argument(
+        "-k", "--topk", type=int, default=5, metavar="K", help="classes; default: %(default)s"
+    )
+    parser.add_argument(
+        "--format",
+        choices=["text", "json", "csv"],
+        default="text",
+        help="json: an object on each line; csv: a row for each image. Default: %(default)s",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the images that FILE has no record of"
+    )
+    parser.add_argument(
+        "--exact", action="store_true", help="decode every JPEG whole, however large it is"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="threads; default: one for each core"
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    from resrt import classification
+    from resrt.records import RecordFile
+
+    if options.resume and options.output is None:
+        raise InputError("--resume needs the file to go on with: give it by -o")
+    if options.output is not None and options.format == "text":
+        raise InputError("a file of records is json or csv; say which by --format")
+    files = classification.find(_paths(options.images))
+    if options.output is None:
+        skipped = _classify(options, files, _printer(options), is_seen=sys.stdout.isatty())
+    else:
+        records = RecordFile(options.output, _format(options), resume=options.resume)
+        known = {record.image for record in records.known}
+        rest = [file for file in files if file not in known]
+        skipped = sum(map(_report, records.known))
+        skipped += _classify(options, rest, records.write, done=len(files) - len(rest))
+        records.close()
+    return SKIPPED if skipped else DONE
+
+
+def _classify(
+    options: argparse.Namespace,
+    files: list[str],
+    write: Callable[[Classification], None],
+    *,
+    done: int = 0,
+    is_seen: bool = False,
+) -> int:
+    """Classify the files and return how many were skipped.
+
+    `done` is how many others an earlier run did; `is_seen` that the results are progress enough.
+    """
+    from resrt.classification import classify
+
+    found = classify(
+        options.engine,
+        files,
+        topk=options.topk,
+        exact=options.exact,
+        workers=options.workers,
+    )
+    skipped = 0
+    quiet = options.quiet or is_seen
+    with progress("classifying", len(files) + done, quiet=quiet, done=done) as advance:
+        for record in found:
+            write(record)
+            skipped += _report(record)
+            advance()
+    return skipped
+
+
+def _report(record: Classification) -> bool:
+    """Say on standard error why an image was skipped, if it was."""
+    if record.error is not None:
+        print(f"resrt: skipped: {record.error}", file=sys.stderr)
+    return record.error is not None
+
+
+def _paths(arguments: list[str]) -> Iterator[str]:
+    for argument in arguments:
+        if argument == "-":
+            yield from filter(
+                None, (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
+            )
+        else:
+            yield argument
+
+
+def _format(options: argparse.Namespace) -> Format:
+    from resrt.records import CsvClassifications, JsonClassifications
+
+    return CsvClassifications(options.topk) if options.format == "csv" else JsonClassifications()
+
+
+def _printer(options: argparse.Namespace) -> Callable[[Classification], None]:
+    if options.format == "text":
+        return _print
+    format_ = _format(options)
+    print(format_.header, end="")
+    return lambda record: print(format_.line(record), end="", flush=True)
+
+
+def _print(record: Classification) -> None:
+    if record.error is None:
+        print(record.image)
+        for prediction in record.predictions:
+            print(f"  {prediction.probability:6.2%}  {prediction.label}", flush=True)

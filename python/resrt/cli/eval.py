@@ -1,0 +1,89 @@
+"""`resrt eval`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from resrt._core import InputError
+from resrt.cli.arguments import DONE, SKIPPED, Commands, add_command
+from resrt.cli.terminal import progress
+
+if TYPE_CHECKING:
+    from resrt.evaluation import Evaluation
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "eval",
+        _run,
+        summary="measure accuracy on labelled photographs",
+        description="Measures top-1 and top-5 accuracy, with 95% confidence intervals, beside the "
+        "published ones. Every image is decoded, resized and cropped as the weights were trained.",
+        example="resrt eval resnest50.engine imagenet/val",
+    )
+    parser.add_argument("engine", metavar="ENGINE", help="an engine file, as resrt build writes it")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help='a folder with a folder of images for each class, or a list with a line "path '
+        'number" for each image',
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", help="where a list's paths start from; default: its folder"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="take N images, evenly from all")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write each image's rank, as JSON")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the images that FILE has no record of"
+    )
+    parser.add_argument("--format", choices=["text", "json"], default="text")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="threads; default: one for each core"
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    from resrt.batches import ready
+    from resrt.evaluation import Rank, eval, evenly, labelled_images
+    from resrt.records import JsonRanks, RecordFile
+
+    if options.resume and options.output is None:
+        raise InputError("--resume needs the file to go on with: give it by -o")
+    engine = ready(options.engine)
+    listed = evenly(labelled_images(options.data, engine, root=options.root), options.limit)
+    records = None
+    if options.output is not None:
+        records = RecordFile(options.output, JsonRanks(), resume=options.resume)
+    known = records.known if records else []
+    with progress("evaluating", len(listed), quiet=options.quiet, done=len(known)) as advance:
+
+        def each(rank: Rank) -> None:
+            if records:
+                records.write(rank)
+            advance()
+
+        found = eval(engine, listed, workers=options.workers, known=known, each=each)
+    for skipped in found.skipped:
+        print(f"resrt: skipped: {skipped.error}", file=sys.stderr)
+    if options.format == "json":
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        _print(found)
+    return SKIPPED if found.skipped else DONE
+
+
+def _print(found: Evaluation) -> None:
+    images = f"{found.total} image{'' if found.total == 1 else 's'}"
+    print(f"{found.model} on {images}, with 95% confidence intervals:")
+    for name, accuracy, published in (
+        ("top-1", found.top1, found.published_top1),
+        ("top-5", found.top5, found.published_top5),
+    ):
+        beside = "" if published is None else f", published {published:.2%}"
+        print(f"  {name}  {accuracy}{beside}")

@@ -1,0 +1,164 @@
+"""Engine files that were built before, so that the same engine need not be built again.
+
+They are kept beside the pretrained weights, in engines/ of the cache's folder, under a checksum of
+all that an engine depends on: network, weights, options, libraries and processor. The files that
+were not used for longest go first when they come to more than RESRT_CACHE_GB (default 5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from resrt import _core, labels, machine, pretrained
+from resrt.engine import backends, build, weights_sha256
+from resrt.errors import EngineFileError, FileError, InputError
+from resrt.files import cache_folder
+from resrt.models import Config
+
+_logger = logging.getLogger("resrt")
+
+
+@dataclass(frozen=True)
+class BuiltFile:
+    """An engine file of `size` bytes, which took `seconds` to build, or to find in the cache."""
+
+    path: str
+    size: int
+    info: _core.EngineInfo
+    seconds: float
+    from_cache: bool
+
+
+def build_file(
+    model: str | Config | _core.Graph,
+    output: str | PathLike[str],
+    weights: str | PathLike[str] | Mapping[str, Any] | None = None,
+    *,
+    cache: bool = True,
+    **options: Any,
+) -> BuiltFile:
+    """Build an engine as `resrt.build` does and write its file, or copy it from the cache.
+
+    Args:
+        model: as `resrt.build` takes it.
+        weights: as `resrt.build` takes them.
+        **options: the others of `resrt.build`.
+        output: the engine file; it is written whole or not at all.
+        cache: whether to look for the same engine among those built before, and to keep this one.
+
+    Raises what `resrt.build` and `Engine.save` raise.
+    """
+    start = time.perf_counter()
+    output = Path(output)
+    kept = _kept(model, weights, options) if cache else None
+    info = _copied(kept, output) if kept is not None else None
+    from_cache = info is not None
+    if info is None:
+        engine = build(model, weights, **options)
+        engine.save(output)
+        info = engine.info
+        if kept is not None:
+            _keep(output, kept)
+    return BuiltFile(
+        str(output), output.stat().st_size, info, time.perf_counter() - start, from_cache
+    )
+
+
+def _kept(
+    model: str | Config | _core.Graph,
+    weights: str | PathLike[str] | Mapping[str, Any] | None,
+    options: dict[str, Any],
+) -> Path | None:
+    """Return where such an engine is kept if it was built before; None for what cannot be built."""
+    name = Path(weights).name if isinstance(weights, (str, PathLike)) else type(weights).__name__
+    if weights is None:
+        if not isinstance(model, str):
+            return None
+        weights = pretrained.fetch(model)
+    here = machine.describe(libraries=())
+    depends_on = {
+        "resrt": _core.__version__,
+        "backends": {backend.name: backend.version for backend in backends()},
+        "processor": [here.processor, *here.features],
+        "model": str(model) if isinstance(model, _core.Graph) else repr(model),
+        "weights": [name, weights_sha256(weights)],
+        "options": {name: _value(name, value) for name, value in sorted(options.items())},
+    }
+    key = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
+    return cache_folder() / "engines" / f"{key}.engine"
+
+
+def _value(name: str, value: object) -> str:
+    if name == "labels" and isinstance(value, (str, PathLike)):
+        return repr(labels.read(value))
+    return repr(value)
+
+
+def _copied(kept: Path, output: Path) -> _core.EngineInfo | None:
+    """Copy a kept file, if it is there and sound, and return what it is."""
+    try:
+        info = _core.inspect(os.fsencode(kept))
+    except FileError:
+        return None
+    except EngineFileError as error:
+        _logger.warning("removed from the cache: %s", error)
+        kept.unlink(missing_ok=True)
+        return None
+    try:
+        _copy(kept, output)
+    except OSError as error:
+        raise FileError(f"cannot write '{output}': {error.strerror}") from None
+    with contextlib.suppress(OSError):  # it may be somebody else's
+        os.utime(kept)  # used just now
+    return info
+
+
+def _keep(output: Path, kept: Path) -> None:
+    """Keep a copy. That this fails is no reason to fail: the engine is built."""
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        _copy(output, kept)
+        _trim(kept.parent)
+    except OSError as error:
+        _logger.warning(
+            "the engine was built, but not kept in the cache '%s': %s", kept.parent, error.strerror
+        )
+
+
+def _copy(source: Path, destination: Path) -> None:
+    temporary = destination.with_name(f"{destination.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(destination)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _trim(folder: Path) -> None:
+    """Remove what was not used for longest, where all is more than it may be."""
+    room = _most_bytes()
+    for file in sorted(folder.glob("*.engine"), key=lambda file: -file.stat().st_mtime):
+        room -= file.stat().st_size
+        if room < 0:
+            file.unlink(missing_ok=True)
+
+
+def _most_bytes() -> float:
+    text = os.environ.get("RESRT_CACHE_GB", "5")
+    try:
+        return float(text) * 1e9
+    except ValueError:
+        raise InputError(
+            f"RESRT_CACHE_GB must be a number of gigabytes, such as 2.5, not {text!r}"
+        ) from None
