@@ -115,6 +115,7 @@ def test_precisions(small_graph: resrt.Graph, tmp_path: Path) -> None:
         ({"timing_cache": "cache"}, "leave out timing_cache"),
         ({"hardware_compatibility": "ampere+"}, "compute_capabilities; give those"),
         ({"version_compatible": True}, "leave out version_compatible"),
+        ({"split_attention_plugin": True}, "takes no plugins"),
     ],
 )
 def test_options_that_cannot_be(small_graph, options, message) -> None:  # type: ignore[no-untyped-def]

@@ -32,6 +32,9 @@ struct TensorRTOptions {
   // Turing, 80 and 86 for Ampere, 89 for Ada, 120 and 121 for Blackwell; empty: as the library
   // chooses, which is Ampere and later. Only with TensorRT for RTX. [--computeCapabilities]
   std::vector<int> compute_capabilities;
+  // Whether split attention is computed by resrt's plugin, which the engine then carries, instead
+  // of TensorRT's own layers. Not with TensorRT for RTX, which takes no plugins. [--dynamicPlugins]
+  bool split_attention_plugin = false;
 };
 
 }  // namespace resrt

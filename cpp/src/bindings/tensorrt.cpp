@@ -52,17 +52,21 @@ Args:
     version_compatible: whether later versions of TensorRT, too, load the engine; not with TensorRT
         for RTX.
     compute_capabilities: the GPUs that an engine of TensorRT for RTX is for, times ten: 75, 80, 86,
-        89, 120, 121; empty: Ampere and later.)")
+        89, 120, 121; empty: Ampere and later.
+    split_attention_plugin: whether split attention is computed by resrt's plugin, which the engine
+        then carries; not with TensorRT for RTX.)")
       .def(py::init([](int64_t workspace, int optimization_level, int optimum_batch,
                        std::string timing_cache, const std::string& hardware_compatibility,
-                       bool version_compatible, std::vector<int> compute_capabilities) {
+                       bool version_compatible, std::vector<int> compute_capabilities,
+                       bool split_attention_plugin) {
              return TensorRTOptions{workspace,
                                     optimization_level,
                                     optimum_batch,
                                     std::move(timing_cache),
                                     parse_compatibility(hardware_compatibility),
                                     version_compatible,
-                                    std::move(compute_capabilities)};
+                                    std::move(compute_capabilities),
+                                    split_attention_plugin};
            }),
            py::kw_only(), py::arg("workspace") = defaults.workspace,
            py::arg("optimization_level") = defaults.optimization_level,
@@ -70,14 +74,17 @@ Args:
            py::arg("timing_cache") = defaults.timing_cache,
            py::arg("hardware_compatibility") = "none",
            py::arg("version_compatible") = defaults.version_compatible,
-           py::arg("compute_capabilities") = defaults.compute_capabilities)
+           py::arg("compute_capabilities") = defaults.compute_capabilities,
+           py::arg("split_attention_plugin") = defaults.split_attention_plugin)
       .def("__repr__", [](const TensorRTOptions& self) {
         return concat("TensorRTOptions(workspace=", self.workspace,
                       ", optimization_level=", self.optimization_level,
                       ", optimum_batch=", self.optimum_batch, ", timing_cache='", self.timing_cache,
                       "', hardware_compatibility='", to_name(self.hardware_compatibility),
                       "', version_compatible=", self.version_compatible ? "True" : "False",
-                      ", compute_capabilities=[", join(self.compute_capabilities), "])");
+                      ", compute_capabilities=[", join(self.compute_capabilities),
+                      "], split_attention_plugin=", self.split_attention_plugin ? "True" : "False",
+                      ")");
       });
 }
 

@@ -38,15 +38,6 @@ const std::array kKnown = {
           "the headers of TensorRT for RTX (TensorRT_RTX_ROOT)"},
 };
 
-// The folder that this library lies in, wherever it was moved to; the backends lie beside it.
-fs::path library_folder() {
-  Dl_info info{};
-  if (::dladdr(reinterpret_cast<const void*>(&library_folder), &info) == 0) {
-    throw BackendError("cannot find the folder of libresrt.so, beside which the backends lie");
-  }
-  return fs::path(info.dli_fname).parent_path();
-}
-
 std::unique_ptr<Backend> open_module(const Known& known, const fs::path& path) {
   void* library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
@@ -65,7 +56,7 @@ std::unique_ptr<Backend> open_module(const Known& known, const fs::path& path) {
 std::unique_ptr<Backend> open(const Known& known) {
   std::vector<std::string> reasons;
   for (const char* module : known.modules) {
-    const fs::path path = library_folder() / concat("libresrt_", module, ".so");
+    const fs::path path = backend_folder() / concat("libresrt_", module, ".so");
     if (!fs::exists(path)) continue;
     try {
       return open_module(known, path);
@@ -91,9 +82,18 @@ std::mutex folders_mutex;
 
 }  // namespace
 
+// Wherever it was moved to.
+fs::path backend_folder() {
+  Dl_info info{};
+  if (::dladdr(reinterpret_cast<const void*>(&backend_folder), &info) == 0) {
+    throw BackendError("cannot find the folder of libresrt.so, beside which the backends lie");
+  }
+  return fs::path(info.dli_fname).parent_path();
+}
+
 std::vector<fs::path> library_folders() {
   // We lie in site-packages/resrt/lib.
-  std::vector<fs::path> folders = {library_folder().parent_path().parent_path()};
+  std::vector<fs::path> folders = {backend_folder().parent_path().parent_path()};
   const std::lock_guard lock(folders_mutex);
   folders.insert(folders.end(), added_folders().begin(), added_folders().end());
   return folders;

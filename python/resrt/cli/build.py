@@ -47,41 +47,33 @@ def add(commands: Commands) -> None:
 
 def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
     """Add the options of TensorRT, of which those that are not given keep its defaults."""
-    group = parser.add_argument_group("TensorRT")
-    leave_out = argparse.SUPPRESS
-    group.add_argument(
-        "--workspace", type=int, metavar="MIB", default=leave_out, help="scratch memory per layer"
-    )
+    group = parser.add_argument_group("TensorRT", argument_default=argparse.SUPPRESS)
+    group.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory per layer")
     group.add_argument(
         "--optimization-level",
         type=int,
         metavar="N",
-        default=leave_out,
         help="from 0, the fastest build, to 5, the longest search; default: 3",
     )
     group.add_argument(
         "--optimum-batch",
         type=int,
         metavar="N",
-        default=leave_out,
         help="the batch size to choose kernels for; default: the largest",
     )
     group.add_argument(
         "--timing-cache",
         metavar="FILE",
-        default=leave_out,
         help="kernels' timings, read and written; makes the next build faster",
     )
     group.add_argument(
         "--hardware-compatibility",
         choices=["none", "ampere+", "same_compute_capability"],
-        default=leave_out,
         help="on which other GPUs the engine runs; default: none",
     )
     group.add_argument(
         "--version-compatible",
         action="store_true",
-        default=leave_out,
         help="let later versions of TensorRT load the engine",
     )
     group.add_argument(
@@ -89,8 +81,12 @@ def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         metavar="CC",
-        default=leave_out,
         help="the GPUs to build for, as 75 86 120; TensorRT for RTX only",
+    )
+    group.add_argument(
+        "--split-attention-plugin",
+        action="store_true",
+        help="compute split attention by resrt's plugin; not with TensorRT for RTX",
     )
 
 
@@ -102,6 +98,7 @@ _TENSORRT_OPTIONS = (
     "hardware_compatibility",
     "version_compatible",
     "compute_capabilities",
+    "split_attention_plugin",
 )
 
 

@@ -11,6 +11,7 @@
 #include "backends/tensorrt/flavour.h"
 #include "backends/tensorrt/lower.h"
 #include "engine/file_io.h"
+#include "engine/library_folders.h"
 #include "passes/passes.h"
 #include "resrt/error.h"
 #include "text.h"
@@ -82,6 +83,8 @@ void check_flavour_options(const TensorRTOptions& options, const EngineInfo& inf
   require(options.hardware_compatibility == HardwareCompatibility::none,
           "engines of TensorRT for RTX run on all GPUs of their compute_capabilities; give those "
           "instead of hardware_compatibility");
+  require(!options.split_attention_plugin,
+          "TensorRT for RTX takes no plugins; leave out split_attention_plugin");
   require(!options.version_compatible,
           "engines of TensorRT for RTX run in the version that built them; leave out "
           "version_compatible");
@@ -149,7 +152,8 @@ class Build {
 
   Plan run(const Graph& graph, const Weights& weights) {
     Constants constants;
-    lower(fold_batch_norm({graph, weights}), info_.precision, *network_, constants, logger_);
+    lower(fold_batch_norm({graph, weights}), info_.precision, *network_, constants, logger_,
+          split_attention());
     configure();
     add_profile();
     Monitor monitor(progress_);
@@ -219,9 +223,32 @@ class Build {
   }
 
 #if defined(TRT_MAJOR_RTX)
+  nvinfer1::IPluginCreatorV3One* split_attention() { return nullptr; }
   void read_timing_cache() {}
   void write_timing_cache() {}
 #else
+  // Opens our plugin's library and has the engine carry it, where that was asked for.
+  nvinfer1::IPluginCreatorV3One* split_attention() {
+    if (!options_.split_attention_plugin) return nullptr;
+    const std::string path =
+        backend_folder() / concat("libresrt_split_attention_", NV_TENSORRT_MAJOR, ".so");
+    if (!std::filesystem::exists(path)) {
+      throw BackendError(
+          concat("the split-attention plugin is not part of this installation, which "
+                 "has no ",
+                 path, "; build resrt where nvcc is"));
+    }
+    nvinfer1::IPluginRegistry& registry = builder_->getPluginRegistry();
+    nvinfer1::IPluginCreatorInterface* creator = nullptr;
+    if (registry.loadLibrary(path.c_str()) != nullptr) {
+      creator = registry.getCreator("SplitAttention", "1", "resrt");
+    }
+    if (creator == nullptr) fail(concat("open the plugin ", path));
+    const char* paths[] = {path.c_str()};
+    config_->setPluginsToSerialize(paths, 1);
+    return static_cast<nvinfer1::IPluginCreatorV3One*>(creator);
+  }
+
   void read_timing_cache() {
     if (options_.timing_cache.empty()) return;
     std::string bytes;

@@ -227,8 +227,8 @@ std::unique_ptr<Executable> load(const Library& library, Logger& logger, const P
   const uint64_t mark = logger.mark();
   loaded->runtime = library.create_runtime(logger);
   if (loaded->runtime == nullptr) loaded->fail("start", mark);
-  // A version-compatible engine carries code of its own; engine files are trusted as code is.
-  loaded->runtime->setEngineHostCodeAllowed(info.version_compatible);
+  // A version-compatible engine and one with a plugin carry code; engine files are trusted as code.
+  loaded->runtime->setEngineHostCodeAllowed(true);
   loaded->engine.reset(
       loaded->runtime->deserializeCudaEngine(plan.bytes.data(), plan.bytes.size()));
   if (loaded->engine == nullptr) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <initializer_list>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -42,13 +43,15 @@ bool same(const Dims& left, const Dims& right) {
 class Lowering {
  public:
   Lowering(const Network& network, Precision precision, nvinfer1::INetworkDefinition& target,
-           Constants& constants, const Logger& logger)
+           Constants& constants, const Logger& logger,
+           nvinfer1::IPluginCreatorV3One* split_attention)
       : graph_(network.graph),
         weights_(network.weights),
         type_(to_type(precision)),
         target_(target),
         constants_(constants),
-        logger_(logger) {}
+        logger_(logger),
+        split_attention_(split_attention) {}
 
   void run() {
     target_.setName(graph_.name().c_str());
@@ -238,6 +241,7 @@ class Lowering {
   ITensor& lower(const Layer& layer, const SplitAttention& block) {
     const std::string& name = layer.name;
     ITensor& x = input(layer);
+    if (split_attention_ != nullptr) return plugin(layer, block);
     const AttentionMatrices matrices = attention_matrices(block, name, weights_);
     ITensor& hidden = relu(name + ".relu", fully_connected(name + ".fc1", mean(name + ".mean", x),
                                                            matrices.fc1, matrices.fc1_bias));
@@ -265,6 +269,47 @@ class Lowering {
     }
     return *sum;
   }
+
+#if defined(TRT_MAJOR_RTX)
+  ITensor& plugin(const Layer& layer, const SplitAttention&) {
+    refuse(layer.name, "it takes no plugins");
+  }
+#else
+  // The block as one layer, whose parameters are inputs.
+  ITensor& plugin(const Layer& layer, const SplitAttention& block) {
+    const std::array values = {block.channels, block.radix, block.cardinality, block.hidden};
+    std::array<nvinfer1::PluginField, 4> fields;
+    constexpr std::array names = {"channels", "radix", "cardinality", "hidden"};
+    for (size_t i = 0; i < fields.size(); ++i) {
+      fields[i] = {names[i], &values[i], nvinfer1::PluginFieldType::kINT32, 1};
+    }
+    const nvinfer1::PluginFieldCollection collection = {static_cast<int32_t>(fields.size()),
+                                                        fields.data()};
+    const std::unique_ptr<nvinfer1::IPluginV3> made(split_attention_->createPlugin(
+        layer.name.c_str(), &collection, nvinfer1::TensorRTPhase::kBUILD));
+    if (made == nullptr) refuse(layer.name, "the plugin does not take its sizes");
+    const auto parameter_input = [&](const char* name, const Array& array) {
+      const std::string full = layer.name + name;
+      Dims shape{};
+      shape.nbDims = static_cast<int32_t>(array.shape.size());
+      std::copy(array.shape.begin(), array.shape.end(), shape.d);
+      return named(full, target_.addConstant(shape, constant(full, array))).getOutput(0);
+    };
+    const auto weight = [&](const char* name) {
+      return parameter_input(name, weights_.at(layer.name + name));
+    };
+    auto [no_bias, zeros] = make_array({block.hidden});
+    std::fill_n(zeros, block.hidden, 0.0F);
+    const std::array<ITensor*, 5> inputs = {
+        &input(layer), weight(".fc1.weight"),
+        block.fc1_bias ? weight(".fc1.bias") : parameter_input(".fc1.bias", no_bias),
+        weight(".fc2.weight"), weight(".fc2.bias")};
+    return *named(layer.name,
+                  target_.addPluginV3(inputs.data(), static_cast<int32_t>(inputs.size()), nullptr,
+                                      0, *made))
+                .getOutput(0);
+  }
+#endif
 
   // Of logits that lie split after split, (N, radix * channels, 1, 1).
   ITensor& softmax_over_radix(const std::string& name, ITensor& logits,
@@ -300,6 +345,7 @@ class Lowering {
   nvinfer1::INetworkDefinition& target_;
   Constants& constants_;
   const Logger& logger_;
+  nvinfer1::IPluginCreatorV3One* split_attention_;
   uint64_t mark_ = 0;             // before the layer that is being lowered
   std::vector<ITensor*> values_;  // by layer: its output
 };
@@ -318,8 +364,9 @@ DataType to_type(Precision precision) {
 }
 
 void lower(const Network& network, Precision precision, nvinfer1::INetworkDefinition& target,
-           Constants& constants, const Logger& logger) {
-  Lowering(network, precision, target, constants, logger).run();
+           Constants& constants, const Logger& logger,
+           nvinfer1::IPluginCreatorV3One* split_attention) {
+  Lowering(network, precision, target, constants, logger, split_attention).run();
 }
 
 }  // namespace resrt::tensorrt

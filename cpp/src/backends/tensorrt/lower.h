@@ -22,8 +22,10 @@ nvinfer1::DataType to_type(Precision precision);
 // would overflow fp16 or lose bf16's few digits. Convolutions, the last layer among them, are
 // accumulated in float32 by the GPU's matrix units.
 //
-// `constants` gets the arrays. Throws BackendError, naming the layer, where TensorRT refuses one.
+// `constants` gets the arrays. `split_attention` makes the plugin of that name; null: the block
+// becomes ordinary layers. Throws BackendError, naming the layer, where TensorRT refuses one.
 void lower(const Network& network, Precision precision, nvinfer1::INetworkDefinition& target,
-           Constants& constants, const Logger& logger);
+           Constants& constants, const Logger& logger,
+           nvinfer1::IPluginCreatorV3One* split_attention = nullptr);
 
 }  // namespace resrt::tensorrt
