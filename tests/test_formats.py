@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 import resrt
 from conftest import GOLDEN, Golden
-from onnx_models import Exporter
+from onnx_models import export
 from resrt import weights
 
 Arrays = dict[str, np.ndarray]
@@ -119,7 +119,7 @@ def test_every_format_gives_the_same_parameters(name: str, tmp_path: Path) -> No
             assert_same(path, graph, ours)
             path.unlink()
     path = tmp_path / "model.onnx"
-    path.write_bytes(Exporter(graph, ours).model().SerializeToString())
+    path.write_bytes(export(graph, ours).SerializeToString())
     assert_same(path, graph, ours)
     write_wts(tmp_path / "model.wts", ours)
     assert_same(tmp_path / "model.wts", graph, ours)

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import resrt
-from onnx_models import Exporter, scramble
+from onnx_models import export, scramble
 from resrt import cli, weights
 from resrt.conversion import convert
 from resrt.weights import names
@@ -219,7 +219,7 @@ def test_folded_onnx_files_are_recognised_by_their_matrices(
     graph = resrt.build_graph("resnet18")
     arrays = resrt.weights.fit(draw(LISTING["resnet18"]["shapes"]), graph)
     path, out = tmp_path / "model.onnx", tmp_path / "model.safetensors"
-    model = scramble(Exporter(graph, arrays, folds=True).model())
+    model = scramble(export(graph, arrays, folds=True))
     path.write_bytes(model.SerializeToString())
     assert cli.main(["weights", str(path)]) == 0
     text = capsys.readouterr().out

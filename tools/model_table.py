@@ -1,20 +1,23 @@
 """Prints the README's table of published networks: our costs beside the published ones."""
 
 import resrt
+from resrt.cli.tables import Column, millions, render
 
-WRONG = " ¹"  # the published figure is off by over 1 %; the README says why
 
-print("| network | input | parameters (M) | published | GFLOPs | published | top-1 | top-5 |")
-print("|---|---|---|---|---|---|---|---|")
-for model in resrt.list_models():
-    published = model.published
-    if published is None:
-        continue
-    cost = resrt.build_graph(model.name).cost
-    gflops = 2e-9 * cost.multiply_adds
-    mark = WRONG if abs(gflops / published.gflops - 1) > 0.01 else ""
-    print(
-        f"| `{model.name}` | {model.input_size} | {cost.parameters / 1e6:.2f} "
-        f"| {published.mparams:.2f} | {gflops:.2f} | {published.gflops:.2f}{mark} "
-        f"| {published.top1:.2%} | {published.top5:.2%} |"
-    )
+def gflops(model):
+    # Off by over 1 %, the published figure is wrong, and the README says why.
+    mark = " ¹" if abs(model.gflops / model.published.gflops - 1) > 0.01 else ""
+    return f"{model.published.gflops:.2f}{mark}"
+
+
+COLUMNS = (
+    Column("name", "network", lambda model: f"`{model.name}`"),
+    Column("input_size", "input", lambda model: model.input_size),
+    Column("parameters", "parameters (M)", lambda model: model.parameters, millions),
+    Column("published", "published", lambda model: model.published.mparams, "{:.2f}".format),
+    Column("gflops", "GFLOPs", lambda model: model.gflops, "{:.2f}".format),
+    Column("published", "published", gflops),
+    Column("top1", "top-1", lambda model: model.published.top1, "{:.2%}".format),
+    Column("top5", "top-5", lambda model: model.published.top5, "{:.2%}".format),
+)
+print(render(resrt.list_models(is_published=True), COLUMNS, "markdown"))

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 from resrt import demo, images
-from torch_graph import TorchGraph
+from resrt.torch_network import TorchNetwork
 
 SEED = 0
 BATCH = 64
@@ -52,7 +53,7 @@ def jitter(batch: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(batch, grid, padding_mode="border", align_corners=False)
 
 
-def train(network: TorchGraph, batch: torch.Tensor, digits: torch.Tensor, epochs: int) -> None:
+def train(network: TorchNetwork, batch: torch.Tensor, digits: torch.Tensor, epochs: int) -> None:
     parameters = [value for value in network.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.02)
     steps = epochs * math.ceil(len(batch) / BATCH)
@@ -84,9 +85,10 @@ def main() -> None:
     np.savez_compressed(
         options.out / "digits_held_out.npz", scans=held_out_scans, digits=held_out_digits
     )
-    network = TorchGraph(demo.graph())
+    network = TorchNetwork(demo.graph())
     train(network, to_batch(scans), torch.from_numpy(digits).long(), options.epochs)
-    network.save(
+    save_file(
+        network.weights(),
         options.out / "digits.safetensors",
         {"network": demo.NAME, "source": "tools/train_digits.py", "data": "UCI optdigits"},
     )

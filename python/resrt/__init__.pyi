@@ -13,9 +13,16 @@ from ._core import ResNeSt as ResNeSt
 from ._core import ResNet as ResNet
 from ._core import TensorRTOptions as TensorRTOptions
 from ._core import __version__ as __version__
+from .benchmark import Benchmark as Benchmark
+from .benchmark import time as time
 from .classification import Classification as Classification
 from .classification import classify as classify
+from .comparison import Comparison as Comparison
+from .comparison import Measurement as Measurement
+from .comparison import compare as compare
 from .conversion import convert as convert
+from .diagnosis import Diagnosis as Diagnosis
+from .diagnosis import doctor as doctor
 from .engine import BACKENDS as BACKENDS
 from .engine import PRECISIONS as PRECISIONS
 from .engine import Engine as Engine
@@ -35,6 +42,8 @@ from .errors import PrecisionError as PrecisionError
 from .errors import WeightsError as WeightsError
 from .evaluation import Evaluation as Evaluation
 from .evaluation import eval as eval
+from .exporting import Exported as Exported
+from .exporting import export as export
 from .images import Prediction as Prediction
 from .inspection import EngineFile as EngineFile
 from .inspection import inspect as inspect

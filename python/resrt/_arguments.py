@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import math
 import operator
 import os
 from os import PathLike
@@ -9,15 +11,22 @@ from os import PathLike
 from resrt.errors import FileError, InputError
 
 
-def whole(name: str, value: object) -> int:
-    """Return a whole number of at least 1. Raises InputError."""
+def whole(name: str, value: object, *, least: int = 1) -> int:
+    """Return a whole number of at least 1, or of `least`. Raises InputError."""
     try:
-        number = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        number = 0
-    if not 1 <= number < 2**31:
-        raise InputError(f"{name} must be a whole number of at least 1, not {_shown(value)}")
+        number = -1
+    if not least <= number < 2**31:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {_shown(value)}")
     return number
+
+
+def seconds(name: str, value: object) -> float:
+    """Return a number of seconds of at least 0. Raises InputError."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise InputError(f"{name} must be a number of seconds of at least 0, not {_shown(value)}")
 
 
 def choice(name: str, value: object) -> str:
@@ -25,6 +34,11 @@ def choice(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name} must be a name as a str, not {_shown(value)}")
     return value
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a name of the catalog matches a shell pattern; upper and lower case are the same."""
+    return fnmatch.fnmatchcase(name.lower(), choice("a pattern", pattern).lower())
 
 
 def path(value: str | PathLike[str]) -> bytes:

@@ -8,7 +8,6 @@ from. Its arrays are mapped into memory, not copied.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors.numpy import save_file
 
 from resrt import _core, images, labels, pretrained, weights
 from resrt.errors import FileError, InputError, WeightsError
-from resrt.files import sha256
+from resrt.files import replacing, sha256
 from resrt.weights import Checkpoint
 
 # Of the metadata, whose values are texts.
@@ -110,11 +109,8 @@ def _preprocessing(network: str, channels: int) -> dict[str, Any] | None:
 
 
 def _save(arrays: weights.Weights, destination: Path, metadata: dict[str, str]) -> None:
-    temporary = destination.with_name(f"{destination.name}.{os.getpid()}.tmp")
-    try:
-        save_file(arrays, temporary, metadata)
-        temporary.replace(destination)
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"cannot write '{destination}': {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(destination) as temporary:
+        try:
+            save_file(arrays, temporary, metadata)
+        except SafetensorError as error:
+            raise FileError(f"cannot write '{destination}': {error}") from None

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
+import functools
 import importlib.util
 import re
-from collections.abc import Callable, Mapping, Sequence
-from os import PathLike, fspath
+from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from resrt import _core, _log, conversion, images, pretrained, timing
-from resrt import labels as labels_
-from resrt import weights as weights_
-from resrt._arguments import choice, path, whole
+from resrt import _core, _log, images, timing
+from resrt._arguments import choice, path, seconds, whole
 from resrt.errors import InputError
-from resrt.files import sha256
-from resrt.models import Config, build_graph, model_info
+from resrt.network import Model, Network, WeightsLike, resolve
 
 BACKENDS = tuple(_core.backend_names())
 PRECISIONS = tuple(_core.precision_names())
@@ -100,19 +97,39 @@ class Engine:
         return images.preprocess_batch(several, self.info.preprocessing, self.info.input_shape)
 
     def time(
-        self, batch_sizes: Sequence[int] = (1, 4, 8), *, repeats: int = 30
+        self,
+        batch_sizes: Sequence[int] = (1, 4, 8),
+        *,
+        repeats: int = 30,
+        duration: float = 0.0,
+        warm_up: int = 3,
+        concurrency: int = 1,
     ) -> list[timing.Timing]:
         """Measure the latency of `infer` at each batch size, on random images.
 
-        Returns one Timing per batch size, in milliseconds, warm-up excluded.
+        Args:
+            batch_sizes: images per inference.
+            repeats: timed inferences per batch size, at least.
+            duration: seconds of them per batch size, at least.
+            warm_up: untimed inferences before, by each caller.
+            concurrency: callers at once.
+
+        Returns one Timing per batch size, in milliseconds. `resrt.time` measures more. Raises
+        InputError for settings that cannot be.
         """
-        repeats = whole("repeats", repeats)
+        settings = {
+            "repeats": whole("repeats", repeats),
+            "warm_up": whole("warm_up", warm_up, least=0),
+            "concurrency": whole("concurrency", concurrency),
+        }
+        duration = seconds("duration", duration)
         batch_sizes = [whole("a batch size", size) for size in batch_sizes]
         rng = np.random.default_rng(0)
         results = []
         for size in batch_sizes:
             batch = rng.standard_normal((size, *self.info.input_shape), np.float32)
-            results.append(timing.measure(lambda: self._core.infer(batch), size, repeats=repeats))  # noqa: B023
+            infer = functools.partial(self._core.infer, batch)
+            results.append(timing.measure(infer, size, duration=duration, **settings))
         return results
 
     def save(self, file: str | PathLike[str]) -> None:
@@ -121,8 +138,8 @@ class Engine:
 
 
 def build(
-    model: str | Config | _core.Graph,
-    weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]] | None = None,
+    model: Model,
+    weights: WeightsLike | None = None,
     *,
     precision: str = "auto",
     max_batch: int = 8,
@@ -170,35 +187,51 @@ def build(
     Raises ModelError, FileError, WeightsError, DownloadError, PrecisionError, BackendError or
     InputError, each saying what to do.
     """
-    entry = pretrained.find(model) if isinstance(model, str) else None
-    if entry is not None:
-        model = entry.model
-        input_size = entry.crop if input_size is None else input_size
-    given = _fetch(model, entry, classes, in_channels) if weights is None else weights
-    checkpoint, origin = _read(given)
-    if isinstance(model, _core.Graph):
-        _refuse_options_beside_a_graph(input_size, classes, in_channels)
-        graph = model
-    else:
-        graph = _graph(model, checkpoint, input_size, classes, in_channels)
-    if checkpoint is None:
-        arrays = _core.random_weights(graph, 0)
-    else:
-        arrays = weights_.fit_checkpoint(checkpoint, graph, origin=origin)
-        labels = conversion.labels_of(checkpoint.metadata) if labels is None else labels
-        preprocessing = preprocessing or conversion.preprocessing_of(checkpoint.metadata)
+    network = resolve(
+        model,
+        weights,
+        input_size=input_size,
+        classes=classes,
+        in_channels=in_channels,
+        labels=labels,
+        preprocessing=preprocessing,
+    )
+    return build_network(
+        network,
+        precision=precision,
+        max_batch=max_batch,
+        backend=backend,
+        threads=threads,
+        device=device,
+        tensorrt=tensorrt,
+        progress=progress,
+    )
+
+
+def build_network(
+    network: Network,
+    *,
+    precision: str = "auto",
+    max_batch: int = 8,
+    backend: str = "openvino",
+    threads: int | None = None,
+    device: str | None = None,
+    tensorrt: _core.TensorRTOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Engine:
+    """Build an engine as `build` does, from a network whose arguments are resolved."""
     return Engine(
         _core.Engine.build(
-            graph,
-            arrays,
+            network.graph,
+            network.weights,
             backend=_ready(choice("backend", backend)),
             precision=choice("precision", precision),
             max_batch=whole("max_batch", max_batch),
             threads=_threads(threads),
-            weights_note=_note(weights, entry),
-            weights_sha256=weights_sha256(given),
-            labels=_labels(labels, graph.classes),
-            preprocessing=_checked(preprocessing) or _preprocessing(entry, model, graph),
+            weights_note=network.origin,
+            weights_sha256=network.sha256,
+            labels=network.labels,
+            preprocessing=network.preprocessing,
             device=_device(device),
             tensorrt=_options(tensorrt),
             progress=progress,
@@ -250,68 +283,6 @@ def _ready(backend: str) -> str:
     return backend
 
 
-def _read(
-    weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]],
-) -> tuple[weights_.Checkpoint | None, str]:
-    """Return a checkpoint, None for random parameters, and what an error calls it."""
-    if isinstance(weights, Mapping):
-        return weights_.Checkpoint("arrays", weights), "the arrays"
-    if isinstance(weights, str) and weights == "random":
-        return None, "random"
-    return weights_.read(weights), f"'{fspath(weights)}'"
-
-
-def _note(
-    weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]] | None,
-    entry: pretrained.Pretrained | None,
-) -> str:
-    """Return what an engine notes of its weights: whose they are, or a file's name."""
-    if weights is None:
-        return entry.name if entry is not None else ""
-    return "arrays" if isinstance(weights, Mapping) else Path(weights).name
-
-
-def weights_sha256(weights: str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]]) -> str:
-    """Return the checksum of a file's bytes, or of arrays' names, types, shapes and values."""
-    if isinstance(weights, str) and weights == "random":
-        return ""
-    if not isinstance(weights, Mapping):
-        return sha256(Path(weights))
-    digest = hashlib.sha256()
-    for name, array in sorted(weights.items()):
-        digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _graph(
-    model: str | Config,
-    checkpoint: weights_.Checkpoint | None,
-    input_size: int | Sequence[int] | None,
-    classes: int | None,
-    in_channels: int | None,
-) -> _core.Graph:
-    """Build the graph, with what the user leaves open as the weights were trained for."""
-    if checkpoint is not None and (classes is None or in_channels is None):
-        trained = weights_.head_and_stem(checkpoint.arrays, build_graph(model))
-        classes = trained[0] if classes is None else classes
-        in_channels = trained[1] if in_channels is None else in_channels
-    return build_graph(
-        model,
-        classes=1000 if classes is None else whole("classes", classes),
-        input_size=input_size,
-        in_channels=3 if in_channels is None else whole("in_channels", in_channels),
-    )
-
-
-def _refuse_options_beside_a_graph(*options: object) -> None:
-    if any(option is not None for option in options):
-        raise InputError(
-            "a graph has its input size, classes and input channels already; give them to "
-            "resrt.build_graph instead"
-        )
-
-
 def _threads(threads: int | None) -> int:
     return 0 if threads is None else whole("threads", threads)
 
@@ -330,61 +301,3 @@ def _options(options: object) -> _core.TensorRTOptions | None:
     if options is None or isinstance(options, _core.TensorRTOptions):
         return options
     raise InputError(f"tensorrt is a resrt.TensorRTOptions, not {type(options).__name__}")
-
-
-def _labels(names: Sequence[str] | PathLike[str] | None, classes: int) -> list[str]:
-    if names is None:
-        return labels_.imagenet() if classes == 1000 else []
-    listed = labels_.read(names) if isinstance(names, (str, PathLike)) else list(names)
-    if not all(isinstance(name, str) for name in listed):
-        raise InputError("labels are names as str, one for each class")
-    return listed
-
-
-def _fetch(
-    model: str | Config | _core.Graph,
-    entry: pretrained.Pretrained | None,
-    classes: int | None,
-    in_channels: int | None,
-) -> Path:
-    """Return the file of the network's pretrained weights."""
-    if not isinstance(model, str):
-        raise InputError(
-            "a network of your own has no pretrained weights; give weights: a file, arrays, or "
-            '"random"'
-        )
-    if entry is None:
-        return pretrained.fetch(model)  # which says that there are none
-    if classes not in (None, entry.classes) or in_channels not in (None, 3):
-        # Known before anything is downloaded.
-        raise InputError(
-            f"the pretrained weights {entry.name} have {entry.classes} classes and 3 input "
-            f"channels, not {classes or entry.classes} and {in_channels or 3}; leave these options "
-            "out, or give weights of your own"
-        )
-    return pretrained.fetch(entry.name)
-
-
-def _checked(preprocessing: object) -> _core.Preprocessing | None:
-    if preprocessing is None or isinstance(preprocessing, _core.Preprocessing):
-        return preprocessing
-    raise InputError(f"preprocessing is a resrt.Preprocessing, not {type(preprocessing).__name__}")
-
-
-def _preprocessing(
-    entry: pretrained.Pretrained | None, model: str | Config | _core.Graph, graph: _core.Graph
-) -> _core.Preprocessing:
-    """Return what the pretrained weights ask for; where there are none, what the source does."""
-    channels, height, width = graph.input_shape
-    size = min(height, width)
-    if entry is None:
-        is_paddleclas = isinstance(model, str) and model_info(model).source == "PaddleClas"
-        pipeline = "paddleclas" if is_paddleclas else "torchvision"
-        return images.imagenet_preprocessing(channels, round(size / 0.875), pipeline)
-    return _core.Preprocessing(
-        resize=entry.resize_for(size),
-        interpolation=entry.interpolation,
-        mean=images.per_channel(entry.mean, channels),
-        std=images.per_channel(entry.std, channels),
-        pipeline=entry.pipeline,
-    )

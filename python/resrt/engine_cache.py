@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from resrt import _core, labels, machine, pretrained
-from resrt.engine import backends, build, weights_sha256
+from resrt.engine import backends, build
 from resrt.errors import EngineFileError, FileError, InputError
 from resrt.files import cache_folder
 from resrt.models import Config
+from resrt.network import weights_sha256
 
 _logger = logging.getLogger("resrt")
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
+from typing import TextIO
 
 from resrt.errors import Error, FileError
 
@@ -24,6 +25,35 @@ def writing_to_cache(path: Path) -> Iterator[None]:
             f"cannot write '{error.filename or path}': {error.strerror}; make room, correct the "
             "folder's permissions, or name another in RESRT_CACHE"
         ) from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write a file that takes the place of `path` in the end, if nothing fails.
+
+    Raises FileError where it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except Error:  # some are an OSError as well, and of something else
+        raise
+    except OSError as error:
+        raise FileError(f"cannot write '{path}': {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[TextIO]:
+    """Open a text file that takes the place of `path` in the end, if nothing fails until then.
+
+    Raises FileError where it cannot be written, at once where the folder is at fault.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file
 
 
 def cache_folder(given: str | PathLike[str] | None = None) -> Path:

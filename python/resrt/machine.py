@@ -12,7 +12,16 @@ from pathlib import Path
 from resrt import _core
 
 # Of the processor's features, those that matter to these networks.
-_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "amx_fp16")
+_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "amx_int8",
+    "amx_fp16",
+)
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
-import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from typing import TypeAlias
 
-from resrt import _core
-from resrt._arguments import choice, whole
+from resrt import _core, pretrained
+from resrt._arguments import choice, matches, whole
 from resrt.errors import InputError, ModelError
 
 Config: TypeAlias = _core.ResNet | _core.ResNeSt | _core.RegNet
+
+# In the catalog's order.
+SOURCES = tuple(dict.fromkeys(model.source for model in _core.catalog()))
+FAMILIES = tuple(dict.fromkeys(model.family for model in _core.catalog()))
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class ModelInfo:
     """A network of the catalog.
 
     `source` is whose conventions it follows (PaddleClas, timm, torchvision); `input_size` the
-    height and width that its weights were published for; `published` None where PaddleClas's
-    pages have no row of that name.
+    height and width in pixels that its weights were published for; `published` None where
+    PaddleClas's pages have no row of that name. `parameters` and `gflops` are counted in the
+    network's layer definitions.
     """
 
     name: str
@@ -50,6 +54,25 @@ class ModelInfo:
     input_size: int
     config: Config
     published: Published | None
+
+    @property
+    def parameters(self) -> int:
+        """The number of trainable parameters."""
+        return self._cost.parameters
+
+    @property
+    def gflops(self) -> float:
+        """Twice the multiply-adds, in thousand millions, of one image of `input_size`."""
+        return 2 * self._cost.multiply_adds / 1e9
+
+    @property
+    def pretrained(self) -> tuple[str, ...]:
+        """The names of the pretrained weights that are known for it, the default first."""
+        return pretrained.names_of(self.name)
+
+    @cached_property
+    def _cost(self) -> _core.Cost:
+        return build_graph(self.name).cost
 
 
 @cache
@@ -84,17 +107,50 @@ def _info(model: _core.Model) -> ModelInfo:
     )
 
 
-def list_models(pattern: str = "*", *, source: str | None = None) -> list[ModelInfo]:
-    """Return the networks of the catalog whose names match a shell pattern, in its order.
+def list_models(
+    pattern: str = "*",
+    *,
+    source: str | None = None,
+    family: str | None = None,
+    is_pretrained: bool | None = None,
+    is_published: bool | None = None,
+    max_parameters: float | None = None,
+    max_gflops: float | None = None,
+) -> list[ModelInfo]:
+    """Return those networks of the catalog that meet every condition given, in its order.
 
-    >>> [model.name for model in list_models("resnest50*", source="timm")]
-    ['resnest50d', 'resnest50d_1s4x24d', 'resnest50d_4s2x40d']
+    Args:
+        pattern: a shell pattern of names; upper and lower case are the same.
+        source: whose conventions they follow: "PaddleClas", "timm" or "torchvision".
+        family: "ResNet", "ResNeSt", "RegNetX" or "RegNetY".
+        is_pretrained: whether pretrained weights are known, as `list_pretrained` lists them.
+        is_published: whether PaddleClas's pages have figures of it.
+        max_parameters: trainable parameters that it may have at most.
+        max_gflops: GFLOPs that an image of its input size may cost at most.
+
+    Raises InputError for a source or family that there is not.
+
+    >>> [model.name for model in list_models("resnest50*", source="timm", max_gflops=10)]
+    ['resnest50d_1s4x24d', 'resnest50d_4s2x40d']
     """
+    _refuse_unknown("source", source, SOURCES)
+    _refuse_unknown("family", family, FAMILIES)
+    models = (_info(model) for model in _core.catalog() if matches(model.name, pattern))
     return [
-        _info(model)
-        for model in _core.catalog()
-        if fnmatch.fnmatchcase(model.name, pattern) and source in (None, model.source)
+        model
+        for model in models
+        if source in (None, model.source)
+        and family in (None, model.family)
+        and is_pretrained in (None, bool(model.pretrained))
+        and is_published in (None, model.published is not None)
+        and (max_parameters is None or model.parameters <= max_parameters)
+        and (max_gflops is None or model.gflops <= max_gflops)
     ]
+
+
+def _refuse_unknown(kind: str, name: str | None, known: Sequence[str]) -> None:
+    if name is not None and name not in known:
+        raise InputError(f"there is no {kind} {name!r} in the catalog; it has {', '.join(known)}")
 
 
 def model_info(name: str) -> ModelInfo:

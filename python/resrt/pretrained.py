@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import fnmatch
 import os
 import sys
 import time
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from resrt import _core
+from resrt._arguments import matches
 from resrt.errors import DownloadError, FileError, InputError, WeightsError
 from resrt.files import cache_folder, sha256, writing_to_cache
 
@@ -90,10 +90,12 @@ class Pretrained:
 def list_pretrained(pattern: str = "*") -> list[Pretrained]:
     """Return the pretrained weights whose names match a shell pattern, in the catalog's order.
 
+    Upper and lower case are the same to it.
+
     >>> [entry.name for entry in list_pretrained("resnet50d.*in1k")][:2]
     ['resnet50d.ra2_in1k', 'resnet50d.ra4_e3600_r224_in1k']
     """
-    return [entry for entry in _catalog().values() if fnmatch.fnmatchcase(entry.name, pattern)]
+    return [entry for entry in _catalog().values() if matches(entry.name, pattern)]
 
 
 def find(name: str) -> Pretrained | None:
@@ -105,11 +107,16 @@ def find(name: str) -> Pretrained | None:
         return entry
     model, dot, _ = name.partition(".")
     _core.find_model(model if dot else name)
-    of_model = [entry for entry in _catalog().values() if entry.model == model]
+    of_model = names_of(model)
     if dot:
-        known = ", ".join(entry.name for entry in of_model) or "none"
+        known = ", ".join(of_model) or "none"
         raise WeightsError(f"there are no pretrained weights named {name!r}; of {model}: {known}")
-    return of_model[0] if of_model else None
+    return _catalog()[of_model[0]] if of_model else None
+
+
+def names_of(model: str) -> tuple[str, ...]:
+    """Return the names of a network's pretrained weights, the default first."""
+    return _names_by_model().get(model, ())
 
 
 def fetch(
@@ -149,7 +156,7 @@ def fetch(
         found = path
     else:
         with _advice(entry, path):
-            found = _bring(entry, path, offline or _is_offline(), progress)
+            found = _bring(entry, path, offline or is_offline(), progress)
     _check(found, path, called=f"'{found}'")
     return found
 
@@ -160,6 +167,14 @@ def _catalog() -> dict[str, Pretrained]:
     return {name: _entry(name, table) for name, table in tables.items()}
 
 
+@cache
+def _names_by_model() -> dict[str, tuple[str, ...]]:
+    names: dict[str, tuple[str, ...]] = {}
+    for entry in _catalog().values():
+        names[entry.model] = (*names.get(entry.model, ()), entry.name)
+    return names
+
+
 def _entry(name: str, table: dict[str, Any]) -> Pretrained:
     mean, std = tuple(table.pop("mean")), tuple(table.pop("std"))
     if "hub" in table:
@@ -167,7 +182,8 @@ def _entry(name: str, table: dict[str, Any]) -> Pretrained:
     return Pretrained(name=name, mean=mean, std=std, **table)
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """Whether the environment forbids to use the network."""
     # HF_HUB_OFFLINE is how the machines of many users say that they have no network at all.
     values = (os.environ.get(name, "") for name in ("RESRT_OFFLINE", "HF_HUB_OFFLINE"))
     return any(value.lower() not in ("", "0", "false", "no", "off") for value in values)

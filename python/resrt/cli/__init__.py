@@ -12,11 +12,37 @@ import sys
 from collections.abc import Sequence
 
 from resrt._core import Error, __version__
-from resrt.cli import build, classify, convert, demo, eval, inspect, weights
+from resrt.cli import (
+    build,
+    classify,
+    compare,
+    convert,
+    demo,
+    doctor,
+    eval,
+    export,
+    inspect,
+    models,
+    time,
+    weights,
+)
 from resrt.cli.arguments import FAILED, common
 
 # In the order in which a user meets them.
-_COMMANDS = (demo, build, inspect, classify, eval, weights, convert)
+_COMMANDS = (
+    demo,
+    doctor,
+    models,
+    build,
+    inspect,
+    classify,
+    time,
+    eval,
+    compare,
+    weights,
+    convert,
+    export,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A file's name may be of any bytes, and is printed as it is.
-            stream.reconfigure(errors="surrogateescape")
+            # A file's name may be of any bytes, and is printed as it is. What a terminal cannot
+            # show at all, such as a tick in ASCII, is no reason to fail.
+            is_unicode = stream.encoding.lower().startswith("utf")
+            stream.reconfigure(errors="surrogateescape" if is_unicode else "replace")
     try:
         status: int = options.run(options)
         sys.stdout.flush()  # here, where it is handled that nobody may read it

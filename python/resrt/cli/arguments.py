@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import TypeAlias
 
 from resrt._core import precision_names
 
 DONE, FAILED, MISUSED, SKIPPED = 0, 1, 2, 3
+
+TABLE_FORMATS = ("table", "json", "csv", "markdown")
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -43,6 +46,31 @@ def add_command(
     return parser
 
 
+def add_network(command: argparse.ArgumentParser) -> None:
+    """Add a network's NAME, --weights, --input-size and --offline."""
+    command.add_argument("network", metavar="NAME", help="a network, as resrt models lists them")
+    command.add_argument(
+        "--weights",
+        metavar="FILE",
+        help='a weights file, or "random"; default: the pretrained ones, downloaded if need be',
+    )
+    command.add_argument("--input-size", type=int, metavar="N", help="height and width in pixels")
+    command.add_argument(
+        "--offline",
+        action=_Offline,
+        nargs=0,
+        default=False,
+        help="use no network, and only weights that are here",
+    )
+
+
+class _Offline(argparse.Action):
+    """Says so to whatever fetches weights."""
+
+    def __call__(self, *_: object) -> None:
+        os.environ["RESRT_OFFLINE"] = "1"
+
+
 def add_precision(command: argparse.ArgumentParser) -> None:
     """Add --precision."""
     command.add_argument(
@@ -54,4 +82,14 @@ def add_threads(command: argparse.ArgumentParser) -> None:
     """Add --threads."""
     command.add_argument(
         "--threads", type=int, metavar="N", help="processor threads; default: one for each core"
+    )
+
+
+def add_table_format(command: argparse.ArgumentParser) -> None:
+    """Add --format, one of those that `resrt.cli.tables` writes."""
+    command.add_argument(
+        "--format",
+        choices=TABLE_FORMATS,
+        default="table",
+        help="default: %(default)s, which is cut where a terminal is too narrow for it",
     )

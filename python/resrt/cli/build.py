@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from resrt.cli.arguments import DONE, Commands, add_command, add_precision
+from resrt.cli.arguments import DONE, Commands, add_command, add_network, add_precision
 from resrt.cli.terminal import waiting
 
 
@@ -21,21 +20,14 @@ def add(commands: Commands) -> None:
         "writes it to a file.",
         example="resrt build ResNeSt50 -o resnest50.engine",
     )
-    parser.add_argument("network", metavar="NAME", help="a network, as resrt models lists them")
-    parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help='a weights file, or "random"; default: the pretrained ones, downloaded if need be',
-    )
+    add_network(parser)
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
     add_precision(parser)
     parser.add_argument("--max-batch", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--input-size", type=int, help="height and width in pixels")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
     parser.add_argument(
         "--no-cache", action="store_true", help="build anew, and keep no copy for the next time"
     )
-    parser.add_argument("--offline", action="store_true", help="use no network")
     parser.add_argument(
         "--backend",
         default="openvino",
@@ -106,8 +98,6 @@ def _run(options: argparse.Namespace) -> int:
     import resrt
     from resrt.engine_cache import build_file
 
-    if options.offline:
-        os.environ["RESRT_OFFLINE"] = "1"
     given = {name: getattr(options, name) for name in _TENSORRT_OPTIONS if hasattr(options, name)}
     with waiting(f"building {options.network}", quiet=options.quiet):
         built = build_file(

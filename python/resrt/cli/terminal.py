@@ -49,3 +49,19 @@ def waiting(description: str, *, quiet: bool) -> Iterator[None]:
 
     with Console(stderr=True).status(description):
         yield
+
+
+@contextmanager
+def steps(*, quiet: bool) -> Iterator[Callable[[str], None] | None]:
+    """Yield what shows a step of a measurement, or None where nobody would see it.
+
+    No thread redraws the line, as those above have one: it would disturb what is measured.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    clear = "\r\033[K"
+    try:
+        yield lambda step: print(f"{clear}measuring: {step} …", end="", file=sys.stderr, flush=True)
+    finally:
+        print(clear, end="", file=sys.stderr, flush=True)

@@ -1,0 +1,141 @@
+"""`resrt doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+from resrt.cli.arguments import DONE, FAILED, Commands, add_command
+
+if TYPE_CHECKING:
+    from resrt.diagnosis import Cache, Diagnosis, Package
+    from resrt.limits import Limits
+
+# A mark, what it is of, and what there is to say.
+Line: TypeAlias = tuple[str, str, str]
+
+_GOOD, _ABSENT, _BAD, _NOTE = "ok", "-", "no", ""
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "doctor",
+        _run,
+        summary="say what this machine can run, and what is missing",
+        description="Says what this machine can run: processor, memory, backends, packages, the "
+        "cache, GPUs. What is missing is told with the command that installs it. Ends "
+        "with 1 where engines cannot be built or run here.",
+        example="resrt doctor",
+    )
+    parser.add_argument("--format", choices=["text", "json"], default="text")
+
+
+def _run(options: argparse.Namespace) -> int:
+    import resrt
+
+    found = resrt.doctor()
+    if options.format == "json":
+        print(json.dumps(found.document(), indent=2, ensure_ascii=False))
+    else:
+        _print(found, is_brief=options.quiet)
+    return DONE if found.is_fit else FAILED
+
+
+def _print(found: Diagnosis, *, is_brief: bool) -> None:
+    sections = {
+        f"resrt {found.resrt}": list(_machine(found)),
+        "backends": list(_backends(found)),
+        "packages": list(_packages(found.packages)),
+        "cache of weights and engines": list(_cache(found.cache)),
+        "NVIDIA GPUs": list(_gpus(found)),
+    }
+    indent = 7 + max(len(name) for lines in sections.values() for _, name, _ in lines)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    wrapper = textwrap.TextWrapper(
+        width=max(width, 2 * indent),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for title, lines in sections.items():
+        shown = [line for line in lines if line[0] == _BAD or not is_brief]
+        if shown:
+            print(title)
+        for mark, name, text in shown:
+            print(wrapper.fill(f"  {mark:<2} {name}".ljust(indent) + text))
+    verdict = "can run resrt." if found.is_fit else "cannot run resrt yet: see what is marked no."
+    print(f"This machine {verdict}")
+
+
+def _machine(found: Diagnosis) -> Iterator[Line]:
+    here, limits = found.machine, found.limits
+    quota = "" if limits.cpu_quota is None else f", of which {limits.cpu_quota:g} may be kept busy"
+    yield _NOTE, "folder", found.folder
+    yield _NOTE, "Python", f"{here.python} at {found.executable}"
+    yield _NOTE, "system", here.system
+    yield _NOTE, "processor", here.processor
+    yield _NOTE, "cores", f"{limits.cores} of the machine's {limits.cores_of_machine}{quota}"
+    if limits.problem:
+        yield _BAD, "quota", limits.problem
+    yield _NOTE, "memory", _memory(here.memory_gib, limits)
+    for feature in found.features:
+        yield _GOOD if feature.is_present else _ABSENT, feature.name, f"for {feature.good_for}"
+
+
+def _memory(installed: float, limits: Limits) -> str:
+    parts = [f"{installed:.1f} GiB"]
+    if limits.memory_available is not None:
+        parts.append(f"{limits.memory_available / 2**30:.1f} GiB available")
+    if limits.memory_limit is not None:
+        parts.append(f"limited to {limits.memory_limit / 2**30:.1f} GiB for this process")
+    return ", ".join(parts)
+
+
+def _backends(found: Diagnosis) -> Iterator[Line]:
+    # Another backend is missed only where there is none.
+    missing = _ABSENT if any(not backend.problem for backend in found.backends) else _BAD
+    for backend in found.backends:
+        if backend.problem:
+            yield missing, backend.name, backend.problem
+        else:
+            precisions = ", ".join(backend.precisions)
+            yield _GOOD, backend.name, f"{backend.version}: {precisions}; ran a small network"
+
+
+def _packages(packages: tuple[Package, ...]) -> Iterator[Line]:
+    for package in sorted(packages, key=lambda package: package.extra or ""):
+        extra = f" (resrt[{package.extra}])" if package.extra else ""
+        if package.problem is None:
+            yield _GOOD, package.name, f"{package.version}{extra}"
+        else:
+            yield _ABSENT if package.extra else _BAD, package.name, package.problem
+
+
+def _cache(cache: Cache) -> Iterator[Line]:
+    size = f"{cache.size / 1e6:.1f} MB" if cache.exists else "made when it is first needed"
+    yield _GOOD if cache.problem is None else _BAD, "folder", f"{cache.folder}: {size}"
+    if cache.problem:
+        yield _BAD, "", cache.problem
+    if cache.is_offline:
+        yield _NOTE, "offline", "downloads are forbidden, by RESRT_OFFLINE or HF_HUB_OFFLINE"
+
+
+def _gpus(found: Diagnosis) -> Iterator[Line]:
+    gpus = found.gpus
+    if not (gpus.cards or gpus.driver or gpus.devices):
+        yield _ABSENT, "none", "which is no problem: OpenVINO runs on the processor"
+        return
+    users = [b.name for b in found.backends if b.name.startswith("tensorrt") and not b.problem]
+    models = ", ".join(gpus.models) or f"{gpus.cards} on the PCI bus"
+    driver = f"; driver {gpus.driver}" if gpus.driver else ""
+    yield _GOOD if users else _ABSENT, "found", f"{models}{driver}"
+    if gpus.problem:
+        yield _BAD, "", gpus.problem
+    yield _NOTE, "used by", ", ".join(users) or "no backend that works here"

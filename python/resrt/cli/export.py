@@ -1,0 +1,99 @@
+"""`resrt export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resrt.cli.arguments import DONE, Commands, add_command, add_network
+
+if TYPE_CHECKING:
+    from resrt.exporting import Exported
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "export",
+        _run,
+        summary="write a network as an ONNX file",
+        description="Writes a network and its weights as an ONNX file, from its layer definitions, "
+        "for other libraries to run. ONNX's checker passes it, and ONNX Runtime, where that is "
+        "installed, gives the same logits as resrt, before it is written.",
+        example="resrt export ResNeSt50 -o resnest50.onnx",
+    )
+    add_network(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", required=True)
+    parser.add_argument(
+        "--batch",
+        type=_batch,
+        default="dynamic",
+        metavar="N|dynamic",
+        help="the only batch size that the file takes, or dynamic, any; default: %(default)s",
+    )
+    parser.add_argument("--opset", type=int, default=17, help="default: %(default)s")
+    parser.add_argument(
+        "--fold",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="put batch normalisations into convolutions; default: leave that to whoever runs it",
+    )
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        help="run it in ONNX Runtime first; default: if that is installed",
+    )
+    parser.add_argument(
+        "--classes", type=int, metavar="N", help="default: as many as the weights have"
+    )
+    parser.add_argument(
+        "--in-channels", type=int, metavar="N", help="default: as many as the weights have"
+    )
+    parser.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
+
+
+def _batch(text: str) -> int | None:
+    return None if text == "dynamic" else int(text)
+
+
+def _run(options: argparse.Namespace) -> int:
+    import resrt
+
+    exported = resrt.export(
+        options.network,
+        options.output,
+        options.weights,
+        batch=options.batch,
+        opset=options.opset,
+        fold=options.fold,
+        verify=options.verify,
+        input_size=options.input_size,
+        classes=options.classes,
+        in_channels=options.in_channels,
+        labels=None if options.labels is None else Path(options.labels),
+    )
+    if not options.quiet:
+        for name, value in _rows(exported):
+            print(f"{name:<9} {value}")
+    return DONE
+
+
+def _rows(exported: Exported) -> list[tuple[str, str]]:
+    batch = "N" if exported.batch is None else str(exported.batch)
+    shape = " x ".join([batch, *map(str, exported.input_shape)])
+    if exported.verified_by is None:
+        checked = "by ONNX's checker; ONNX Runtime has not run it"
+    else:
+        checked = (
+            f"by ONNX's checker and {exported.verified_by}, whose logits differ from resrt's by "
+            f"at most {exported.difference:.1e} of the largest"
+        )
+    size = exported.path.stat().st_size / 1e6
+    return [
+        ("network", f"{exported.network}, weights: {exported.weights}"),
+        ("model", f"images {shape} -> logits {batch} x {exported.classes}, opset {exported.opset}"),
+        ("verified", checked),
+        ("written", f"{exported.path}, {size:.1f} MB"),
+    ]

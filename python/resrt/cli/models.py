@@ -1,0 +1,103 @@
+"""`resrt models`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from resrt.cli.arguments import DONE, Commands, add_command, add_table_format
+
+if TYPE_CHECKING:
+    from resrt.cli.tables import Column
+    from resrt.models import ModelInfo
+
+_SORTED_BY = (
+    "name",
+    "family",
+    "source",
+    "input_size",
+    "parameters",
+    "gflops",
+    "top1",
+    "top5",
+    "pretrained",
+)
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "models",
+        _run,
+        summary="list the networks",
+        description="Lists the networks of the catalog: their input size, parameters and "
+        "arithmetic, the accuracy that PaddleClas publishes, and how many pretrained weights are "
+        "known.",
+        example="resrt models 'ResNe*50*' --pretrained --sort gflops",
+    )
+    parser.add_argument(
+        "pattern",
+        nargs="?",
+        default="*",
+        metavar="PATTERN",
+        help="a shell pattern of names, quoted; upper and lower case are the same; default: all",
+    )
+    parser.add_argument("--source", help="PaddleClas, timm or torchvision")
+    parser.add_argument("--family", help="ResNet, ResNeSt, RegNetX or RegNetY")
+    parser.add_argument(
+        "--pretrained", action="store_true", default=None, help="only with pretrained weights"
+    )
+    parser.add_argument(
+        "--published", action="store_true", default=None, help="only with published figures"
+    )
+    parser.add_argument(
+        "--max-params", type=float, metavar="M", help="at most so many million parameters"
+    )
+    parser.add_argument("--max-gflops", type=float, metavar="G", help="at most so many GFLOPs")
+    parser.add_argument(
+        "--sort", choices=_SORTED_BY, metavar="COLUMN", help=f"by {', '.join(_SORTED_BY)}"
+    )
+    parser.add_argument("--descending", action="store_true", help="sort the largest first")
+    add_table_format(parser)
+
+
+def _run(options: argparse.Namespace) -> int:
+    import resrt
+    from resrt.cli import tables
+
+    models = resrt.list_models(
+        options.pattern,
+        source=options.source,
+        family=options.family,
+        is_pretrained=options.pretrained,
+        is_published=options.published,
+        max_parameters=None if options.max_params is None else 1e6 * options.max_params,
+        max_gflops=options.max_gflops,
+    )
+    if not models:
+        raise resrt.ModelError(
+            "no network of the catalog meets these conditions; `resrt models` lists all of them"
+        )
+    columns = _columns()
+    if options.sort:
+        column = next(column for column in columns if column.name == options.sort)
+        models = tables.sort(models, column, descending=options.descending)
+    tables.show(models, columns, options.format)
+    return DONE
+
+
+def _columns() -> list[Column[ModelInfo]]:
+    from resrt.cli.tables import Column, millions, percent
+
+    return [
+        Column("name", "name", lambda model: model.name),
+        Column("family", "family", lambda model: model.family),
+        Column("source", "source", lambda model: model.source),
+        Column("input_size", "input (px)", lambda model: model.input_size),
+        Column("parameters", "parameters (M)", lambda model: model.parameters, millions),
+        Column("gflops", "GFLOPs", lambda model: model.gflops, "{:.2f}".format),
+        Column("top1", "top-1 (%)", lambda m: m.published.top1 if m.published else None, percent),
+        Column("top5", "top-5 (%)", lambda m: m.published.top5 if m.published else None, percent),
+        Column("pretrained", "pretrained", lambda model: list(model.pretrained), len),
+    ]

@@ -1,0 +1,176 @@
+"""`resrt time`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from resrt.cli.arguments import DONE, Commands, add_command, add_threads
+from resrt.cli.terminal import steps
+
+if TYPE_CHECKING:
+    from resrt.benchmark import Benchmark
+    from resrt.timing import Timing
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "time",
+        _run,
+        summary="measure how fast an engine is here",
+        description="Measures an engine's latency and throughput at several batch sizes, and what "
+        "its user waits for beside: loading, the first inference, preprocessing. Prints the "
+        "latencies that PaddleClas publishes beside its own.",
+        example="resrt time resnest50.engine --batch 1 8 --duration 3 --output times.json",
+    )
+    parser.add_argument("engine", metavar="ENGINE", help="an engine file, of resrt build")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 4, 8], metavar="N", help="default: 1 4 8"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=30,
+        metavar="N",
+        help="timed inferences per batch size, at least; default: %(default)s",
+    )
+    parser.add_argument(
+        "--duration",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="of timed inferences per batch size, at least; default: %(default)g",
+    )
+    parser.add_argument(
+        "--warm-up",
+        type=int,
+        default=3,
+        metavar="N",
+        help="untimed inferences before; default: %(default)s",
+    )
+    add_threads(parser)
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        default=1,
+        metavar="N",
+        help="callers at once, for throughput; they take turns unless --threads leaves room for "
+        "several inferences; default: %(default)s",
+    )
+    parser.add_argument("--output", metavar="FILE.json", help="write everything as JSON, too")
+    parser.add_argument("--format", choices=["text", "json"], default="text")
+
+
+def _run(options: argparse.Namespace) -> int:
+    import resrt
+    from resrt import files
+
+    with (
+        # Opened first: where it cannot be written, that is known before anything is measured.
+        files.writing_whole(Path(options.output))
+        if options.output
+        else contextlib.nullcontext() as file
+    ):
+        with steps(quiet=options.quiet) as progress:
+            found = resrt.time(
+                options.engine,
+                batch_sizes=options.batch,
+                repeats=options.repeats,
+                duration=options.duration,
+                warm_up=options.warm_up,
+                threads=options.threads,
+                concurrency=options.concurrency,
+                progress=progress,
+            )
+        document = json.dumps(found.document(), indent=2, ensure_ascii=False)
+        if file is not None:
+            file.write(f"{document}\n")
+    print(document if options.format == "json" else _text(found, is_brief=options.quiet))
+    return DONE
+
+
+def _text(found: Benchmark, *, is_brief: bool) -> str:
+    parts = [_waits(found), _latencies(found)]
+    if found.published and found.settings.concurrency == 1:
+        parts.append(_beside_published(found))
+    if not is_brief:
+        parts = [_heading(found), *parts, *_notes(found)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _heading(found: Benchmark) -> str:
+    shape = "x".join(map(str, found.input_shape))
+    settings = found.settings
+    threads = f"; threads per inference: {settings.threads}" if settings.threads else ""
+    callers = f"; callers at once: {settings.concurrency}" if settings.concurrency > 1 else ""
+    return (
+        f"{found.model}: {shape}, {found.precision} on {found.backend} {found.backend_version}"
+        f"{threads}{callers}\n{found.machine}"
+    )
+
+
+def _waits(found: Benchmark) -> str:
+    from resrt.cli.tables import Column, render
+
+    Wait: TypeAlias = tuple[str, float | None]
+    preprocessing = None if found.preprocessing is None else found.preprocessing.median_ms
+    waits: list[Wait] = [
+        ("load and warm up", found.load_ms),
+        ("first inference", found.first_ms),
+        ("preprocess one photograph", preprocessing),
+    ]
+    columns: list[Column[Wait]] = [
+        Column("wait", "what one waits for", lambda wait: wait[0]),
+        Column("ms", "ms", lambda wait: wait[1], _ms),
+    ]
+    return render(waits, columns, "table")
+
+
+def _latencies(found: Benchmark) -> str:
+    from resrt.cli.tables import Column, render
+
+    columns: list[Column[Timing]] = [
+        Column("batch", "batch", lambda timing: timing.batch),
+        Column("min_ms", "min (ms)", lambda timing: timing.min_ms, _ms),
+        Column("median_ms", "median (ms)", lambda timing: timing.median_ms, _ms),
+        Column("p90_ms", "p90 (ms)", lambda timing: timing.p90_ms, _ms),
+        Column("p99_ms", "p99 (ms)", lambda timing: timing.p99_ms, _ms),
+        Column("rate", "images/s", lambda timing: timing.images_per_second, "{:.1f}".format),
+        Column("repeats", "runs", lambda timing: timing.repeats),
+    ]
+    return render(found.timings, columns, "table")
+
+
+def _beside_published(found: Benchmark) -> str:
+    """Show the medians in the layout of PaddleClas's pages: a column for each batch size."""
+    from resrt.cli.tables import Column, render
+
+    rows: dict[str, dict[int, float]] = {
+        f"here: {found.precision}": {timing.batch: timing.median_ms for timing in found.timings}
+    }
+    for name, milliseconds in found.published.items():
+        device, precision, batch = name.split("_")  # v100_fp32_bs1
+        row = rows.setdefault(f"published: {device.upper()}, {precision}", {})
+        row[int(batch.removeprefix("bs"))] = milliseconds
+    batches = sorted({batch for row in rows.values() for batch in row})
+
+    def column(batch: int) -> Column[str]:
+        return Column(f"batch{batch}", f"batch {batch}", lambda row: rows[row].get(batch), _ms)
+
+    columns: list[Column[str]] = [Column("where", "median (ms)", str), *map(column, batches)]
+    return render(list(rows), columns, "table")
+
+
+def _notes(found: Benchmark) -> list[str]:
+    if all(timing.repeats >= 100 for timing in found.timings):
+        return []
+    return ["The p99 of fewer than 100 runs is the slowest of them; --repeats 100 measures more."]
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.2f}"

@@ -1,0 +1,178 @@
+"""A graph as a PyTorch module: to train it, to go on with it there, and to compare with.
+
+Needs torch: pip install torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from resrt import _core
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A layer: its module, the layers that it reads, and those that nothing reads after it."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[str, ...]
+    finished: tuple[str, ...]
+
+
+class TorchNetwork(nn.Module):
+    """Computes float32 (N, C, H, W) -> (N, classes) layer by layer, as the definitions say.
+
+    Parameters and buffers have the graph's names, which are timm's; each batch normalisation has
+    PyTorch's counter, num_batches_tracked, besides. Its parameters are drawn as one begins to train
+    (He's initialisation) until `load` gives it others.
+    """
+
+    def __init__(self, graph: _core.Graph) -> None:
+        super().__init__()
+        layers = graph.layers
+        last_readers = {name: layer.name for layer in layers for name in layer.inputs}
+        channels = {layer.name: layer.shape[0] for layer in layers}
+        self._input = layers[0].name
+        self._steps = []
+        for layer in layers[1:]:
+            module = _MODULES[layer.kind](layer, channels[layer.inputs[0]])
+            _attach(self, layer.name, module)
+            finished = tuple(n for n in layer.inputs if last_readers[n] == layer.name)
+            self._steps.append(_Step(layer.name, module, tuple(layer.inputs), finished))
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits, (N, classes)."""
+        tensors = {self._input: images}
+        result = images
+        for step in self._steps:
+            result = step.module(*[tensors[name] for name in step.inputs])
+            for name in step.finished:
+                del tensors[name]
+            tensors[step.name] = result
+        return result.flatten(1)
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take parameters and buffers by the graph's names. Raises what load_state_dict raises."""
+        counters = {k: v for k, v in self.state_dict().items() if k.endswith("num_batches_tracked")}
+        self.load_state_dict(counters | dict(weights))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return parameters and buffers by the graph's names, as `resrt.build` takes them."""
+        state = self.state_dict().items()
+        return {k: v.detach().contiguous() for k, v in state if not k.endswith("_tracked")}
+
+
+def _attach(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module at its dotted name, where other layers of names below it may be already."""
+    *path, last = name.split(".")
+    parent = network
+    for part in path:
+        if part not in parent._modules:
+            parent.add_module(part, nn.Module())
+        parent = parent.get_submodule(part)
+    for below, other in parent._modules.get(last, nn.Module()).named_children():
+        module.add_module(below, other)
+    parent.add_module(last, module)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class _Conv2d(nn.Conv2d):
+    """A convolution with what the passes fused into it."""
+
+    def __init__(self, layer: _core.Layer, channels: int) -> None:
+        d: Any = layer.definition
+        super().__init__(
+            channels, d.out_channels, d.kernel, d.stride, d.padding, groups=d.groups, bias=d.bias
+        )
+        self.relu = d.relu
+
+    def forward(self, x: Tensor, *residual: Tensor) -> Tensor:
+        y = super().forward(x)
+        for shortcut in residual:
+            y = y + shortcut
+        return F.relu(y) if self.relu else y
+
+
+class _Add(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class _SplitAttention(nn.Module):
+    """The block of ResNeSt (https://arxiv.org/abs/2004.08955)."""
+
+    def __init__(self, layer: _core.Layer) -> None:
+        super().__init__()
+        d: Any = layer.definition
+        self.radix, self.channels, self.cardinality = d.radix, d.channels, d.cardinality
+        out = d.radix * d.channels
+        self.fc1 = nn.Conv2d(d.channels, d.hidden, 1, groups=d.cardinality, bias=d.fc1_bias)
+        self.bn1 = nn.BatchNorm2d(d.hidden) if d.batch_norm else nn.Identity()
+        self.fc2 = nn.Conv2d(d.hidden, out, 1, groups=d.cardinality)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        splits = x.reshape(batch, self.radix, self.channels, height, width)
+        total = x if self.radix == 1 else splits.sum(1)
+        z = self.fc2(F.relu(self.bn1(self.fc1(total.mean((2, 3), keepdim=True)))))
+        if self.radix == 1:
+            return x * z.sigmoid()
+        z = z.reshape(batch, self.cardinality, self.radix, -1).transpose(1, 2).softmax(1)
+        return (splits * z.reshape(batch, self.radix, self.channels, 1, 1)).sum(1)
+
+
+class _SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation (https://arxiv.org/abs/1709.01507)."""
+
+    def __init__(self, layer: _core.Layer, channels: int) -> None:
+        super().__init__()
+        hidden = layer.definition.hidden  # type: ignore[union-attr]
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+
+
+class _Linear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1))
+
+
+def _avg_pool(layer: _core.Layer) -> nn.Module:
+    d: Any = layer.definition
+    return nn.AvgPool2d(d.kernel, d.stride, d.padding, d.ceil_mode, d.count_include_pad)
+
+
+def _max_pool(layer: _core.Layer) -> nn.Module:
+    d: Any = layer.definition
+    return nn.MaxPool2d(d.kernel, d.stride, d.padding)
+
+
+# What computes each definition, from the layer and the channels of its input. A ReLU is the only
+# reader of a batch normalisation or a sum, so it may write over it, as in the sources' networks.
+_MODULES: dict[str, Any] = {
+    "Conv2d": _Conv2d,
+    "BatchNorm2d": lambda layer, channels: nn.BatchNorm2d(channels, layer.definition.epsilon),
+    "Relu": lambda layer, channels: nn.ReLU(inplace=True),
+    "MaxPool2d": lambda layer, channels: _max_pool(layer),
+    "AvgPool2d": lambda layer, channels: _avg_pool(layer),
+    "GlobalAvgPool2d": lambda layer, channels: nn.AdaptiveAvgPool2d(1),
+    "Add": lambda layer, channels: _Add(),
+    "SplitAttention": lambda layer, channels: _SplitAttention(layer),
+    "SqueezeExcite": _SqueezeExcite,
+    "Linear": lambda layer, channels: _Linear(channels, layer.definition.out_features),
+}

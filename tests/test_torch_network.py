@@ -1,0 +1,64 @@
+"""A graph as a PyTorch module, where PyTorch is installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import resrt
+from reference import infer
+from resrt import _core
+from test_lowering import GRID
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("config", GRID, ids=repr)
+@pytest.mark.parametrize("size", [(32, 32), (37, 50)], ids=str)
+def test_logits_are_what_the_definitions_say(config, size) -> None:  # type: ignore[no-untyped-def]
+    from resrt.torch_network import TorchNetwork
+
+    graph = resrt.build_graph(config, classes=5, input_size=size, in_channels=2)
+    arrays = _core.random_weights(graph, 1)
+    x = np.random.default_rng(0).standard_normal((3, *graph.input_shape)).astype(np.float32)
+    expected = infer(graph, arrays, x)
+    folded, folded_arrays = _core.fold_batch_norm(graph, arrays)
+    for variant, its_arrays in (
+        (graph, arrays),
+        (folded, folded_arrays),
+        (_core.fuse_add_relu(folded), folded_arrays),
+    ):
+        network = TorchNetwork(variant).eval()
+        network.load({name: torch.from_numpy(array) for name, array in its_arrays.items()})
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(x)).numpy()
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+def test_weights_go_back_and_forth(small_graph: resrt.Graph) -> None:
+    from resrt.torch_network import TorchNetwork
+
+    network = TorchNetwork(small_graph).eval()
+    arrays = {name: value.numpy() for name, value in network.weights().items()}
+    assert arrays.keys() == {parameter.name for parameter in small_graph.parameters}
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert trainable == small_graph.cost.parameters
+    images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images)).numpy()
+    logits = resrt.build(small_graph, arrays, precision="fp32").infer(images)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        network.load({})
+
+
+def test_it_learns() -> None:
+    """Gradients reach every parameter, past the ReLUs that write over their inputs."""
+    from resrt.torch_network import TorchNetwork
+
+    torch.manual_seed(0)
+    for config in (GRID[0], GRID[2], GRID[10], GRID[-1]):
+        network = TorchNetwork(resrt.build_graph(config, classes=5, input_size=32))
+        network(torch.randn(4, 3, 32, 32)).square().sum().backward()
+        assert all(value.grad is not None for value in network.parameters())
+        assert all(value.grad.isfinite().all() for value in network.parameters())
