@@ -23,6 +23,7 @@ from .comparison import compare as compare
 from .conversion import convert as convert
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import doctor as doctor
+from .embedding import cmake_dir as cmake_dir
 from .engine import BACKENDS as BACKENDS
 from .engine import PRECISIONS as PRECISIONS
 from .engine import Engine as Engine
@@ -38,6 +39,7 @@ from .errors import Error as Error
 from .errors import FileError as FileError
 from .errors import InputError as InputError
 from .errors import ModelError as ModelError
+from .errors import PackageError as PackageError
 from .errors import PrecisionError as PrecisionError
 from .errors import WeightsError as WeightsError
 from .evaluation import Evaluation as Evaluation
@@ -55,4 +57,5 @@ from .models import model_info as model_info
 from .pretrained import Pretrained as Pretrained
 from .pretrained import fetch as fetch
 from .pretrained import list_pretrained as list_pretrained
+from .reporting import report as report
 from .timing import Timing as Timing

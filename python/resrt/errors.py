@@ -19,6 +19,7 @@ __all__ = [
     "FileError",
     "InputError",
     "ModelError",
+    "PackageError",
     "PrecisionError",
     "WeightsError",
 ]
@@ -26,3 +27,7 @@ __all__ = [
 
 class DownloadError(Error, OSError):
     """Pretrained weights that could not be fetched, or are no longer as they were first fetched."""
+
+
+class PackageError(Error, ImportError):
+    """A package that is only needed for this, and not installed; the message says how to."""

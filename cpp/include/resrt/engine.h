@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -82,8 +83,10 @@ struct EngineInfo {
 // is no such file, EngineFileError where it is no engine, or damaged.
 RESRT_API EngineInfo inspect(const std::string& path);
 
-// A network that is ready to run. Safe to use from many threads at once; copies are not made, but
-// an Engine may be moved.
+// A network that is ready to run. Its const members are safe to call from many threads at once, and
+// each caller waits only where all cores are taken. It cannot be copied, but moved; what was moved
+// from may be assigned to or destroyed, no more. It holds what it needs: the graph and the weights
+// that it was built from may go.
 class RESRT_API Engine {
  public:
   // Builds an engine and loads it, or, where it can be built but not run (see BackendStatus), only
@@ -107,6 +110,11 @@ class RESRT_API Engine {
   // Throws InputError for a negative batch, BackendError where the device fails or is not there.
   void infer(const float* images, int64_t batch, float* logits) const;
 
+  // The same, with the batch told by the images' length. Throws InputError also where that is no
+  // multiple of info().input.size(), or `logits` has not exactly classes floats for each image.
+  void infer(std::span<const float> images, std::span<float> logits) const;
+  std::vector<float> infer(std::span<const float> images) const;
+
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
   ~Engine();
@@ -127,6 +135,7 @@ struct BackendStatus {
   std::optional<std::string> why_build_only;
 };
 
+// Opens each of them. May be called from many threads at once.
 RESRT_API std::vector<BackendStatus> backends();
 
 // Their names, which opens none of them.

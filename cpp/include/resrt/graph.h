@@ -116,6 +116,8 @@ struct Shape {
   int channels = 0;
   int height = 1;
   int width = 1;
+  // The number of its values.
+  int64_t size() const { return int64_t{channels} * height * width; }
   bool operator==(const Shape&) const = default;
 };
 
@@ -149,7 +151,8 @@ struct Cost {
 };
 
 // A network: its layers in topological order. The first layer is the only Input, the last one's
-// output is the network's. A Graph is a value: copies are independent.
+// output is the network's. A Graph is a value: copies are independent. Like a standard container,
+// it may be read by many threads at once, but not while one adds to it.
 class RESRT_API Graph {
  public:
   explicit Graph(std::string name) : name_(std::move(name)) {}

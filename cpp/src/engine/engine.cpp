@@ -36,10 +36,6 @@ void require_precision(Precision wanted, const Backend& backend, const std::stri
                               ", and 'auto' takes the fastest of these"));
 }
 
-int64_t pixels(const Shape& image) {
-  return int64_t{image.channels} * image.height * image.width;
-}
-
 void require_vector(const Graph& graph) {
   const Shape shape = graph.shape(graph.output());
   if (shape.height != 1 || shape.width != 1) {
@@ -69,7 +65,7 @@ struct Loaded {
 // at the same time as others.
 void Loaded::warm_up(const EngineInfo& info) {
   const auto most = static_cast<size_t>(info.max_batch);
-  const std::vector<float> images(most * static_cast<size_t>(pixels(info.input)));
+  const std::vector<float> images(most * static_cast<size_t>(info.input.size()));
   const auto run_all_sizes = [&] {
     std::vector<float> logits(most * static_cast<size_t>(info.classes));
     auto context = contexts.borrow();
@@ -198,10 +194,34 @@ void Engine::infer(const float* images, int64_t batch, float* logits) const {
   for (const int size : state_->loaded->batch_sizes) {
     for (; batch >= size; batch -= size) {
       context->infer(images, size, logits);
-      images += size * pixels(state_->info.input);
+      images += size * state_->info.input.size();
       logits += size * int64_t{state_->info.classes};
     }
   }
+}
+
+void Engine::infer(std::span<const float> images, std::span<float> logits) const {
+  const Shape& input = info().input;
+  const auto classes = static_cast<size_t>(info().classes);
+  const auto image = static_cast<size_t>(input.size());
+  const size_t batch = images.size() / image;
+  if (images.size() % image != 0) {
+    throw InputError(concat(info().model, " takes images of ", input.channels, "x", input.height,
+                            "x", input.width, " = ", image, " floats; ", images.size(),
+                            " floats are no whole number of them"));
+  }
+  if (logits.size() != batch * classes) {
+    throw InputError(concat("a batch of ", batch, " images has ", batch, "x", classes,
+                            " logits; there is room for ", logits.size()));
+  }
+  infer(images.data(), static_cast<int64_t>(batch), logits.data());
+}
+
+std::vector<float> Engine::infer(std::span<const float> images) const {
+  const size_t batch = images.size() / static_cast<size_t>(info().input.size());
+  std::vector<float> logits(batch * static_cast<size_t>(info().classes));
+  infer(images, logits);
+  return logits;
 }
 
 }  // namespace resrt

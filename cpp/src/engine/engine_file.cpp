@@ -7,8 +7,8 @@
 #include <string_view>
 
 #include "engine/crc32.h"
-#include "engine/file_io.h"
 #include "engine/notes.h"
+#include "file_io.h"
 #include "resrt/error.h"
 #include "text.h"
 

@@ -23,6 +23,7 @@ from resrt.cli import (
     export,
     inspect,
     models,
+    report,
     time,
     weights,
 )
@@ -39,6 +40,7 @@ _COMMANDS = (
     time,
     eval,
     compare,
+    report,
     weights,
     convert,
     export,

@@ -10,8 +10,8 @@
 
 #include "backends/tensorrt/flavour.h"
 #include "backends/tensorrt/lower.h"
-#include "engine/file_io.h"
 #include "engine/library_folders.h"
+#include "file_io.h"
 #include "passes/passes.h"
 #include "resrt/error.h"
 #include "text.h"

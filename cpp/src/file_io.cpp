@@ -1,4 +1,4 @@
-#include "engine/file_io.h"
+#include "file_io.h"
 
 #include <algorithm>
 #include <atomic>

@@ -1,0 +1,87 @@
+#include "resrt/engine.h"
+
+#include <gtest/gtest.h>
+
+#include "resrt/error.h"
+#include "resrt/timing.h"
+#include "support.h"
+
+namespace resrt::test {
+namespace {
+
+TEST(Engine, InfersThroughPointersAndSpansAlike) {
+  const Engine engine = tiny_engine();
+  const std::vector<float> images = noise(engine, 5);  // max_batch is 2
+  std::vector<float> by_pointer(5 * 5);
+  std::vector<float> by_span(5 * 5);
+  engine.infer(images.data(), 5, by_pointer.data());
+  engine.infer(images, by_span);
+  EXPECT_EQ(by_span, by_pointer);
+  EXPECT_EQ(engine.infer(images), by_pointer);
+  EXPECT_EQ(engine.infer({}).size(), 0U);
+  EXPECT_NE(by_pointer, std::vector<float>(5 * 5));
+}
+
+TEST(Engine, RefusesBatchesThatDoNotFit) {
+  const Engine engine = tiny_engine();
+  std::vector<float> logits(5);
+  EXPECT_THROW(engine.infer(nullptr, -1, nullptr), InputError);
+  EXPECT_THROW(engine.infer(std::vector<float>(3 * 12 * 12 + 1)), InputError);
+  EXPECT_THROW(engine.infer(noise(engine, 2), logits), InputError);
+  EXPECT_THROW(engine.infer({}, logits), InputError);
+}
+
+TEST(Engine, OutlivesWhatItWasBuiltFromAndMoves) {
+  Engine engine = tiny_engine();
+  const std::vector<float> images = noise(engine, 2);
+  const std::vector<float> expected = engine.infer(images);
+  Engine moved = std::move(engine);
+  EXPECT_EQ(moved.infer(images), expected);
+  engine = tiny_engine();
+  EXPECT_EQ(engine.infer(images), expected);
+}
+
+TEST(Engine, IsTheSameAfterSavingAndLoading) {
+  const TemporaryFile file("saved.engine");
+  const Engine engine = tiny_engine();
+  engine.save(file.path());
+  const Engine loaded = Engine::load(file.path());
+  const std::vector<float> images = noise(engine, 3);
+  EXPECT_EQ(loaded.infer(images), engine.infer(images));
+  EXPECT_EQ(loaded.info().model, "tiny");
+  EXPECT_EQ(loaded.info().precision, Precision::fp32);
+  EXPECT_EQ(loaded.info().input, (Shape{3, 12, 12}));
+  EXPECT_EQ(loaded.info().classes, 5);
+  EXPECT_EQ(loaded.info().max_batch, 2);
+}
+
+TEST(Engine, SaysWhatIsWrong) {
+  const Graph graph = tiny_graph();
+  const Weights weights = random_weights(graph);
+  EXPECT_THROW(Engine::build(graph, {}), WeightsError);
+  EXPECT_THROW(Engine::build(graph, weights, {.max_batch = 0}), InputError);
+  EXPECT_THROW(Engine::build(graph, weights, {.backend = "none"}), BackendError);
+  EXPECT_THROW(Engine::build(graph, weights, {.notes = {.labels = {"one"}}}), InputError);
+  EXPECT_THROW(Engine::load("/nowhere/x.engine"), FileError);
+  EXPECT_THROW(tiny_engine().save("/nowhere/x.engine"), FileError);
+  EXPECT_THROW(parse_precision("fp64"), PrecisionError);
+  // Every one of them is of the one hierarchy.
+  EXPECT_THROW(Engine::load("/nowhere/x.engine"), Error);
+}
+
+TEST(Engine, IsTimed) {
+  const Engine engine = tiny_engine();
+  const Timing timing = measure_latency(engine, 3, 9);
+  EXPECT_EQ(timing.batch, 3);
+  EXPECT_EQ(timing.repeats, 9);
+  EXPECT_GT(timing.min_ms, 0);
+  EXPECT_LE(timing.min_ms, timing.median_ms);
+  EXPECT_LE(timing.median_ms, timing.p90_ms);
+  EXPECT_LE(timing.p90_ms, timing.p99_ms);
+  EXPECT_DOUBLE_EQ(timing.images_per_second(), 3000 / timing.median_ms);
+  EXPECT_THROW(measure_latency(engine, 0), InputError);
+  EXPECT_THROW(measure_latency(engine, 1, 0), InputError);
+}
+
+}  // namespace
+}  // namespace resrt::test

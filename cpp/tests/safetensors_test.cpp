@@ -1,0 +1,166 @@
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <gtest/gtest.h>
+
+#include "resrt/error.h"
+#include "support.h"
+
+namespace resrt::test {
+namespace {
+
+template <class... Numbers>
+std::string bytes_of(Numbers... numbers) {
+  std::string bytes;
+  (bytes.append(reinterpret_cast<const char*>(&numbers), sizeof numbers), ...);
+  return bytes;
+}
+
+std::string safetensors(const std::string& header, const std::string& arrays = "") {
+  return bytes_of(uint64_t{header.size()}) + header + arrays;
+}
+
+class Safetensors : public testing::Test {
+ protected:
+  Weights read(const std::string& content) const {
+    file_.write(content);
+    return read_safetensors(file_.path());
+  }
+
+  // What the refusal of such a file says.
+  std::string refusal(const std::string& content) const {
+    try {
+      read(content);
+    } catch (const WeightsError& error) {
+      return error.what();
+    }
+    return "it was taken";
+  }
+
+  void expect_refused(const std::string& content, const std::string& why) const {
+    const std::string text = refusal(content);
+    EXPECT_NE(text.find(why), std::string::npos) << "'" << why << "' is not in: " << text;
+    EXPECT_NE(text.find(file_.path()), std::string::npos) << text;
+  }
+
+ private:
+  TemporaryFile file_{"weights.safetensors"};
+};
+
+TEST_F(Safetensors, ReadsEveryTypeOfFloat) {
+  const Weights weights = read(
+      safetensors(R"({"__metadata__":{"format":"pt","labels":"[\"a\", \"b\\\\\"]"},)"
+                  R"("single":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}, )"
+                  R"("half" : {"shape" : [ 2, 2 ],"data_offsets": [8, 16],"dtype":"F16"},)"
+                  R"("brain":{"dtype":"BF16","shape":[1],"data_offsets":[16,18]},)"
+                  R"("double":{"dtype":"F64","shape":[],"data_offsets":[18,26]},)"
+                  R"("bn.num_batches_tracked":{"dtype":"I64","shape":[],"data_offsets":[26,34]},)"
+                  R"("none":{"dtype":"F32","shape":[3,0],"data_offsets":[34,34]}}  )",
+                  bytes_of(1.5F, -2.25F, uint16_t{0x3c00}, uint16_t{0xc100}, uint16_t{0x0001},
+                           uint16_t{0x7bff}, uint16_t{0xc0a0}, 0.1, int64_t{7})));
+  ASSERT_EQ(weights.size(), 5U);  // all but the counter
+  const auto value = [&](const char* name, size_t i) { return weights.at(name).data.get()[i]; };
+  EXPECT_EQ(value("single", 0), 1.5F);
+  EXPECT_EQ(value("single", 1), -2.25F);
+  EXPECT_EQ(weights.at("half").shape, (std::vector<int64_t>{2, 2}));
+  EXPECT_EQ(value("half", 0), 1.0F);
+  EXPECT_EQ(value("half", 1), -2.5F);
+  EXPECT_EQ(value("half", 2), 0x1p-24F);
+  EXPECT_EQ(value("half", 3), 65504.0F);
+  EXPECT_EQ(value("brain", 0), -5.0F);
+  EXPECT_EQ(value("double", 0), 0.1F);
+  EXPECT_EQ(weights.at("double").size(), 1U);
+  EXPECT_EQ(weights.at("none").size(), 0U);
+}
+
+TEST_F(Safetensors, ReadsHalvesThatAreNoNumbers) {
+  const Weights weights =
+      read(safetensors(R"({"x":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}})",
+                       bytes_of(uint16_t{0xfc00}, uint16_t{0x7e00})));
+  EXPECT_EQ(weights.at("x").data.get()[0], -INFINITY);
+  EXPECT_TRUE(std::isnan(weights.at("x").data.get()[1]));
+}
+
+TEST_F(Safetensors, ReadsArraysThatAreNotAligned) {
+  const std::string entry = R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
+  for (size_t spaces = 0; spaces < 4; ++spaces) {
+    const Weights weights =
+        read(safetensors(entry + std::string(spaces, ' '), bytes_of(0.5F, 3.0F)));
+    EXPECT_EQ(weights.at("x").data.get()[1], 3.0F);
+  }
+}
+
+TEST_F(Safetensors, RefusesWhatIsNoSoundFile) {
+  EXPECT_THROW(read_safetensors("/nowhere/x.safetensors"), FileError);
+  for (const char* content : {"", "PK\3\4", "12345678"}) expect_refused(content, "no safetensors");
+  expect_refused(bytes_of(uint64_t{100}) + "{}", "header of 100 bytes, of which 2 are there");
+  expect_refused(bytes_of(~uint64_t{0}) + "{}", "of which 2 are there");
+  expect_refused(bytes_of(uint64_t{0}) + "{}", "should be '{'");
+  const std::string long_header = "{" + std::string(3U << 20U, ' ') + "}";
+  expect_refused(safetensors(long_header), "reads up to 2097152");
+}
+
+// Headers of one array "x" with something wrong, and 8 bytes of data.
+TEST_F(Safetensors, RefusesHeadersThatContradictThemselves) {
+  constexpr std::array<std::pair<const char*, const char*>, 22> kCases = {{
+      {R"({)", "should be '\"'"},
+      {R"({"x)", "ends within a text"},
+      {R"({"x\)", "ends within a text"},
+      {"{\"x\n\":", "control character"},
+      {R"({"x":[]})", "should be '{'"},
+      {R"({"x":{}})", "lacks its dtype, shape or data_offsets"},
+      {R"({"x":{"shape":[2],"data_offsets":[0,8]}})", "lacks its dtype"},
+      {R"({"x":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}})", "dtype 'F8_E4M3'"},
+      {R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0]}})", "are not two"},
+      {R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"more":1}})", "not have: more"},
+      {R"({"x":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", "no number"},
+      {R"({"x":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}})", "should be ']'"},
+      {R"({"x":{"dtype":"F32","shape":[99999999999999999999],"data_offsets":[0,8]}})", "no number"},
+      {R"({"x":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", "cannot have 8 bytes"},
+      {R"({"x":{"dtype":"F32","shape":[4611686018427387904,4,2],"data_offsets":[0,8]}})",
+       "cannot have 8 bytes"},
+      {R"({"x":{"dtype":"F32","shape":[0,4611686018427387904],"data_offsets":[0,8]}})",
+       "cannot have 8 bytes"},
+      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "end at byte 4 of 8"},
+      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", "x lies at 4 to 8"},
+      {R"({"x":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})", "x lies at 0 to 16"},
+      {R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", "x lies at 8 to 0"},
+      {R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}})", "goes on after its end"},
+      {R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+       R"("x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+       "has x twice"},
+  }};
+  for (const auto& [header, why] : kCases) expect_refused(safetensors(header, "12345678"), why);
+}
+
+// Whatever happens to a file, it is read or refused in words; the sanitizers watch.
+TEST_F(Safetensors, SurvivesAlteredFiles) {
+  const std::string sound = safetensors(
+      R"({"__metadata__":{"a":"b"},"x":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},)"
+      R"("y":{"dtype":"F16","shape":[3],"data_offsets":[8,14]}})",
+      "12345678123456");
+  std::mt19937 random(1);
+  const auto below = [&](size_t bound) { return random() % bound; };
+  constexpr std::string_view kLikely = "{}[]\",:0123456789\\ -";
+  int taken = 0;
+  for (int i = 0; i < 20000; ++i) {
+    std::string altered = sound;
+    for (size_t changes = 1 + below(3); changes > 0 && !altered.empty(); --changes) {
+      const size_t place = below(altered.size());
+      const char byte =
+          below(4) == 0 ? static_cast<char>(random()) : kLikely[below(kLikely.size())];
+      switch (below(4)) {
+        case 0: altered.resize(place); break;
+        case 1: altered.insert(place, 1 + below(8), byte); break;
+        case 2: altered.erase(place, 1 + below(8)); break;
+        default: altered[place] = byte;
+      }
+    }
+    if (refusal(altered) == "it was taken") ++taken;
+  }
+  EXPECT_GT(taken, 100);  // of what was altered in its arrays or names alone
+  EXPECT_LT(taken, 10000);
+}
+
+}  // namespace
+}  // namespace resrt::test

@@ -1,0 +1,98 @@
+"""`resrt report`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from resrt._core import precision_names
+from resrt.cli.arguments import DONE, Commands, add_command, add_threads
+from resrt.cli.terminal import stages
+
+_QUICK = {"repeats": 3, "rounds": 1}
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "report",
+        _run,
+        summary="measure networks and draw accuracy and latency on a page",
+        description="Measures the latencies of networks on this machine, and writes them, with the "
+        "accuracies and latencies that PaddleClas published, as one HTML page of plots and tables "
+        "that needs no other file.",
+        example="resrt report --save-measurements report.json -o report.html",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", default="report.html", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        metavar="PATTERN",
+        help="names, or shell patterns such as 'ResNet50*'; default: all with published figures",
+    )
+    parser.add_argument(
+        "--batch", nargs="+", type=int, metavar="N", help="images at once; default: 1 4 8"
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=[name for name in precision_names() if name != "auto"],
+        help="default: all that the processor computes natively",
+    )
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="how often all is measured; default: 3"
+    )
+    parser.add_argument(
+        "--repeats", type=int, metavar="N", help="timed inferences in a round; default: 10"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one round of three inferences: for a first look, not for figures to quote",
+    )
+    add_threads(parser)
+    parser.add_argument(
+        "--save-measurements", metavar="FILE", help="keep the measurements, from network to network"
+    )
+    parser.add_argument(
+        "--measurements",
+        metavar="FILE",
+        help="draw kept measurements; first, go on with them where measuring was interrupted",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    import resrt
+
+    counts = {"repeats": options.repeats, "rounds": options.rounds}
+    if options.quick:
+        counts = {name: counts[name] or quick for name, quick in _QUICK.items()}
+    kept = options.measurements or options.save_measurements
+    try:
+        with stages(quiet=options.quiet) as progress:
+            measurements = resrt.report(
+                options.output,
+                networks=options.networks,
+                batch_sizes=options.batch,
+                precisions=options.precisions,
+                threads=options.threads,
+                measurements=options.measurements,
+                save_measurements=options.save_measurements,
+                progress=progress,
+                **counts,
+            )
+    except KeyboardInterrupt:
+        if kept and not options.quiet:
+            print(f"resrt: resrt report --measurements {kept} goes on from here", file=sys.stderr)
+        raise
+    if not options.quiet:
+        settings = measurements.settings
+        count = len(settings.networks)
+        print(
+            f"{options.output}: {count} network{'s' if count > 1 else ''} in "
+            f"{' and '.join(settings.precisions)} on {measurements.machine.processor}"
+        )
+    return DONE
