@@ -116,7 +116,7 @@ def test_precisions(small_graph: resrt.Graph, images: Batch) -> None:
     for precision in {"bf16", "fp16"} - set(available):
         with pytest.raises(resrt.PrecisionError, match=f"does not compute {precision}.*it has"):
             resrt.build(small_graph, "random", precision=precision)
-    with pytest.raises(resrt.PrecisionError, match="'fp64'.*auto, fp32, bf16, fp16"):
+    with pytest.raises(resrt.PrecisionError, match="'fp64'.*auto, fp32, tf32, bf16, fp16"):
         resrt.build(small_graph, "random", precision="fp64")
 
 

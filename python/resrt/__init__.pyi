@@ -11,6 +11,7 @@ from ._core import Preprocessing as Preprocessing
 from ._core import RegNet as RegNet
 from ._core import ResNeSt as ResNeSt
 from ._core import ResNet as ResNet
+from ._core import TensorRTOptions as TensorRTOptions
 from ._core import __version__ as __version__
 from .benchmark import Benchmark as Benchmark
 from .benchmark import time as time

@@ -6,7 +6,8 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resrt import _core, images, timing
+from resrt import _core, _log, images, timing
 from resrt._arguments import choice, path, seconds, whole
 from resrt.errors import InputError
 from resrt.network import Model, Network, WeightsLike, resolve
 
 BACKENDS = tuple(_core.backend_names())
 PRECISIONS = tuple(_core.precision_names())
+
+# The wheels that carry an inference library which the core opens by itself.
+_LIBRARY_WHEELS = ("tensorrt_libs", "tensorrt_rtx_libs", "onnxruntime_ep_nv_tensorrt_rtx")
+
+_log.forward()
 
 
 class Engine:
@@ -144,8 +150,14 @@ def build(
     threads: int | None = None,
     labels: Sequence[str] | PathLike[str] | None = None,
     preprocessing: _core.Preprocessing | None = None,
+    device: str | None = None,
+    tensorrt: _core.TensorRTOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Engine:
     """Build an engine from a network's layer definitions and its weights.
+
+    TensorRT for RTX builds engines on a machine that has no GPU, too. Such an engine can be saved,
+    but not run there.
 
     Args:
         model: a name of the catalog, or of one of its pretrained weights ("resnet50.tv_in1k"); a
@@ -153,8 +165,9 @@ def build(
         weights: the path of a file of any format that `resrt.weights.read` knows; arrays by name;
             or "random", seeded random parameters, when only the time matters. None: the network's
             pretrained weights, which `resrt.fetch` downloads where they are not here.
-        precision: what activations and weights are computed in: "fp32", "bf16", "fp16", or "auto",
-            the fastest that the device computes natively. Inputs and logits are float32 always.
+        precision: what activations and weights are computed in: "fp32", "bf16", "fp16", on NVIDIA's
+            GPUs "tf32", or "auto", the fastest that the device computes natively. Inputs and logits
+            are float32 always.
         max_batch: the largest batch that runs at once; larger ones are run in parts.
         input_size: height and width of the images in pixels; None: what the pretrained weights
             were trained for.
@@ -166,6 +179,10 @@ def build(
             JSON list; None: the weights file's, or ImageNet's, if there are 1000.
         preprocessing: how photographs become inputs; None: the weights file's, or what the
             network's pretrained weights ask for.
+        device: the GPU, for a backend that runs on one: "cuda:1"; None: the first.
+        tensorrt: how TensorRT builds the engine.
+        progress: called with a phase's name, the steps of it that are done, and their number, as
+            far as the backend knows its steps; what it raises stops the build.
 
     Raises ModelError, FileError, WeightsError, DownloadError, PrecisionError, BackendError or
     InputError, each saying what to do.
@@ -180,7 +197,14 @@ def build(
         preprocessing=preprocessing,
     )
     return build_network(
-        network, precision=precision, max_batch=max_batch, backend=backend, threads=threads
+        network,
+        precision=precision,
+        max_batch=max_batch,
+        backend=backend,
+        threads=threads,
+        device=device,
+        tensorrt=tensorrt,
+        progress=progress,
     )
 
 
@@ -191,6 +215,9 @@ def build_network(
     max_batch: int = 8,
     backend: str = "openvino",
     threads: int | None = None,
+    device: str | None = None,
+    tensorrt: _core.TensorRTOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Engine:
     """Build an engine as `build` does, from a network whose arguments are resolved."""
     return Engine(
@@ -205,19 +232,29 @@ def build_network(
             weights_sha256=network.sha256,
             labels=network.labels,
             preprocessing=network.preprocessing,
+            device=_device(device),
+            tensorrt=_options(tensorrt),
+            progress=progress,
         )
     )
 
 
-def load(file: str | PathLike[str], *, threads: int | None = None) -> Engine:
+def load(
+    file: str | PathLike[str], *, threads: int | None = None, device: str | None = None
+) -> Engine:
     """Load an engine file and warm it up, so that its first inference is as fast as any.
 
+    Args:
+        file: what `Engine.save` wrote.
+        threads: processor threads per inference; None: one for each core.
+        device: the GPU, for an engine that runs on one: "cuda:1"; None: the first.
+
     Raises FileError where there is no such file, EngineFileError where it is no engine, damaged,
-    or built for something else, and BackendError where its backend is not installed.
+    or built for something else, and BackendError where its backend or its GPU is not there.
     """
     for name in BACKENDS:
         _ready(name)
-    return Engine(_core.Engine.load(path(file), threads=_threads(threads)))
+    return Engine(_core.Engine.load(path(file), threads=_threads(threads), device=_device(device)))
 
 
 def backends() -> list[_core.BackendStatus]:
@@ -228,11 +265,17 @@ def backends() -> list[_core.BackendStatus]:
 
 
 def _ready(backend: str) -> str:
-    """Open the backend's library where its wheel lies outside our own folder of packages.
+    """Let the core find the backend's library where its wheel lies outside our folder of packages.
 
-    The core finds OpenVINO beside itself; a library that is open already is found anywhere.
+    The core finds wheels beside itself. OpenVINO's library is linked, and one that is open already
+    is found anywhere; TensorRT's are opened by the core, which need only know the folder.
     """
-    if backend == "openvino" and (spec := importlib.util.find_spec("openvino")):
+    if backend != "openvino":
+        for wheel in _LIBRARY_WHEELS:
+            if spec := importlib.util.find_spec(wheel):
+                for folder in spec.submodule_search_locations or ():
+                    _core.add_library_folder(path(Path(folder).parent))
+    elif spec := importlib.util.find_spec("openvino"):
         for folder in spec.submodule_search_locations or ():
             for library in Path(folder).glob("libs/libopenvino.so.*"):
                 with contextlib.suppress(OSError):  # the core says what is wrong with it
@@ -242,3 +285,19 @@ def _ready(backend: str) -> str:
 
 def _threads(threads: int | None) -> int:
     return 0 if threads is None else whole("threads", threads)
+
+
+def _device(device: str | None) -> int:
+    """Return the number of a GPU that is named as PyTorch names it."""
+    if device is None:
+        return 0
+    match = re.fullmatch(r"cuda(?::(\d{1,4}))?", choice("device", device))
+    if match is None:
+        raise InputError(f"device is a GPU, as 'cuda' or 'cuda:1', not '{device}'")
+    return int(match[1] or 0)
+
+
+def _options(options: object) -> _core.TensorRTOptions | None:
+    if options is None or isinstance(options, _core.TensorRTOptions):
+        return options
+    raise InputError(f"tensorrt is a resrt.TensorRTOptions, not {type(options).__name__}")

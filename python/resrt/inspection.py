@@ -37,7 +37,9 @@ def _why_not(info: _core.EngineInfo) -> str | None:
         return f"this resrt has no backend {info.backend}"
     if backend.why_not is not None:
         return backend.why_not
-    if backend.version != info.backend_version:
+    if backend.why_build_only is not None:
+        return backend.why_build_only
+    if backend.version != info.backend_version and not info.version_compatible:
         return f"it was built with version {info.backend_version}, and here is {backend.version}"
     if info.precision not in backend.precisions:
         return f"this device does not compute {info.precision} natively"

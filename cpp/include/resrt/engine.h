@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -10,15 +11,17 @@
 #include "resrt/export.h"
 #include "resrt/graph.h"
 #include "resrt/images.h"
+#include "resrt/tensorrt.h"
 #include "resrt/weights.h"
 
 namespace resrt {
 
 // The type that activations and weights are computed in. Inputs and logits are float32 always.
-// `automatic`: the fastest that the device computes natively.
-enum class Precision { automatic, fp32, bf16, fp16 };
+// `automatic`: the fastest that the device computes natively. tf32 is an NVIDIA GPU's way to
+// multiply fp32, with 10 bits of fraction.
+enum class Precision { automatic, fp32, tf32, bf16, fp16 };
 
-// "auto", "fp32", "bf16", "fp16", all of them in precision_names; parse_precision throws
+// "auto", "fp32", "tf32", "bf16", "fp16", all of them in precision_names; parse_precision throws
 // PrecisionError for anything else.
 RESRT_API const char* to_string(Precision precision);
 RESRT_API Precision parse_precision(const std::string& name);
@@ -35,17 +38,31 @@ struct EngineNotes {
 // The largest max_batch: an engine prepares itself for such a batch when it is loaded.
 inline constexpr int kLargestBatch = 1024;
 
+// How far a build has come: `done` of the `steps` of a phase, which the library names. Phases may
+// lie within each other.
+struct BuildStep {
+  std::string phase;
+  int done;
+  int steps;
+};
+
+// Told of each step; returns whether to go on. Called from any thread; must not throw.
+using Progress = std::function<bool(const BuildStep& step)>;
+
 struct BuildOptions {
   std::string backend = "openvino";
   Precision precision = Precision::automatic;
   int max_batch = 8;  // the largest batch that runs at once; larger ones are run in parts
   EngineNotes notes;
+  std::optional<TensorRTOptions> tensorrt;  // only for the backends of TensorRT
+  Progress progress;                        // a backend that knows its steps tells of them
 };
 
 struct LoadOptions {
   // Processor threads per inference; 0: one for each core. Where they are fewer than the cores, as
   // many inferences run at once as there is room for; further callers wait for their turn.
   int threads = 0;
+  int device = 0;  // the GPU's number, for a backend that runs on one
 };
 
 // What an engine is.
@@ -57,7 +74,8 @@ struct EngineInfo {
   Shape input;
   int classes = 0;
   int max_batch = 0;
-  std::string layers;  // the graph as text: layers, shapes, costs
+  bool version_compatible = false;  // whether later versions of the backend load it too
+  std::string layers;               // the graph as text: layers, shapes, costs
   EngineNotes notes;
 };
 
@@ -71,9 +89,10 @@ RESRT_API EngineInfo inspect(const std::string& path);
 // that it was built from may go.
 class RESRT_API Engine {
  public:
-  // Builds an engine and loads it. Throws WeightsError where the weights do not fit the graph,
-  // PrecisionError where the device lacks the precision, BackendError where the backend is not
-  // installed or fails.
+  // Builds an engine and loads it, or, where it can be built but not run (see BackendStatus), only
+  // builds it: such an engine can be saved, but not infer. Throws WeightsError where the weights do
+  // not fit the graph, PrecisionError where the device lacks the precision, BackendError where the
+  // backend is not installed or fails.
   static Engine build(const Graph& graph, const Weights& weights, const BuildOptions& options = {},
                       const LoadOptions& load = {});
 
@@ -88,7 +107,7 @@ class RESRT_API Engine {
 
   // Classifies `batch` images, float32 (batch, channels, height, width) in row-major order, into
   // `logits`, float32 (batch, classes), both the caller's memory. Any batch from 0 on.
-  // Throws InputError for a negative batch, BackendError where the device fails.
+  // Throws InputError for a negative batch, BackendError where the device fails or is not there.
   void infer(const float* images, int64_t batch, float* logits) const;
 
   // The same, with the batch told by the images' length. Throws InputError also where that is no
@@ -112,6 +131,8 @@ struct BackendStatus {
   std::string version;                 // of its library; empty if unavailable
   std::vector<Precision> precisions;   // that it computes natively here, the fastest first
   std::optional<std::string> why_not;  // why it is unavailable, with what to do
+  // Why engines can be built here, but not run.
+  std::optional<std::string> why_build_only;
 };
 
 // Opens each of them. May be called from many threads at once.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,21 +29,28 @@ class Executable {
   // The batch sizes that it runs, in descending order, from max_batch to 1: any batch is put
   // together from these.
   virtual std::vector<int> batch_sizes() const = 0;
+  // Those to run once when the engine is loaded, so that they are as fast as ever from then on.
+  virtual std::vector<int> warm_sizes() const { return batch_sizes(); }
   // How many contexts run at once; more would wait for each other.
   virtual int concurrency() const = 0;
   virtual std::unique_ptr<Context> create_context() = 0;
 };
 
-// An inference library, behind which nothing of it shows. Each backend is a shared library
-// libresrt_<name>.so of its own that exports resrt_create_backend.
+// An inference library, behind which nothing of it shows. Each backend is a shared library of its
+// own, libresrt_<name>.so or one per version of the inference library, that exports
+// resrt_create_backend.
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string version() const = 0;
   // What the device computes natively, the fastest first.
   virtual std::vector<Precision> precisions() const = 0;
-  // `info` names precision (resolved, never automatic), input and max_batch.
-  virtual Plan build(const Graph& graph, const Weights& weights, const EngineInfo& info) = 0;
+  // Why it builds plans here but cannot run them, where that is so.
+  virtual std::optional<std::string> why_build_only() const { return std::nullopt; }
+  // `info` names precision (resolved, never automatic), input and max_batch; `device` is where the
+  // plan will run.
+  virtual Plan build(const Graph& graph, const Weights& weights, const EngineInfo& info,
+                     const BuildOptions& options, int device) = 0;
   virtual std::unique_ptr<Executable> load(const Plan& plan, const EngineInfo& info,
                                            const LoadOptions& options) = 0;
 };

@@ -1,11 +1,16 @@
 #include "resrt/engine.h"
 
+#include <exception>
+#include <functional>
+#include <optional>
 #include <tuple>
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include "bindings/bindings.h"
+#include "engine/library_folders.h"
 #include "passes/passes.h"
 #include "resrt/error.h"
 #include "text.h"
@@ -46,6 +51,35 @@ std::vector<std::string> names(const std::vector<Precision>& precisions) {
   return all;
 }
 
+using Step = py::typing::Callable<void(const std::string&, int, int)>;
+
+// Tells a Python function of a build's steps. What it raises, as an interrupt does, stops the build
+// and is raised again when the build has ended.
+class Steps {
+ public:
+  explicit Steps(const std::optional<Step>& function) : function_(function) {}
+
+  bool operator()(const BuildStep& step) {
+    const py::gil_scoped_acquire gil;
+    try {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (function_) (*function_)(step.phase, step.done, step.steps);
+      return true;
+    } catch (py::error_already_set&) {
+      raised_ = std::current_exception();
+      return false;
+    }
+  }
+
+  void rethrow() const {
+    if (raised_) std::rethrow_exception(raised_);
+  }
+
+ private:
+  const std::optional<Step>& function_;
+  std::exception_ptr raised_;
+};
+
 }  // namespace
 
 void bind_engine(py::module_& module) {
@@ -79,12 +113,19 @@ void bind_engine(py::module_& module) {
           "precisions", [](const BackendStatus& self) { return names(self.precisions); },
           "What it computes natively here, the fastest first.")
       .def_readonly("why_not", &BackendStatus::why_not, "Why it is unavailable, and what to do.")
+      .def_readonly("why_build_only", &BackendStatus::why_build_only,
+                    "Why engines can be built here, but not run.")
       .def("__repr__", [](const BackendStatus& self) {
         return self.why_not ? concat("BackendStatus(", self.name, ": ", *self.why_not, ")")
                             : concat("BackendStatus(", self.name, " ", self.version, ": ",
                                      join(names(self.precisions)), ")");
       });
-  module.def("backends", &backends, "The backends that this build knows of.");
+  module.def("backends", &backends, py::call_guard<py::gil_scoped_release>(),
+             "The backends that this build knows of.");
+  module.def(
+      "add_library_folder",
+      [](const py::bytes& folder) { add_library_folder(std::string(folder)); }, py::arg("folder"),
+      "Makes known a folder of packages, where an inference library's wheel may lie.");
   module.def("backend_names", &backend_names, "Their names, which opens none of them.");
   module.def("precision_names", &precision_names, "What an engine can be asked to compute in.");
 
@@ -139,6 +180,8 @@ void bind_engine(py::module_& module) {
           "Of one image: (channels, height, width).")
       .def_readonly("classes", &EngineInfo::classes)
       .def_readonly("max_batch", &EngineInfo::max_batch, "The largest batch that runs at once.")
+      .def_readonly("version_compatible", &EngineInfo::version_compatible,
+                    "Whether later versions of the backend load it too.")
       .def_property_readonly(
           "weights", [](const EngineInfo& self) { return self.notes.weights; },
           "What the weights were.")
@@ -165,27 +208,38 @@ void bind_engine(py::module_& module) {
           [](const Graph& graph, const std::map<std::string, FloatArray>& weights,
              const std::string& backend, const std::string& precision, int max_batch, int threads,
              const std::string& weights_note, const std::string& weights_sha256,
-             const std::vector<std::string>& labels, const Preprocessing& preprocessing) {
+             const std::vector<std::string>& labels, const Preprocessing& preprocessing, int device,
+             const std::optional<TensorRTOptions>& tensorrt, const std::optional<Step>& progress) {
+            Steps steps(progress);
             const BuildOptions options = {
                 .backend = backend,
                 .precision = parse_precision(precision),
                 .max_batch = max_batch,
-                .notes = {weights_note, weights_sha256, labels, preprocessing}};
+                .notes = {weights_note, weights_sha256, labels, preprocessing},
+                .tensorrt = tensorrt,
+                .progress = std::ref(steps)};
             const Weights parameters = to_weights(weights);
-            const py::gil_scoped_release release;
-            return Engine::build(graph, parameters, options, {.threads = threads});
+            try {
+              const py::gil_scoped_release release;
+              return Engine::build(graph, parameters, options,
+                                   {.threads = threads, .device = device});
+            } catch (const BackendError&) {
+              steps.rethrow();
+              throw;
+            }
           },
           py::arg("graph"), py::arg("weights"), py::kw_only(), py::arg("backend"),
           py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
-          py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"))
+          py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"), py::arg("device"),
+          py::arg("tensorrt"), py::arg("progress"))
       .def_static(
           "load",
-          [](const py::bytes& path, int threads) {
+          [](const py::bytes& path, int threads, int device) {
             const std::string file = path;
             const py::gil_scoped_release release;
-            return Engine::load(file, {.threads = threads});
+            return Engine::load(file, {.threads = threads, .device = device});
           },
-          py::arg("path"), py::kw_only(), py::arg("threads"))
+          py::arg("path"), py::kw_only(), py::arg("threads"), py::arg("device"))
       .def(
           "save",
           [](const Engine& self, const py::bytes& path) {

@@ -42,5 +42,7 @@ PYBIND11_MODULE(_core, module) {
   bind_errors(module);
   resrt::bind_graph(module);
   resrt::bind_models(module);
+  resrt::bind_log(module);
+  resrt::bind_tensorrt(module);
   resrt::bind_engine(module);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <future>
+#include <memory>
 #include <utility>
 
 #include "backends/backend.h"
@@ -18,7 +19,8 @@ namespace {
 
 constexpr std::array kPrecisionNames = {
     std::pair{Precision::automatic, "auto"}, std::pair{Precision::fp32, "fp32"},
-    std::pair{Precision::bf16, "bf16"}, std::pair{Precision::fp16, "fp16"}};
+    std::pair{Precision::tf32, "tf32"}, std::pair{Precision::bf16, "bf16"},
+    std::pair{Precision::fp16, "fp16"}};
 
 std::string names_of(const std::vector<Precision>& precisions) {
   std::vector<std::string> names;
@@ -42,6 +44,41 @@ void require_vector(const Graph& graph) {
                             shape.height, "x", shape.width,
                             "; a classifier ends in a vector of logits, as Linear yields it"));
   }
+}
+
+// A plan on its device, ready to run.
+struct Loaded {
+  explicit Loaded(std::unique_ptr<Executable> made)
+      : executable(std::move(made)),
+        batch_sizes(executable->batch_sizes()),
+        contexts([this] { return executable->create_context(); },
+                 static_cast<size_t>(executable->concurrency())) {}
+
+  void warm_up(const EngineInfo& info);
+
+  std::unique_ptr<Executable> executable;
+  std::vector<int> batch_sizes;
+  Pool<Context> contexts;
+};
+
+// The first inference at a size allocates what the later ones find ready, in each context that runs
+// at the same time as others.
+void Loaded::warm_up(const EngineInfo& info) {
+  const auto most = static_cast<size_t>(info.max_batch);
+  const std::vector<float> images(most * static_cast<size_t>(info.input.size()));
+  const auto run_all_sizes = [&] {
+    std::vector<float> logits(most * static_cast<size_t>(info.classes));
+    auto context = contexts.borrow();
+    for (const int batch : executable->warm_sizes()) {
+      context->infer(images.data(), batch, logits.data());
+    }
+  };
+  std::vector<std::future<void>> others;
+  for (int i = 1; i < executable->concurrency(); ++i) {
+    others.push_back(std::async(std::launch::async, run_all_sizes));
+  }
+  run_all_sizes();
+  for (std::future<void>& other : others) other.get();
 }
 
 }  // namespace
@@ -68,40 +105,16 @@ std::vector<std::string> precision_names() {
 }
 
 struct Engine::State {
-  State(EngineInfo engine_info, Plan engine_plan, std::unique_ptr<Executable> loaded)
-      : info(std::move(engine_info)),
-        plan(std::move(engine_plan)),
-        executable(std::move(loaded)),
-        batch_sizes(executable->batch_sizes()),
-        contexts([this] { return executable->create_context(); },
-                 static_cast<size_t>(executable->concurrency())) {}
-
-  void warm_up();
+  void load(Backend& backend, const LoadOptions& options) {
+    loaded = std::make_unique<Loaded>(backend.load(plan, info, options));
+    loaded->warm_up(info);
+  }
 
   EngineInfo info;
   Plan plan;
-  std::unique_ptr<Executable> executable;
-  std::vector<int> batch_sizes;
-  Pool<Context> contexts;
+  std::unique_ptr<Loaded> loaded;  // null where it was only built
+  std::string why_build_only;
 };
-
-// The first inference at a size allocates what the later ones find ready, in each context that runs
-// at the same time as others.
-void Engine::State::warm_up() {
-  const auto most = static_cast<size_t>(info.max_batch);
-  const std::vector<float> images(most * static_cast<size_t>(info.input.size()));
-  const auto run_all_sizes = [&] {
-    std::vector<float> logits(most * static_cast<size_t>(info.classes));
-    auto context = contexts.borrow();
-    for (const int batch : batch_sizes) context->infer(images.data(), batch, logits.data());
-  };
-  std::vector<std::future<void>> others;
-  for (int i = 1; i < executable->concurrency(); ++i) {
-    others.push_back(std::async(std::launch::async, run_all_sizes));
-  }
-  run_all_sizes();
-  for (std::future<void>& other : others) other.get();
-}
 
 Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Engine::Engine(Engine&&) noexcept = default;
@@ -113,6 +126,9 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   if (options.max_batch < 1 || options.max_batch > kLargestBatch) {
     throw InputError(
         concat("max_batch must be from 1 to ", kLargestBatch, ", not ", options.max_batch));
+  }
+  if (options.tensorrt && !options.backend.starts_with("tensorrt")) {
+    throw InputError(concat("backend '", options.backend, "' takes no options of TensorRT"));
   }
   check_weights(graph, weights);
   require_vector(graph);
@@ -128,12 +144,16 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
                      .input = graph.input_shape(),
                      .classes = graph.classes(),
                      .max_batch = options.max_batch,
+                     .version_compatible = options.tensorrt && options.tensorrt->version_compatible,
                      .layers = graph.table(),
                      .notes = options.notes};
-  Plan plan = backend.build(graph, weights, info);
-  auto executable = backend.load(plan, info, load);
-  auto state = std::make_unique<State>(std::move(info), std::move(plan), std::move(executable));
-  state->warm_up();
+  Plan plan = backend.build(graph, weights, info, options, load.device);
+  auto state = std::make_unique<State>(State{std::move(info), std::move(plan), nullptr, {}});
+  if (const auto reason = backend.why_build_only()) {
+    state->why_build_only = *reason;
+  } else {
+    state->load(backend, load);
+  }
   return Engine(std::move(state));
 }
 
@@ -144,16 +164,15 @@ EngineInfo inspect(const std::string& path) {
 Engine Engine::load(const std::string& path, const LoadOptions& options) {
   EngineFile file = read_engine_file(path);
   Backend& backend = find_backend(file.info.backend);
-  if (file.info.backend_version != backend.version()) {
+  if (file.info.backend_version != backend.version() && !file.info.version_compatible) {
     throw EngineFileError(concat("the engine file '", path, "' was built with ", file.info.backend,
                                  " ", file.info.backend_version, "; here is ", backend.version(),
                                  "; build it again"));
   }
   require_precision(file.info.precision, backend, file.info.backend);
-  auto executable = backend.load(file.plan, file.info, options);
   auto state =
-      std::make_unique<State>(std::move(file.info), std::move(file.plan), std::move(executable));
-  state->warm_up();
+      std::make_unique<State>(State{std::move(file.info), std::move(file.plan), nullptr, {}});
+  state->load(backend, options);
   return Engine(std::move(state));
 }
 
@@ -168,8 +187,11 @@ const EngineInfo& Engine::info() const {
 void Engine::infer(const float* images, int64_t batch, float* logits) const {
   if (batch < 0) throw InputError(concat("a batch cannot have ", batch, " images"));
   if (batch == 0) return;
-  auto context = state_->contexts.borrow();
-  for (const int size : state_->batch_sizes) {
+  if (state_->loaded == nullptr) {
+    throw BackendError(concat("this engine was only built, not loaded: ", state_->why_build_only));
+  }
+  auto context = state_->loaded->contexts.borrow();
+  for (const int size : state_->loaded->batch_sizes) {
     for (; batch >= size; batch -= size) {
       context->infer(images, size, logits);
       images += size * state_->info.input.size();

@@ -113,6 +113,7 @@ Metadata to_metadata(const EngineInfo& info) {
           {"width", std::to_string(info.input.width)},
           {"classes", std::to_string(info.classes)},
           {"max_batch", std::to_string(info.max_batch)},
+          {"version_compatible", info.version_compatible ? "yes" : "no"},
           {"layers", info.layers},
           {"weights", info.notes.weights},
           {"weights_sha256", info.notes.weights_sha256},
@@ -192,6 +193,7 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
                 fields.positive("width", kLargestSide)};
   info.classes = fields.positive("classes", kMostChannels);
   info.max_batch = fields.positive("max_batch", kLargestBatch);
+  info.version_compatible = fields.text("version_compatible") == "yes";
   info.layers = fields.text("layers");
   info.notes.weights = fields.text("weights");
   info.notes.weights_sha256 = fields.text("weights_sha256");

@@ -28,11 +28,77 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--no-cache", action="store_true", help="build anew, and keep no copy for the next time"
     )
+    parser.add_argument(
+        "--backend",
+        default="openvino",
+        metavar="NAME",
+        help="openvino (the default), tensorrt or tensorrt_rtx",
+    )
+    _add_tensorrt(parser)
+
+
+def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
+    """Add the options of TensorRT, of which those that are not given keep its defaults."""
+    group = parser.add_argument_group("TensorRT", argument_default=argparse.SUPPRESS)
+    group.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory per layer")
+    group.add_argument(
+        "--optimization-level",
+        type=int,
+        metavar="N",
+        help="from 0, the fastest build, to 5, the longest search; default: 3",
+    )
+    group.add_argument(
+        "--optimum-batch",
+        type=int,
+        metavar="N",
+        help="the batch size to choose kernels for; default: the largest",
+    )
+    group.add_argument(
+        "--timing-cache",
+        metavar="FILE",
+        help="kernels' timings, read and written; makes the next build faster",
+    )
+    group.add_argument(
+        "--hardware-compatibility",
+        choices=["none", "ampere+", "same_compute_capability"],
+        help="on which other GPUs the engine runs; default: none",
+    )
+    group.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="let later versions of TensorRT load the engine",
+    )
+    group.add_argument(
+        "--compute-capabilities",
+        type=int,
+        nargs="+",
+        metavar="CC",
+        help="the GPUs to build for, as 75 86 120; TensorRT for RTX only",
+    )
+    group.add_argument(
+        "--split-attention-plugin",
+        action="store_true",
+        help="compute split attention by resrt's plugin; not with TensorRT for RTX",
+    )
+
+
+_TENSORRT_OPTIONS = (
+    "workspace",
+    "optimization_level",
+    "optimum_batch",
+    "timing_cache",
+    "hardware_compatibility",
+    "version_compatible",
+    "compute_capabilities",
+    "split_attention_plugin",
+)
 
 
 def _run(options: argparse.Namespace) -> int:
+    import resrt
     from resrt.engine_cache import build_file
 
+    given = {name: getattr(options, name) for name in _TENSORRT_OPTIONS if hasattr(options, name)}
     with waiting(f"building {options.network}", quiet=options.quiet):
         built = build_file(
             options.network,
@@ -43,6 +109,8 @@ def _run(options: argparse.Namespace) -> int:
             max_batch=options.max_batch,
             input_size=options.input_size,
             labels=None if options.labels is None else Path(options.labels),
+            backend=options.backend,
+            tensorrt=resrt.TensorRTOptions(**given) if given else None,
         )
     if not options.quiet:
         info = built.info

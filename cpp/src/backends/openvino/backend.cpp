@@ -49,7 +49,8 @@ class OpenVino : public Backend {
   std::vector<Precision> precisions() const override {
     return guard("be asked for its precisions", [&] { return native_precisions(); });
   }
-  Plan build(const Graph& graph, const Weights& weights, const EngineInfo&) override {
+  Plan build(const Graph& graph, const Weights& weights, const EngineInfo&, const BuildOptions&,
+             int) override {
     return guard("build the network", [&] {
       Network network = fold_batch_norm({graph, weights});
       network.graph = fuse_add_relu(network.graph);

@@ -89,9 +89,10 @@ ov::element::Type to_element(Precision precision) {
     case Precision::fp32: return ov::element::f32;
     case Precision::bf16: return ov::element::bf16;
     case Precision::fp16: return ov::element::f16;
+    case Precision::tf32:
     case Precision::automatic: break;
   }
-  throw BackendError("a plan was asked for in no particular precision");
+  throw BackendError("a plan was asked for in no precision of a processor");
 }
 
 std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Model>& model,

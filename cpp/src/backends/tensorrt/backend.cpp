@@ -1,0 +1,56 @@
+#include "backends/backend.h"
+
+#include "backends/tensorrt/build.h"
+#include "backends/tensorrt/cuda.h"
+#include "backends/tensorrt/executable.h"
+#include "backends/tensorrt/flavour.h"
+#include "backends/tensorrt/library.h"
+#include "backends/tensorrt/logger.h"
+#include "resrt/error.h"
+#include "resrt/export.h"
+
+namespace resrt::tensorrt {
+namespace {
+
+class TensorRT : public Backend {
+ public:
+  TensorRT() {
+    // TensorRT times kernels on the GPU while it builds, so without one it can do nothing.
+    if (!kRtx) Driver::get();
+  }
+
+  std::string version() const override { return library_.version(); }
+
+  std::optional<std::string> why_build_only() const override { return why_no_gpu(); }
+
+  std::vector<Precision> precisions() const override {
+    // Where engines are only built, they may be for any GPU.
+    if (why_no_gpu() || Device(0).compute_capability() >= 80) {
+      return {Precision::fp16, Precision::bf16, Precision::tf32, Precision::fp32};
+    }
+    return {Precision::fp16, Precision::fp32};
+  }
+
+  Plan build(const Graph& graph, const Weights& weights, const EngineInfo& info,
+             const BuildOptions& options, int device) override {
+    if (why_no_gpu()) return tensorrt::build(library_, logger_, graph, weights, info, options);
+    const Device::Current current{Device(device)};
+    return tensorrt::build(library_, logger_, graph, weights, info, options);
+  }
+
+  std::unique_ptr<Executable> load(const Plan& plan, const EngineInfo& info,
+                                   const LoadOptions& options) override {
+    return tensorrt::load(library_, logger_, plan, info, options);
+  }
+
+ private:
+  Library library_;
+  Logger logger_;
+};
+
+}  // namespace
+}  // namespace resrt::tensorrt
+
+extern "C" RESRT_API resrt::Backend* resrt_create_backend() {
+  return new resrt::tensorrt::TensorRT();
+}

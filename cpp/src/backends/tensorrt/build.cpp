@@ -1,0 +1,294 @@
+#include "backends/tensorrt/build.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <string_view>
+
+#include "backends/tensorrt/flavour.h"
+#include "backends/tensorrt/lower.h"
+#include "engine/library_folders.h"
+#include "file_io.h"
+#include "passes/passes.h"
+#include "resrt/error.h"
+#include "text.h"
+
+namespace resrt::tensorrt {
+namespace {
+
+constexpr int kHighestOptimizationLevel = 5;
+constexpr int64_t kMebibyte = 1 << 20;
+
+// Hands TensorRT's steps to the caller's function, which may ask to stop.
+class Monitor : public nvinfer1::IProgressMonitor {
+ public:
+  explicit Monitor(const Progress& progress) : progress_(progress) {}
+
+  bool cancelled() const { return cancelled_; }
+
+  void phaseStart(const char* phase, const char*, int32_t steps) noexcept override {
+    const std::lock_guard lock(mutex_);
+    steps_[phase] = steps;
+    report(phase, 0);
+  }
+  bool stepComplete(const char* phase, int32_t step) noexcept override {
+    const std::lock_guard lock(mutex_);
+    report(phase, step + 1);
+    return !cancelled_;
+  }
+  void phaseFinish(const char* phase) noexcept override {
+    const std::lock_guard lock(mutex_);
+    report(phase, steps_[phase]);
+    steps_.erase(phase);
+  }
+
+ private:
+  void report(const char* phase, int done) {
+    if (!cancelled_ && !progress_({phase, done, steps_[phase]})) cancelled_ = true;
+  }
+
+  const Progress& progress_;
+  std::mutex mutex_;  // TensorRT calls from several threads
+  std::map<std::string, int> steps_;
+  std::atomic<bool> cancelled_ = false;
+};
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw InputError(message);
+}
+
+// What every flavour has; each knows its own rules besides.
+void check_options(const TensorRTOptions& options, const EngineInfo& info) {
+  require(options.workspace >= 0,
+          concat("workspace must be at least 0 MiB, not ", options.workspace));
+  require(
+      options.optimization_level >= 0 && options.optimization_level <= kHighestOptimizationLevel,
+      concat("optimization_level must be from 0 to ", kHighestOptimizationLevel, ", not ",
+             options.optimization_level));
+  require(options.optimum_batch >= 0 && options.optimum_batch <= info.max_batch,
+          concat("optimum_batch must be from 1 to max_batch (", info.max_batch, "), not ",
+                 options.optimum_batch));
+}
+
+#if defined(TRT_MAJOR_RTX)
+constexpr std::array kTargets = {75, 80, 86, 89, 120, 121};
+constexpr int kFirstWithBf16 = 80;
+
+void check_flavour_options(const TensorRTOptions& options, const EngineInfo& info) {
+  require(options.timing_cache.empty(),
+          "TensorRT for RTX times no kernels while it builds; leave out timing_cache");
+  require(options.hardware_compatibility == HardwareCompatibility::none,
+          "engines of TensorRT for RTX run on all GPUs of their compute_capabilities; give those "
+          "instead of hardware_compatibility");
+  require(!options.split_attention_plugin,
+          "TensorRT for RTX takes no plugins; leave out split_attention_plugin");
+  require(!options.version_compatible,
+          "engines of TensorRT for RTX run in the version that built them; leave out "
+          "version_compatible");
+  for (const int target : options.compute_capabilities) {
+    require(std::find(kTargets.begin(), kTargets.end(), target) != kTargets.end(),
+            concat("TensorRT for RTX has no target of compute capability ", target, "; choose of ",
+                   join(kTargets)));
+    if (info.precision == Precision::bf16 && target < kFirstWithBf16) {
+      throw PrecisionError(concat("GPUs of compute capability ", target,
+                                  " have no bf16; choose fp16 or fp32, or targets from ",
+                                  kFirstWithBf16, " on"));
+    }
+  }
+}
+#else
+void check_flavour_options(const TensorRTOptions& options, const EngineInfo&) {
+  require(options.compute_capabilities.empty(),
+          "TensorRT builds for the GPU that it runs on; leave out compute_capabilities, or take "
+          "backend 'tensorrt_rtx'");
+}
+
+nvinfer1::HardwareCompatibilityLevel to_level(HardwareCompatibility compatibility) {
+  switch (compatibility) {
+    case HardwareCompatibility::ampere_plus:
+      return nvinfer1::HardwareCompatibilityLevel::kAMPERE_PLUS;
+    case HardwareCompatibility::same_compute_capability:
+      return nvinfer1::HardwareCompatibilityLevel::kSAME_COMPUTE_CAPABILITY;
+    case HardwareCompatibility::none: break;
+  }
+  return nvinfer1::HardwareCompatibilityLevel::kNONE;
+}
+#endif
+
+// Every network is strongly typed; in TensorRT 10 that is to be asked for.
+nvinfer1::NetworkDefinitionCreationFlags network_flags() {
+#if NV_TENSORRT_MAJOR == 10
+  return 1U << static_cast<uint32_t>(nvinfer1::NetworkDefinitionCreationFlag::kSTRONGLY_TYPED);
+#else
+  return 0;
+#endif
+}
+
+nvinfer1::Dims batch_of(int64_t batch, const Shape& image) {
+  return {4, {batch, image.channels, image.height, image.width}};
+}
+
+// One build: the builder and what belongs to it.
+class Build {
+ public:
+  Build(const Library& library, Logger& logger, const EngineInfo& info, const BuildOptions& options)
+      : logger_(logger),
+        mark_(logger.mark()),
+        info_(info),
+        progress_(options.progress),
+        options_(options.tensorrt.value_or(TensorRTOptions())) {
+    check_options(options_, info);
+    check_flavour_options(options_, info);
+    builder_ = taken(library.create_builder(logger), "start");
+    network_ = taken(
+        std::unique_ptr<nvinfer1::INetworkDefinition>(builder_->createNetworkV2(network_flags())),
+        "begin a network");
+    config_ = taken(std::unique_ptr<nvinfer1::IBuilderConfig>(builder_->createBuilderConfig()),
+                    "be set up");
+  }
+
+  Plan run(const Graph& graph, const Weights& weights) {
+    Constants constants;
+    lower(fold_batch_norm({graph, weights}), info_.precision, *network_, constants, logger_,
+          split_attention());
+    configure();
+    add_profile();
+    Monitor monitor(progress_);
+    if (progress_) config_->setProgressMonitor(&monitor);
+    read_timing_cache();
+    mark_ = logger_.mark();
+    const std::unique_ptr<nvinfer1::IHostMemory> plan(
+        builder_->buildSerializedNetwork(*network_, *config_));
+    if (monitor.cancelled()) throw BackendError("the build was stopped, as the caller asked");
+    if (plan == nullptr) fail(concat("build ", graph.name()));
+    write_timing_cache();
+    return {std::string(static_cast<const char*>(plan->data()), plan->size())};
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw BackendError(concat(kProduct, " could not ", what, ": ", logger_.errors_since(mark_)));
+  }
+
+  template <class Pointer>
+  Pointer taken(Pointer pointer, const char* what) const {
+    if (pointer == nullptr) fail(what);
+    return pointer;
+  }
+
+  void configure() {
+    // So that the inspector shows the layers by name.
+    config_->setProfilingVerbosity(nvinfer1::ProfilingVerbosity::kDETAILED);
+    config_->setBuilderOptimizationLevel(options_.optimization_level);
+    if (options_.workspace > 0) {
+      config_->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE,
+                                  static_cast<size_t>(options_.workspace * kMebibyte));
+    }
+    if (options_.version_compatible) {
+      config_->setFlag(nvinfer1::BuilderFlag::kVERSION_COMPATIBLE);
+    }
+    // How float32 is multiplied is no type of a tensor, so this alone is the builder's.
+    if (info_.precision == Precision::tf32) {
+      config_->setFlag(nvinfer1::BuilderFlag::kTF32);
+    } else {
+      config_->clearFlag(nvinfer1::BuilderFlag::kTF32);
+    }
+#if defined(TRT_MAJOR_RTX)
+    const std::vector<int>& targets = options_.compute_capabilities;
+    config_->setNbComputeCapabilities(static_cast<int32_t>(targets.size()));
+    for (size_t i = 0; i < targets.size(); ++i) {
+      config_->setComputeCapability(static_cast<nvinfer1::ComputeCapability>(targets[i]),
+                                    static_cast<int32_t>(i));
+    }
+#else
+    config_->setHardwareCompatibilityLevel(to_level(options_.hardware_compatibility));
+#endif
+  }
+
+  void add_profile() {
+    const int optimum = options_.optimum_batch > 0 ? options_.optimum_batch : info_.max_batch;
+    nvinfer1::IOptimizationProfile* profile = builder_->createOptimizationProfile();
+    const auto set = [&](nvinfer1::OptProfileSelector which, int batch) {
+      return profile->setDimensions(kImages, which, batch_of(batch, info_.input));
+    };
+    if (profile == nullptr || !set(nvinfer1::OptProfileSelector::kMIN, 1) ||
+        !set(nvinfer1::OptProfileSelector::kOPT, optimum) ||
+        !set(nvinfer1::OptProfileSelector::kMAX, info_.max_batch) ||
+        config_->addOptimizationProfile(profile) < 0) {
+      fail(concat("take batches of 1 to ", info_.max_batch));
+    }
+  }
+
+#if defined(TRT_MAJOR_RTX)
+  nvinfer1::IPluginCreatorV3One* split_attention() { return nullptr; }
+  void read_timing_cache() {}
+  void write_timing_cache() {}
+#else
+  // Opens our plugin's library and has the engine carry it, where that was asked for.
+  nvinfer1::IPluginCreatorV3One* split_attention() {
+    if (!options_.split_attention_plugin) return nullptr;
+    const std::string path =
+        backend_folder() / concat("libresrt_split_attention_", NV_TENSORRT_MAJOR, ".so");
+    if (!std::filesystem::exists(path)) {
+      throw BackendError(
+          concat("the split-attention plugin is not part of this installation, which "
+                 "has no ",
+                 path, "; build resrt where nvcc is"));
+    }
+    nvinfer1::IPluginRegistry& registry = builder_->getPluginRegistry();
+    nvinfer1::IPluginCreatorInterface* creator = nullptr;
+    if (registry.loadLibrary(path.c_str()) != nullptr) {
+      creator = registry.getCreator("SplitAttention", "1", "resrt");
+    }
+    if (creator == nullptr) fail(concat("open the plugin ", path));
+    const char* paths[] = {path.c_str()};
+    config_->setPluginsToSerialize(paths, 1);
+    return static_cast<nvinfer1::IPluginCreatorV3One*>(creator);
+  }
+
+  void read_timing_cache() {
+    if (options_.timing_cache.empty()) return;
+    std::string bytes;
+    if (std::filesystem::exists(options_.timing_cache)) bytes = read_file(options_.timing_cache);
+    cache_.reset(config_->createTimingCache(bytes.data(), bytes.size()));
+    if (cache_ == nullptr || !config_->setTimingCache(*cache_, false)) {
+      fail(concat("use the timing cache '", options_.timing_cache,
+                  "', which may be of another GPU or version; name another file"));
+    }
+  }
+
+  void write_timing_cache() {
+    if (cache_ == nullptr) return;
+    const std::unique_ptr<nvinfer1::IHostMemory> bytes(cache_->serialize());
+    if (bytes == nullptr) fail("write its timing cache");
+    write_file_atomically(
+        options_.timing_cache,
+        {std::string_view(static_cast<const char*>(bytes->data()), bytes->size())});
+  }
+#endif
+
+  Logger& logger_;
+  uint64_t mark_;
+  const EngineInfo& info_;
+  const Progress& progress_;
+  TensorRTOptions options_;
+  // In the order in which they need each other.
+  std::unique_ptr<nvinfer1::IBuilder> builder_;
+  std::unique_ptr<nvinfer1::INetworkDefinition> network_;
+  std::unique_ptr<nvinfer1::IBuilderConfig> config_;
+#if !defined(TRT_MAJOR_RTX)
+  std::unique_ptr<nvinfer1::ITimingCache> cache_;
+#endif
+};
+
+}  // namespace
+
+Plan build(const Library& library, Logger& logger, const Graph& graph, const Weights& weights,
+           const EngineInfo& info, const BuildOptions& options) {
+  return Build(library, logger, info, options).run(graph, weights);
+}
+
+}  // namespace resrt::tensorrt

@@ -1,0 +1,14 @@
+#pragma once
+
+#include "backends/backend.h"
+#include "backends/tensorrt/library.h"
+#include "backends/tensorrt/logger.h"
+
+namespace resrt::tensorrt {
+
+// Builds an engine on the current device, or for RTX's targets. Throws InputError for options that
+// cannot be, BackendError where TensorRT fails, with its reasons.
+Plan build(const Library& library, Logger& logger, const Graph& graph, const Weights& weights,
+           const EngineInfo& info, const BuildOptions& options);
+
+}  // namespace resrt::tensorrt

@@ -1,0 +1,143 @@
+#include "backends/tensorrt/cuda.h"
+
+#include <algorithm>
+#include <dlfcn.h>
+
+#include "resrt/error.h"
+#include "text.h"
+
+namespace resrt::tensorrt {
+namespace {
+
+std::string describe(const Driver& driver, CUresult result) {
+  const char* name = nullptr;
+  const char* text = nullptr;
+  driver.get_error_name(result, &name);
+  driver.get_error_string(result, &text);
+  return name == nullptr ? concat("error ", static_cast<int>(result)) : concat(name, ", ", text);
+}
+
+[[noreturn]] void no_gpu(const std::string& why) {
+  throw BackendError(concat("no NVIDIA GPU can be used here, because ", why,
+                            "; run this where there is one, with its driver"));
+}
+
+Driver open() {
+  void* library = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) no_gpu("NVIDIA's driver, libcuda.so.1, is not installed");
+  Driver driver{};
+  // The names with _v2 are those that cuda.h gives its functions.
+  const auto find = [&](auto& function, const char* name) {
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
+    if (function == nullptr) no_gpu(concat("NVIDIA's driver is too old: it has no ", name));
+  };
+  find(driver.get_error_name, "cuGetErrorName");
+  find(driver.get_error_string, "cuGetErrorString");
+  find(driver.init, "cuInit");
+  find(driver.device_get_count, "cuDeviceGetCount");
+  find(driver.device_get, "cuDeviceGet");
+  find(driver.device_get_attribute, "cuDeviceGetAttribute");
+  find(driver.primary_context_retain, "cuDevicePrimaryCtxRetain");
+  find(driver.context_push, "cuCtxPushCurrent_v2");
+  find(driver.context_pop, "cuCtxPopCurrent_v2");
+  find(driver.memory_allocate, "cuMemAlloc_v2");
+  find(driver.memory_free, "cuMemFree_v2");
+  find(driver.host_allocate, "cuMemHostAlloc");
+  find(driver.host_free, "cuMemFreeHost");
+  find(driver.copy_to_device, "cuMemcpyHtoDAsync_v2");
+  find(driver.copy_to_host, "cuMemcpyDtoHAsync_v2");
+  find(driver.stream_create, "cuStreamCreate");
+  find(driver.stream_destroy, "cuStreamDestroy_v2");
+  find(driver.stream_synchronize, "cuStreamSynchronize");
+  find(driver.stream_begin_capture, "cuStreamBeginCapture_v2");
+  find(driver.stream_end_capture, "cuStreamEndCapture");
+  find(driver.graph_instantiate, "cuGraphInstantiateWithFlags");
+  find(driver.graph_launch, "cuGraphLaunch");
+  find(driver.graph_destroy, "cuGraphDestroy");
+  find(driver.graph_exec_destroy, "cuGraphExecDestroy");
+  if (const CUresult result = driver.init(0); result != CUDA_SUCCESS) {
+    no_gpu(concat("NVIDIA's driver does not start (", describe(driver, result), ")"));
+  }
+  int count = 0;
+  driver.device_get_count(&count);
+  if (count == 0) no_gpu("NVIDIA's driver finds none");
+  return driver;
+}
+
+}  // namespace
+
+const Driver& Driver::get() {
+  static const Driver driver = open();
+  return driver;
+}
+
+std::optional<std::string> why_no_gpu() {
+  try {
+    Driver::get();
+    return std::nullopt;
+  } catch (const BackendError& error) {
+    return error.what();
+  }
+}
+
+void check(CUresult result, const char* what) {
+  if (result == CUDA_SUCCESS) return;
+  const std::string reason = describe(Driver::get(), result);
+  if (result == CUDA_ERROR_OUT_OF_MEMORY) {
+    throw BackendError(concat("the GPU has too little free memory to ", what, " (", reason,
+                              "); end what else runs on it, or build with a smaller max_batch"));
+  }
+  throw BackendError(concat("the GPU could not ", what, ": ", reason));
+}
+
+Device::Device(int index) {
+  const Driver& driver = Driver::get();
+  int count = 0;
+  check(driver.device_get_count(&count), "be counted");
+  if (index < 0 || index >= count) {
+    throw BackendError(
+        concat("there is no GPU ", index, " here; the numbers are 0 to ", count - 1));
+  }
+  check(driver.device_get(&device_, index), "be opened");
+  check(driver.primary_context_retain(&context_, device_), "be opened");
+}
+
+int Device::compute_capability() const {
+  int major = 0;
+  int minor = 0;
+  const Driver& driver = Driver::get();
+  check(driver.device_get_attribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device_),
+        "say what it is");
+  check(driver.device_get_attribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device_),
+        "say what it is");
+  return 10 * major + minor;
+}
+
+Device::Current::Current(const Device& device) {
+  check(Driver::get().context_push(device.context_), "be made current");
+}
+
+Device::Current::~Current() {
+  CUcontext popped = nullptr;
+  Driver::get().context_pop(&popped);
+}
+
+DeviceMemory allocate_on_device(size_t bytes) {
+  CUdeviceptr pointer = 0;
+  check(Driver::get().memory_allocate(&pointer, std::max<size_t>(bytes, 1)), "hold the engine");
+  return DeviceMemory(pointer);
+}
+
+PinnedMemory allocate_pinned(size_t bytes) {
+  void* pointer = nullptr;
+  check(Driver::get().host_allocate(&pointer, bytes, 0), "share memory with the processor");
+  return PinnedMemory(pointer);
+}
+
+Stream create_stream() {
+  CUstream stream = nullptr;
+  check(Driver::get().stream_create(&stream, CU_STREAM_NON_BLOCKING), "open a stream");
+  return Stream(stream);
+}
+
+}  // namespace resrt::tensorrt

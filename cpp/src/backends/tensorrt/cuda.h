@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cstddef>
+#include <cuda.h>
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace resrt::tensorrt {
+
+// The calls of NVIDIA's driver that are needed, from libcuda.so.1, which is opened at run time: the
+// driver's own interface never changes, and where it is absent there is no GPU to use.
+struct Driver {
+  decltype(&::cuGetErrorName) get_error_name;
+  decltype(&::cuGetErrorString) get_error_string;
+  decltype(&::cuInit) init;
+  decltype(&::cuDeviceGetCount) device_get_count;
+  decltype(&::cuDeviceGet) device_get;
+  decltype(&::cuDeviceGetAttribute) device_get_attribute;
+  decltype(&::cuDevicePrimaryCtxRetain) primary_context_retain;
+  decltype(&::cuCtxPushCurrent) context_push;
+  decltype(&::cuCtxPopCurrent) context_pop;
+  decltype(&::cuMemAlloc) memory_allocate;
+  decltype(&::cuMemFree) memory_free;
+  decltype(&::cuMemHostAlloc) host_allocate;
+  decltype(&::cuMemFreeHost) host_free;
+  decltype(&::cuMemcpyHtoDAsync) copy_to_device;
+  decltype(&::cuMemcpyDtoHAsync) copy_to_host;
+  decltype(&::cuStreamCreate) stream_create;
+  decltype(&::cuStreamDestroy) stream_destroy;
+  decltype(&::cuStreamSynchronize) stream_synchronize;
+  decltype(&::cuStreamBeginCapture) stream_begin_capture;
+  decltype(&::cuStreamEndCapture) stream_end_capture;
+  decltype(&::cuGraphInstantiateWithFlags) graph_instantiate;
+  decltype(&::cuGraphLaunch) graph_launch;
+  decltype(&::cuGraphDestroy) graph_destroy;
+  decltype(&::cuGraphExecDestroy) graph_exec_destroy;
+
+  // Opened and initialised on first use. Throws BackendError where there is no GPU to use, in one
+  // sentence that says so.
+  static const Driver& get();
+};
+
+// Why there is no GPU to use here, if there is none.
+std::optional<std::string> why_no_gpu();
+
+// Throws BackendError where a call of the driver failed; `what` is what it was to do.
+void check(CUresult result, const char* what);
+
+// A GPU, by its number from 0 on, and its primary context, which TensorRT uses too.
+class Device {
+ public:
+  // Throws BackendError where there is no such GPU.
+  explicit Device(int index);
+
+  // The compute capability times ten: 86.
+  int compute_capability() const;
+
+  // Makes the GPU the calling thread's current one for as long as it lives.
+  class Current {
+   public:
+    explicit Current(const Device& device);
+    ~Current();
+    Current(const Current&) = delete;
+    Current& operator=(const Current&) = delete;
+  };
+
+ private:
+  CUdevice device_ = 0;
+  CUcontext context_ = nullptr;  // kept until the process ends, as CUDA's runtime keeps it
+};
+
+// What the driver made, destroyed with its owner, on whose device it must happen.
+template <class Handle, class Destroy>
+class Owned {
+ public:
+  Owned() = default;
+  explicit Owned(Handle handle) : handle_(handle) {}
+  Owned(Owned&& other) noexcept : handle_(std::exchange(other.handle_, Handle{})) {}
+  Owned& operator=(Owned&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Owned() {
+    if (handle_ != Handle{}) Destroy()(handle_);
+  }
+  Handle get() const { return handle_; }
+  explicit operator bool() const { return handle_ != Handle{}; }
+
+ private:
+  Handle handle_{};
+};
+
+struct FreeDevice {
+  void operator()(CUdeviceptr pointer) const { Driver::get().memory_free(pointer); }
+};
+struct FreeHost {
+  void operator()(void* pointer) const { Driver::get().host_free(pointer); }
+};
+struct DestroyStream {
+  void operator()(CUstream stream) const { Driver::get().stream_destroy(stream); }
+};
+struct DestroyGraph {
+  void operator()(CUgraph graph) const { Driver::get().graph_destroy(graph); }
+};
+struct DestroyGraphExec {
+  void operator()(CUgraphExec graph) const { Driver::get().graph_exec_destroy(graph); }
+};
+using DeviceMemory = Owned<CUdeviceptr, FreeDevice>;
+using PinnedMemory = Owned<void*, FreeHost>;
+using Stream = Owned<CUstream, DestroyStream>;
+using CapturedGraph = Owned<CUgraph, DestroyGraph>;
+using GraphExec = Owned<CUgraphExec, DestroyGraphExec>;
+
+DeviceMemory allocate_on_device(size_t bytes);
+PinnedMemory allocate_pinned(size_t bytes);
+Stream create_stream();
+
+}  // namespace resrt::tensorrt

@@ -1,0 +1,240 @@
+#include "backends/tensorrt/executable.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "backends/tensorrt/cuda.h"
+#include "backends/tensorrt/flavour.h"
+#include "backends/tensorrt/lower.h"
+#include "resrt/error.h"
+#include "text.h"
+
+namespace resrt::tensorrt {
+namespace {
+
+// While one inference computes, another's images are copied.
+constexpr int kConcurrentInferences = 2;
+
+// An engine on a GPU, as its sessions share it.
+struct Loaded {
+  Device device;
+  Logger& logger;
+  EngineInfo info;
+  std::unique_ptr<nvinfer1::IRuntime> runtime;
+  std::unique_ptr<nvinfer1::ICudaEngine> engine;
+
+  size_t image_bytes() const {
+    return sizeof(float) * static_cast<size_t>(info.input.channels) *
+           static_cast<size_t>(info.input.height) * static_cast<size_t>(info.input.width);
+  }
+  size_t logits_bytes() const { return sizeof(float) * static_cast<size_t>(info.classes); }
+
+  [[noreturn]] void fail(const char* what, uint64_t mark) const {
+    throw BackendError(concat(kProduct, " could not ", what, ": ", logger.errors_since(mark)));
+  }
+};
+
+// TensorRT's context for one batch size. A CUDA graph is bound to the shapes that its context had
+// when it was captured, so each size has one of its own; they share their scratch memory.
+struct Prepared {
+  std::unique_ptr<nvinfer1::IExecutionContext> context;
+  GraphExec graph;
+};
+
+// One inference at a time: a stream, memory for a batch on both sides, and a graph per batch size.
+class Session : public Context {
+ public:
+  explicit Session(const Loaded& loaded) : loaded_(loaded) {
+    const Device::Current current(loaded_.device);
+    const auto most = static_cast<size_t>(loaded_.info.max_batch);
+    memory_ = std::make_unique<Memory>();
+    memory_->stream = create_stream();
+    memory_->pinned_images = allocate_pinned(most * loaded_.image_bytes());
+    memory_->pinned_logits = allocate_pinned(most * loaded_.logits_bytes());
+    memory_->images = allocate_on_device(most * loaded_.image_bytes());
+    memory_->logits = allocate_on_device(most * loaded_.logits_bytes());
+    scratch_size_ = loaded_.engine->getDeviceMemorySizeV2();
+    memory_->scratch = allocate_on_device(static_cast<size_t>(scratch_size_));
+  }
+
+  ~Session() override {
+    const Device::Current current(loaded_.device);
+    memory_.reset();
+  }
+
+  void infer(const float* images, int batch, float* logits) override {
+    const Device::Current current(loaded_.device);
+    const auto count = static_cast<size_t>(batch);
+    std::memcpy(memory_->pinned_images.get(), images, count * loaded_.image_bytes());
+    const auto found = memory_->prepared.find(batch);
+    if (found == memory_->prepared.end()) {
+      prepare(batch);
+    } else {
+      launch(found->second, batch);
+    }
+    check(Driver::get().stream_synchronize(memory_->stream.get()), "run an inference");
+    std::memcpy(logits, memory_->pinned_logits.get(), count * loaded_.logits_bytes());
+  }
+
+ private:
+  // All that must be freed while the device is current, in the reverse order.
+  struct Memory {
+    Stream stream;
+    PinnedMemory pinned_images;
+    PinnedMemory pinned_logits;
+    DeviceMemory images;
+    DeviceMemory logits;
+    DeviceMemory scratch;
+    std::map<int, Prepared> prepared;  // by batch size
+  };
+
+  // Runs a batch of a size that has not been run before, and records it for the next one. TensorRT
+  // makes ready what it needs in the first run, which a recording cannot.
+  void prepare(int batch) {
+    Prepared prepared{create_context(batch), {}};
+    enqueue(*prepared.context, batch);
+    check(Driver::get().stream_synchronize(memory_->stream.get()), "run an inference");
+    // TensorRT for RTX records graphs by itself, anew when it has compiled better kernels.
+    if constexpr (!kRtx) prepared.graph = capture(*prepared.context, batch);
+    memory_->prepared.emplace(batch, std::move(prepared));
+  }
+
+  void launch(const Prepared& prepared, int batch) {
+    if (prepared.graph) {
+      check(Driver::get().graph_launch(prepared.graph.get(), memory_->stream.get()),
+            "run an inference");
+    } else {
+      enqueue(*prepared.context, batch);
+    }
+  }
+
+  void enqueue(nvinfer1::IExecutionContext& context, int batch) {
+    const Driver& driver = Driver::get();
+    const CUstream stream = memory_->stream.get();
+    const auto count = static_cast<size_t>(batch);
+    check(driver.copy_to_device(memory_->images.get(), memory_->pinned_images.get(),
+                                count * loaded_.image_bytes(), stream),
+          "take images");
+    const uint64_t mark = loaded_.logger.mark();
+    if (!context.enqueueV3(stream)) loaded_.fail("run an inference", mark);
+    check(driver.copy_to_host(memory_->pinned_logits.get(), memory_->logits.get(),
+                              count * loaded_.logits_bytes(), stream),
+          "give back logits");
+  }
+
+  GraphExec capture(nvinfer1::IExecutionContext& context, int batch) {
+    const Driver& driver = Driver::get();
+    const CUstream stream = memory_->stream.get();
+    check(driver.stream_begin_capture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL),
+          "record an inference");
+    const auto end = [&] {
+      CUgraph graph = nullptr;
+      const CUresult result = driver.stream_end_capture(stream, &graph);
+      return std::pair(result, CapturedGraph(graph));
+    };
+    try {
+      enqueue(context, batch);
+    } catch (...) {
+      end();  // the stream is for use again
+      throw;
+    }
+    const auto [result, graph] = end();
+    check(result, "record an inference");
+    CUgraphExec executable = nullptr;
+    check(driver.graph_instantiate(&executable, graph.get(), 0), "record an inference");
+    return GraphExec(executable);
+  }
+
+  std::unique_ptr<nvinfer1::IExecutionContext> create_context(int batch) {
+    const uint64_t mark = loaded_.logger.mark();
+    nvinfer1::ICudaEngine& engine = *loaded_.engine;
+    constexpr auto strategy = nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED;
+#if defined(TRT_MAJOR_RTX)
+    const std::unique_ptr<nvinfer1::IRuntimeConfig> config(engine.createRuntimeConfig());
+    if (config == nullptr) loaded_.fail("prepare an inference", mark);
+    config->setExecutionContextAllocationStrategy(strategy);
+    config->setCudaGraphStrategy(nvinfer1::CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE);
+    // Compiled for the batch size now, so that a warmed-up engine is as fast as it will ever be.
+    config->setDynamicShapesKernelSpecializationStrategy(
+        nvinfer1::DynamicShapesKernelSpecializationStrategy::kEAGER);
+    std::unique_ptr<nvinfer1::IExecutionContext> context(
+        engine.createExecutionContext(config.get()));
+#else
+    std::unique_ptr<nvinfer1::IExecutionContext> context(engine.createExecutionContext(strategy));
+#endif
+    const Shape& image = loaded_.info.input;
+    if (context == nullptr) loaded_.fail("prepare an inference", mark);
+    context->setDeviceMemoryV2(to_pointer(memory_->scratch), scratch_size_);
+    if (!context->setInputShape(kImages, {4, {batch, image.channels, image.height, image.width}}) ||
+        !context->setTensorAddress(kImages, to_pointer(memory_->images)) ||
+        !context->setTensorAddress(kLogits, to_pointer(memory_->logits))) {
+      loaded_.fail("prepare an inference", mark);
+    }
+    return context;
+  }
+
+  static void* to_pointer(const DeviceMemory& memory) {
+    return reinterpret_cast<void*>(memory.get());
+  }
+
+  const Loaded& loaded_;
+  int64_t scratch_size_ = 0;
+  std::unique_ptr<Memory> memory_;
+};
+
+class Engine : public Executable {
+ public:
+  explicit Engine(std::unique_ptr<Loaded> loaded) : loaded_(std::move(loaded)) {}
+
+  ~Engine() override {
+    const Device::Current current(loaded_->device);
+    loaded_->engine.reset();
+    loaded_->runtime.reset();
+  }
+
+  // Any size, in one launch.
+  std::vector<int> batch_sizes() const override {
+    std::vector<int> sizes;
+    for (int size = loaded_->info.max_batch; size >= 1; --size) sizes.push_back(size);
+    return sizes;
+  }
+
+  // Each size that is run costs a graph and the time to record it.
+  std::vector<int> warm_sizes() const override {
+    std::vector<int> sizes = {loaded_->info.max_batch};
+    for (int size = 1; size < loaded_->info.max_batch; size *= 2) sizes.push_back(size);
+    return sizes;
+  }
+
+  int concurrency() const override { return kConcurrentInferences; }
+
+  std::unique_ptr<Context> create_context() override { return std::make_unique<Session>(*loaded_); }
+
+ private:
+  std::unique_ptr<Loaded> loaded_;
+};
+
+}  // namespace
+
+std::unique_ptr<Executable> load(const Library& library, Logger& logger, const Plan& plan,
+                                 const EngineInfo& info, const LoadOptions& options) {
+  auto loaded =
+      std::make_unique<Loaded>(Loaded{Device(options.device), logger, info, nullptr, nullptr});
+  const Device::Current current(loaded->device);
+  const uint64_t mark = logger.mark();
+  loaded->runtime = library.create_runtime(logger);
+  if (loaded->runtime == nullptr) loaded->fail("start", mark);
+  // A version-compatible engine and one with a plugin carry code; engine files are trusted as code.
+  loaded->runtime->setEngineHostCodeAllowed(true);
+  loaded->engine.reset(
+      loaded->runtime->deserializeCudaEngine(plan.bytes.data(), plan.bytes.size()));
+  if (loaded->engine == nullptr) {
+    loaded->fail("load the engine, which may be for another GPU; build it for this one", mark);
+  }
+  return std::make_unique<Engine>(std::move(loaded));
+}
+
+}  // namespace resrt::tensorrt

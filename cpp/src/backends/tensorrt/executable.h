@@ -1,0 +1,16 @@
+#pragma once
+
+#include <memory>
+
+#include "backends/backend.h"
+#include "backends/tensorrt/library.h"
+#include "backends/tensorrt/logger.h"
+
+namespace resrt::tensorrt {
+
+// Loads an engine onto a GPU. Throws BackendError where there is none, or where TensorRT refuses
+// the engine, with its reasons.
+std::unique_ptr<Executable> load(const Library& library, Logger& logger, const Plan& plan,
+                                 const EngineInfo& info, const LoadOptions& options);
+
+}  // namespace resrt::tensorrt

@@ -1,0 +1,372 @@
+#include "backends/tensorrt/lower.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <initializer_list>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "backends/tensorrt/flavour.h"
+#include "passes/attention_matrices.h"
+#include "resrt/error.h"
+#include "text.h"
+
+namespace resrt::tensorrt {
+namespace {
+
+using nvinfer1::DataType;
+using nvinfer1::Dims;
+using nvinfer1::ElementWiseOperation;
+using nvinfer1::ITensor;
+
+Dims dims(std::initializer_list<int64_t> sizes) {
+  Dims result{};
+  result.nbDims = static_cast<int32_t>(sizes.size());
+  std::copy(sizes.begin(), sizes.end(), result.d);
+  return result;
+}
+
+Dims square(int size) {
+  return dims({size, size});
+}
+
+std::string text(const Dims& shape) {
+  return shape_text({shape.d, shape.d + std::max(0, shape.nbDims)});
+}
+
+bool same(const Dims& left, const Dims& right) {
+  return left.nbDims == right.nbDims && std::equal(left.d, left.d + left.nbDims, right.d);
+}
+
+class Lowering {
+ public:
+  Lowering(const Network& network, Precision precision, nvinfer1::INetworkDefinition& target,
+           Constants& constants, const Logger& logger,
+           nvinfer1::IPluginCreatorV3One* split_attention)
+      : graph_(network.graph),
+        weights_(network.weights),
+        type_(to_type(precision)),
+        target_(target),
+        constants_(constants),
+        logger_(logger),
+        split_attention_(split_attention) {}
+
+  void run() {
+    target_.setName(graph_.name().c_str());
+    for (const Layer& layer : graph_.layers()) {
+      mark_ = logger_.mark();
+      ITensor& output =
+          std::visit([&](const auto& definition) -> ITensor& { return lower(layer, definition); },
+                     layer.definition);
+      require_shape(layer, output);
+      values_.push_back(&output);
+    }
+    mark_output();
+  }
+
+ private:
+  // A layer that TensorRT has taken, under its name; "layer1.0.conv1", or "layer1.0.conv2.mean" for
+  // what a definition consists of.
+  template <class Made>
+  Made& named(const std::string& name, Made* made) const {
+    if (made == nullptr) refuse(name, logger_.errors_since(mark_));
+    made->setName(name.c_str());
+    return *made;
+  }
+
+  [[noreturn]] void refuse(const std::string& name, const std::string& why) const {
+    throw BackendError(concat(kProduct, " cannot build layer '", name, "' of ", graph_.name(), ": ",
+                              why, "; change the layer or take another backend"));
+  }
+
+  // TensorRT works out shapes by its own rules, and tells of most mistakes only by a shape of none.
+  void require_shape(const Layer& layer, const ITensor& output) const {
+    const Dims expected = dims({-1, layer.shape.channels, layer.shape.height, layer.shape.width});
+    const Dims found = output.getDimensions();
+    if (found.nbDims < 0) refuse(layer.name, logger_.errors_since(mark_));
+    if (!same(found, expected)) {
+      refuse(layer.name,
+             concat("it gives the shape ", text(found), " instead of ", text(expected)));
+    }
+  }
+
+  void mark_output() {
+    auto& flat = named("logits.flat", target_.addShuffle(*values_.back()));
+    flat.setReshapeDimensions(dims({0, graph_.classes()}));  // 0: as it is
+    ITensor& logits = cast("logits.cast", *flat.getOutput(0), DataType::kFLOAT);
+    logits.setName(kLogits);
+    target_.markOutput(logits);
+  }
+
+  ITensor& value(Tensor tensor) const { return *values_[static_cast<size_t>(tensor.layer)]; }
+  ITensor& input(const Layer& layer) const { return value(layer.inputs.front()); }
+
+  nvinfer1::Weights constant(const std::string& name, const Array& array) {
+    return constants_.add(name, array, type_);
+  }
+  nvinfer1::Weights parameter(const std::string& name) { return constant(name, weights_.at(name)); }
+
+  ITensor& cast(const std::string& name, ITensor& x, DataType type) {
+    if (x.getType() == type) return x;
+    return *named(name, target_.addCast(x, type)).getOutput(0);
+  }
+
+  ITensor& activation(const std::string& name, ITensor& x, nvinfer1::ActivationType type) {
+    return *named(name, target_.addActivation(x, type)).getOutput(0);
+  }
+  ITensor& relu(const std::string& name, ITensor& x) {
+    return activation(name, x, nvinfer1::ActivationType::kRELU);
+  }
+  ITensor& sigmoid(const std::string& name, ITensor& x) {
+    return activation(name, x, nvinfer1::ActivationType::kSIGMOID);
+  }
+
+  ITensor& elementwise(const std::string& name, ITensor& x, ITensor& y, ElementWiseOperation op) {
+    return *named(name, target_.addElementWise(x, y, op)).getOutput(0);
+  }
+  ITensor& add(const std::string& name, ITensor& x, ITensor& y) {
+    return elementwise(name, x, y, ElementWiseOperation::kSUM);
+  }
+  ITensor& multiply(const std::string& name, ITensor& x, ITensor& y) {
+    return elementwise(name, x, y, ElementWiseOperation::kPROD);
+  }
+
+  // The mean over height and width, (N, C, 1, 1).
+  ITensor& mean(const std::string& name, ITensor& x) {
+    ITensor& wide = cast(name + ".cast", x, DataType::kFLOAT);
+    constexpr uint32_t height_and_width = 1U << 2U | 1U << 3U;
+    auto& reduce = named(
+        name, target_.addReduce(wide, nvinfer1::ReduceOperation::kAVG, height_and_width, true));
+    return cast(name + ".cast_back", *reduce.getOutput(0), type_);
+  }
+
+  // A fully connected layer on a vector, (N, C, 1, 1): a convolution takes the bias in itself.
+  ITensor& fully_connected(const std::string& name, ITensor& x, const Array& weight,
+                           const Array& bias) {
+    return *named(name, target_.addConvolutionNd(x, weight.shape.front(), square(1),
+                                                 constant(name + ".weight", weight),
+                                                 constant(name + ".bias", bias)))
+                .getOutput(0);
+  }
+
+  // `count` channels from `first` on.
+  ITensor& channels(const std::string& name, ITensor& x, int64_t first, int64_t count) {
+    auto& slice = named(name, target_.addSlice(x, dims({first}), dims({count}), dims({1})));
+    slice.setAxes(dims({1}));
+    return *slice.getOutput(0);
+  }
+
+  ITensor& lower(const Layer& layer, const Input& input) {
+    ITensor* images = target_.addInput(kImages, DataType::kFLOAT,
+                                       dims({-1, input.channels, input.height, input.width}));
+    if (images == nullptr) refuse(layer.name, logger_.errors_since(mark_));
+    return cast(layer.name + ".cast", *images, type_);
+  }
+
+  ITensor& lower(const Layer& layer, const Conv2d& conv) {
+    const nvinfer1::Weights no_bias{type_, nullptr, 0};
+    auto& made = named(layer.name, target_.addConvolutionNd(
+                                       input(layer), conv.out_channels, square(conv.kernel),
+                                       parameter(layer.name + ".weight"),
+                                       conv.bias ? parameter(layer.name + ".bias") : no_bias));
+    made.setStrideNd(square(conv.stride));
+    made.setPaddingNd(square(conv.padding));
+    made.setNbGroups(conv.groups);
+    ITensor* y = made.getOutput(0);
+    if (conv.residual) y = &add(layer.name + ".add", *y, value(layer.inputs.back()));
+    return conv.relu ? relu(layer.name + ".relu", *y) : *y;
+  }
+
+  ITensor& lower(const Layer& layer, const BatchNorm2d& norm) {
+    const auto get = [&](const char* name) { return weights_.at(layer.name + name).data.get(); };
+    const float* gamma = get(".weight");
+    const float* beta = get(".bias");
+    const float* mean = get(".running_mean");
+    const float* variance = get(".running_var");
+    auto [scale, scale_out] = make_array({layer.shape.channels});
+    auto [shift, shift_out] = make_array({layer.shape.channels});
+    for (size_t c = 0; c < scale.size(); ++c) {
+      const double factor = gamma[c] / std::sqrt(double{variance[c]} + norm.epsilon);
+      scale_out[c] = static_cast<float>(factor);
+      shift_out[c] = static_cast<float>(beta[c] - factor * mean[c]);
+    }
+    constexpr int channel_axis = 1;
+    const nvinfer1::Weights no_power{type_, nullptr, 0};
+    return *named(layer.name, target_.addScaleNd(input(layer), nvinfer1::ScaleMode::kCHANNEL,
+                                                 constant(layer.name + ".shift", shift),
+                                                 constant(layer.name + ".scale", scale), no_power,
+                                                 channel_axis))
+                .getOutput(0);
+  }
+
+  ITensor& lower(const Layer& layer, const Relu&) { return relu(layer.name, input(layer)); }
+
+  ITensor& lower(const Layer& layer, const MaxPool2d& pool) {
+    auto& made = named(layer.name, target_.addPoolingNd(input(layer), nvinfer1::PoolingType::kMAX,
+                                                        square(pool.kernel)));
+    made.setStrideNd(square(pool.stride));
+    made.setPaddingNd(square(pool.padding));
+    return *made.getOutput(0);
+  }
+
+  ITensor& lower(const Layer& layer, const AvgPool2d& pool) {
+    const Shape in = graph_.shape(layer.inputs.front());
+    // What a last window that hangs over the end is short of, as padding that does not count:
+    // TensorRT's own rounding up also makes windows that would begin beyond the end.
+    const auto pad_end = [&](int size, int positions) {
+      const int reach = (positions - 1) * pool.stride + pool.kernel;
+      return std::max(pool.padding, reach - size - pool.padding);
+    };
+    auto& made = named(
+        layer.name,
+        target_.addPoolingNd(input(layer), nvinfer1::PoolingType::kAVERAGE, square(pool.kernel)));
+    made.setStrideNd(square(pool.stride));
+    made.setPrePadding(square(pool.padding));
+    made.setPostPadding(
+        dims({pad_end(in.height, layer.shape.height), pad_end(in.width, layer.shape.width)}));
+    made.setAverageCountExcludesPadding(!pool.count_include_pad);
+    return *made.getOutput(0);
+  }
+
+  ITensor& lower(const Layer& layer, const GlobalAvgPool2d&) {
+    return mean(layer.name, input(layer));
+  }
+
+  ITensor& lower(const Layer& layer, const Add&) {
+    return add(layer.name, value(layer.inputs.front()), value(layer.inputs.back()));
+  }
+
+  ITensor& lower(const Layer& layer, const SplitAttention& block) {
+    const std::string& name = layer.name;
+    ITensor& x = input(layer);
+    if (split_attention_ != nullptr) return plugin(layer, block);
+    const AttentionMatrices matrices = attention_matrices(block, name, weights_);
+    ITensor& hidden = relu(name + ".relu", fully_connected(name + ".fc1", mean(name + ".mean", x),
+                                                           matrices.fc1, matrices.fc1_bias));
+    ITensor& logits = fully_connected(name + ".fc2", hidden, matrices.fc2, matrices.fc2_bias);
+    const auto split = [&](const char* what, ITensor& tensor, int r) -> ITensor& {
+      return channels(concat(name, what, r), tensor, int64_t{r} * block.channels, block.channels);
+    };
+
+    if (block.radix == 1) return multiply(name, x, sigmoid(name + ".sigmoid", logits));
+    if (block.radix == 2) {
+      // y = U1 + s * (U0 - U1): each split is read once.
+      ITensor& s = sigmoid(name + ".sigmoid", logits);
+      ITensor& first = split(".split", x, 0);
+      ITensor& second = split(".split", x, 1);
+      ITensor& change =
+          elementwise(name + ".difference", first, second, ElementWiseOperation::kSUB);
+      return add(name, second, multiply(name + ".weigh", s, change));
+    }
+    ITensor& attention = softmax_over_radix(name, logits, block);
+    ITensor* sum = nullptr;
+    for (int r = 0; r < block.radix; ++r) {
+      ITensor& weighted = multiply(concat(name, ".weigh", r), split(".split", x, r),
+                                   split(".attention", attention, r));
+      sum = sum == nullptr ? &weighted : &add(concat(name, ".sum", r), *sum, weighted);
+    }
+    return *sum;
+  }
+
+#if defined(TRT_MAJOR_RTX)
+  ITensor& plugin(const Layer& layer, const SplitAttention&) {
+    refuse(layer.name, "it takes no plugins");
+  }
+#else
+  // The block as one layer, whose parameters are inputs.
+  ITensor& plugin(const Layer& layer, const SplitAttention& block) {
+    const std::array values = {block.channels, block.radix, block.cardinality, block.hidden};
+    std::array<nvinfer1::PluginField, 4> fields;
+    constexpr std::array names = {"channels", "radix", "cardinality", "hidden"};
+    for (size_t i = 0; i < fields.size(); ++i) {
+      fields[i] = {names[i], &values[i], nvinfer1::PluginFieldType::kINT32, 1};
+    }
+    const nvinfer1::PluginFieldCollection collection = {static_cast<int32_t>(fields.size()),
+                                                        fields.data()};
+    const std::unique_ptr<nvinfer1::IPluginV3> made(split_attention_->createPlugin(
+        layer.name.c_str(), &collection, nvinfer1::TensorRTPhase::kBUILD));
+    if (made == nullptr) refuse(layer.name, "the plugin does not take its sizes");
+    const auto parameter_input = [&](const char* name, const Array& array) {
+      const std::string full = layer.name + name;
+      Dims shape{};
+      shape.nbDims = static_cast<int32_t>(array.shape.size());
+      std::copy(array.shape.begin(), array.shape.end(), shape.d);
+      return named(full, target_.addConstant(shape, constant(full, array))).getOutput(0);
+    };
+    const auto weight = [&](const char* name) {
+      return parameter_input(name, weights_.at(layer.name + name));
+    };
+    auto [no_bias, zeros] = make_array({block.hidden});
+    std::fill_n(zeros, block.hidden, 0.0F);
+    const std::array<ITensor*, 5> inputs = {
+        &input(layer), weight(".fc1.weight"),
+        block.fc1_bias ? weight(".fc1.bias") : parameter_input(".fc1.bias", no_bias),
+        weight(".fc2.weight"), weight(".fc2.bias")};
+    return *named(layer.name,
+                  target_.addPluginV3(inputs.data(), static_cast<int32_t>(inputs.size()), nullptr,
+                                      0, *made))
+                .getOutput(0);
+  }
+#endif
+
+  // Of logits that lie split after split, (N, radix * channels, 1, 1).
+  ITensor& softmax_over_radix(const std::string& name, ITensor& logits,
+                              const SplitAttention& block) {
+    auto& by_split = named(name + ".by_split", target_.addShuffle(logits));
+    by_split.setReshapeDimensions(dims({0, block.radix, block.channels, 1}));
+    auto& softmax = named(name + ".softmax", target_.addSoftMax(*by_split.getOutput(0)));
+    softmax.setAxes(1U << 1U);
+    auto& flat = named(name + ".flat", target_.addShuffle(*softmax.getOutput(0)));
+    flat.setReshapeDimensions(dims({0, int64_t{block.radix} * block.channels, 1, 1}));
+    return *flat.getOutput(0);
+  }
+
+  ITensor& lower(const Layer& layer, const SqueezeExcite&) {
+    const std::string& name = layer.name;
+    ITensor& x = input(layer);
+    const auto fc = [&](const char* which, ITensor& vector) -> ITensor& {
+      return fully_connected(name + which, vector, weights_.at(name + which + ".weight"),
+                             weights_.at(name + which + ".bias"));
+    };
+    ITensor& hidden = relu(name + ".relu", fc(".fc1", mean(name + ".mean", x)));
+    return multiply(name, x, sigmoid(name + ".sigmoid", fc(".fc2", hidden)));
+  }
+
+  ITensor& lower(const Layer& layer, const Linear&) {
+    return fully_connected(layer.name, input(layer), weights_.at(layer.name + ".weight"),
+                           weights_.at(layer.name + ".bias"));
+  }
+
+  const Graph& graph_;
+  const Weights& weights_;
+  DataType type_;
+  nvinfer1::INetworkDefinition& target_;
+  Constants& constants_;
+  const Logger& logger_;
+  nvinfer1::IPluginCreatorV3One* split_attention_;
+  uint64_t mark_ = 0;             // before the layer that is being lowered
+  std::vector<ITensor*> values_;  // by layer: its output
+};
+
+}  // namespace
+
+DataType to_type(Precision precision) {
+  switch (precision) {
+    case Precision::fp32:
+    case Precision::tf32: return DataType::kFLOAT;  // tf32 is how float32 is multiplied, no type
+    case Precision::bf16: return DataType::kBF16;
+    case Precision::fp16: return DataType::kHALF;
+    case Precision::automatic: break;
+  }
+  throw BackendError("a network was asked for in no particular precision");
+}
+
+void lower(const Network& network, Precision precision, nvinfer1::INetworkDefinition& target,
+           Constants& constants, const Logger& logger,
+           nvinfer1::IPluginCreatorV3One* split_attention) {
+  Lowering(network, precision, target, constants, logger, split_attention).run();
+}
+
+}  // namespace resrt::tensorrt

@@ -1,0 +1,422 @@
+#include <algorithm>
+#include <cstdint>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "backends/tensorrt/plugin/split_attention.h"
+
+// Two passes over U: one takes means, one weighs the splits. Between them lie the two small
+// products that give the attention; they are computed by the thread blocks that weigh, each for the
+// channels that it weighs.
+
+namespace resrt::plugin {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarp = 32;
+constexpr int kWarps = kThreads / kWarp;
+constexpr int kHwc8 = 8;                    // channels that lie together in HWC8
+constexpr int kPlanesAtOnce = 8;            // channels that a block weighs, as planes
+constexpr int kChannelsAtOnce = 64;         // and with channels last: 128 bytes of a pixel
+constexpr int kBlocksWanted = 512;          // enough to fill a large GPU
+constexpr int kHiddenWorthALaunch = 16384;  // multiply-adds of fc1 that no block should do alone
+constexpr size_t kSharedMemory = 48 * 1024;
+
+// Where the stages leave their results in the workspace.
+struct Stages {
+  float* sums;    // (batch, parts, radix * channels): of the pixels of each part of the image
+  float* hidden;  // (batch, hidden)
+  int parts;
+};
+
+struct Parameters {
+  SplitAttentionSizes sizes;
+  int pixels;
+  const void* x;
+  const void* fc1_weight;
+  const void* fc1_bias;
+  const void* fc2_weight;
+  const void* fc2_bias;
+  void* y;
+  Stages stages;
+  bool hidden_is_ready;  // in the workspace
+};
+
+__device__ float to_float(float value) {
+  return value;
+}
+__device__ float to_float(__half value) {
+  return __half2float(value);
+}
+__device__ float to_float(__nv_bfloat16 value) {
+  return __bfloat162float(value);
+}
+
+template <class T>
+__device__ T from_float(float value);
+template <>
+__device__ float from_float(float value) {
+  return value;
+}
+template <>
+__device__ __half from_float(float value) {
+  return __float2half_rn(value);
+}
+template <>
+__device__ __nv_bfloat16 from_float(float value) {
+  return __float2bfloat16_rn(value);
+}
+
+// Elements that are read and written as one.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T values[N];
+};
+
+__device__ float sum_over_warp(float value) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(0xFFFFFFFFU, value, offset);
+  }
+  return value;
+}
+
+// One warp for each channel and part of the image.
+template <class T, int N>
+__global__ void sum_planes(Parameters p) {
+  const int all_channels = p.sizes.radix * p.sizes.channels;
+  const int channel = blockIdx.x * kWarps + threadIdx.x / kWarp;
+  if (channel >= all_channels) return;
+  const int part = blockIdx.y;
+  const int64_t plane = int64_t{blockIdx.z} * all_channels + channel;
+  const auto* packs =
+      reinterpret_cast<const Pack<T, N>*>(static_cast<const T*>(p.x) + plane * p.pixels);
+  const int count = p.pixels / N;
+  const int begin = int64_t{count} * part / p.stages.parts;
+  const int end = int64_t{count} * (part + 1) / p.stages.parts;
+  float sum = 0.0F;
+  for (int i = begin + threadIdx.x % kWarp; i < end; i += kWarp) {
+    const Pack<T, N> pack = packs[i];
+#pragma unroll
+    for (int k = 0; k < N; ++k) sum += to_float(pack.values[k]);
+  }
+  sum = sum_over_warp(sum);
+  if (threadIdx.x % kWarp == 0) {
+    p.stages.sums[(int64_t{blockIdx.z} * p.stages.parts + part) * all_channels + channel] = sum;
+  }
+}
+
+// A warp reads 32 groups of 8 channels of one pixel; the warps of a block take turns at the pixels.
+template <class T>
+__global__ void sum_channels_last(Parameters p) {
+  __shared__ float sums[kWarps][kWarp][kHwc8 + 1];
+  const int all_channels = p.sizes.radix * p.sizes.channels;
+  const int groups = all_channels / kHwc8;
+  const int lane = threadIdx.x % kWarp;
+  const int warp = threadIdx.x / kWarp;
+  const int group = blockIdx.x * kWarp + lane;
+  const int part = blockIdx.y;
+  const int begin = int64_t{p.pixels} * part / p.stages.parts;
+  const int end = int64_t{p.pixels} * (part + 1) / p.stages.parts;
+  const auto* packs =
+      static_cast<const Pack<T, kHwc8>*>(p.x) + int64_t{blockIdx.z} * p.pixels * groups;
+  float sum[kHwc8] = {};
+  if (group < groups) {
+    for (int pixel = begin + warp; pixel < end; pixel += kWarps) {
+      const Pack<T, kHwc8> pack = packs[int64_t{pixel} * groups + group];
+#pragma unroll
+      for (int k = 0; k < kHwc8; ++k) sum[k] += to_float(pack.values[k]);
+    }
+  }
+  for (int k = 0; k < kHwc8; ++k) sums[warp][lane][k] = sum[k];
+  __syncthreads();
+  // One thread for each of the 256 channels that the block has summed.
+  const int channel = blockIdx.x * kWarp * kHwc8 + threadIdx.x;
+  if (channel >= all_channels) return;
+  float total = 0.0F;
+  for (int w = 0; w < kWarps; ++w) total += sums[w][threadIdx.x / kHwc8][threadIdx.x % kHwc8];
+  p.stages.sums[(int64_t{blockIdx.z} * p.stages.parts + part) * all_channels + channel] = total;
+}
+
+// The mean of the sum of the splits, (channels), in shared memory. Pooling is linear, so that the
+// splits' sums are added up here instead of the splits.
+__device__ void take_means(const Parameters& p, int image, float* means) {
+  const int all_channels = p.sizes.radix * p.sizes.channels;
+  const float* sums = p.stages.sums + int64_t{image} * p.stages.parts * all_channels;
+  for (int channel = threadIdx.x; channel < p.sizes.channels; channel += kThreads) {
+    float sum = 0.0F;
+    for (int part = 0; part < p.stages.parts; ++part) {
+      for (int r = 0; r < p.sizes.radix; ++r) {
+        sum += sums[part * all_channels + r * p.sizes.channels + channel];
+      }
+    }
+    means[channel] = sum / static_cast<float>(p.pixels);
+  }
+  __syncthreads();
+}
+
+// A row of a product, by a warp.
+template <class T>
+__device__ float dot(const void* weights, int64_t row, int length, const float* vector) {
+  const T* weight = static_cast<const T*>(weights) + row * length;
+  float sum = 0.0F;
+  for (int i = threadIdx.x % kWarp; i < length; i += kWarp) sum += to_float(weight[i]) * vector[i];
+  return sum_over_warp(sum);
+}
+
+// fc1 and ReLU for one unit, by a warp.
+template <class T>
+__device__ float hidden_unit(const Parameters& p, const float* means, int unit) {
+  const SplitAttentionSizes& s = p.sizes;
+  const int group = unit / (s.hidden / s.cardinality);
+  const int length = s.channels / s.cardinality;
+  const float sum = dot<T>(p.fc1_weight, unit, length, means + group * length);
+  return fmaxf(sum + to_float(static_cast<const T*>(p.fc1_bias)[unit]), 0.0F);
+}
+
+// The hidden layer by blocks of its own, each of which computes a unit per warp.
+template <class T>
+__global__ void compute_hidden(Parameters p) {
+  extern __shared__ float means[];
+  take_means(p, blockIdx.y, means);
+  const int unit = blockIdx.x * kWarps + threadIdx.x / kWarp;
+  if (unit >= p.sizes.hidden) return;
+  const float value = hidden_unit<T>(p, means, unit);
+  if (threadIdx.x % kWarp == 0) p.stages.hidden[blockIdx.y * p.sizes.hidden + unit] = value;
+}
+
+// The attention of `count` channels from `first` on, (radix, count) in shared memory.
+template <class T>
+__device__ void attend(const Parameters& p, int image, int first, int count, float* attention,
+                       float* scratch) {
+  const SplitAttentionSizes& s = p.sizes;
+  float* hidden = scratch;
+  const int warp = threadIdx.x / kWarp;
+  const bool leader = threadIdx.x % kWarp == 0;
+  if (p.hidden_is_ready) {
+    for (int i = threadIdx.x; i < s.hidden; i += kThreads) {
+      hidden[i] = p.stages.hidden[image * s.hidden + i];
+    }
+  } else {
+    float* means = scratch + s.hidden;
+    take_means(p, image, means);
+    for (int unit = warp; unit < s.hidden; unit += kWarps) {
+      const float value = hidden_unit<T>(p, means, unit);
+      if (leader) hidden[unit] = value;
+    }
+  }
+  __syncthreads();
+
+  const int group_channels = s.channels / s.cardinality;
+  const int length = s.hidden / s.cardinality;
+  for (int i = warp; i < s.radix * count; i += kWarps) {
+    const int split = i / count;
+    const int channel = first + i % count;
+    const int group = channel / group_channels;
+    // fc2's rows lie cardinality-major: (cardinality, radix, channels / cardinality).
+    const int row = (group * s.radix + split) * group_channels + channel % group_channels;
+    const float sum = dot<T>(p.fc2_weight, row, length, hidden + group * length);
+    if (leader) attention[i] = sum + to_float(static_cast<const T*>(p.fc2_bias)[row]);
+  }
+  __syncthreads();
+
+  for (int i = threadIdx.x; i < count; i += kThreads) {
+    if (s.radix == 1) {
+      attention[i] = 1.0F / (1.0F + __expf(-attention[i]));
+      continue;
+    }
+    float most = attention[i];
+    for (int r = 1; r < s.radix; ++r) most = fmaxf(most, attention[r * count + i]);
+    float total = 0.0F;
+    for (int r = 0; r < s.radix; ++r) {
+      const float power = __expf(attention[r * count + i] - most);
+      attention[r * count + i] = power;
+      total += power;
+    }
+    for (int r = 0; r < s.radix; ++r) attention[r * count + i] /= total;
+  }
+  __syncthreads();
+}
+
+template <class T, int N>
+__global__ void weigh_planes(Parameters p) {
+  extern __shared__ float shared[];
+  const SplitAttentionSizes& s = p.sizes;
+  const int first = blockIdx.y * kPlanesAtOnce;
+  const int count = min(kPlanesAtOnce, s.channels - first);
+  float* attention = shared;
+  attend<T>(p, blockIdx.z, first, count, attention, shared + s.radix * kPlanesAtOnce);
+
+  const int packs = p.pixels / N;
+  const int64_t image = int64_t{blockIdx.z} * s.channels;
+  const auto* x = static_cast<const Pack<T, N>*>(p.x) + image * s.radix * packs;
+  auto* y = static_cast<Pack<T, N>*>(p.y) + image * packs;
+  for (int i = blockIdx.x * kThreads + threadIdx.x; i < count * packs; i += gridDim.x * kThreads) {
+    const int channel = i / packs;
+    const int64_t at = int64_t{first} * packs + i;
+    float sum[N] = {};
+    for (int r = 0; r < s.radix; ++r) {
+      const float weight = attention[r * count + channel];
+      const Pack<T, N> pack = x[int64_t{r} * s.channels * packs + at];
+#pragma unroll
+      for (int k = 0; k < N; ++k) sum[k] += weight * to_float(pack.values[k]);
+    }
+    Pack<T, N> result;
+#pragma unroll
+    for (int k = 0; k < N; ++k) result.values[k] = from_float<T>(sum[k]);
+    y[at] = result;
+  }
+}
+
+template <class T>
+__global__ void weigh_channels_last(Parameters p) {
+  extern __shared__ float shared[];
+  const SplitAttentionSizes& s = p.sizes;
+  const int first = blockIdx.y * kChannelsAtOnce;
+  const int count = min(kChannelsAtOnce, s.channels - first);
+  float* attention = shared;
+  attend<T>(p, blockIdx.z, first, count, attention, shared + s.radix * kChannelsAtOnce);
+
+  const int groups = count / kHwc8;           // of this block
+  const int all_groups = s.channels / kHwc8;  // of a split
+  const auto* x = static_cast<const Pack<T, kHwc8>*>(p.x) +
+                  int64_t{blockIdx.z} * p.pixels * s.radix * all_groups + first / kHwc8;
+  auto* y = static_cast<Pack<T, kHwc8>*>(p.y) + int64_t{blockIdx.z} * p.pixels * all_groups +
+            first / kHwc8;
+  for (int i = blockIdx.x * kThreads + threadIdx.x; i < p.pixels * groups;
+       i += gridDim.x * kThreads) {
+    const int64_t pixel = i / groups;
+    const int group = i % groups;
+    float sum[kHwc8] = {};
+    for (int r = 0; r < s.radix; ++r) {
+      const Pack<T, kHwc8> pack = x[(pixel * s.radix + r) * all_groups + group];
+#pragma unroll
+      for (int k = 0; k < kHwc8; ++k) {
+        sum[k] += attention[r * count + group * kHwc8 + k] * to_float(pack.values[k]);
+      }
+    }
+    Pack<T, kHwc8> result;
+#pragma unroll
+    for (int k = 0; k < kHwc8; ++k) result.values[k] = from_float<T>(sum[k]);
+    y[pixel * all_groups + group] = result;
+  }
+}
+
+int divide_up(int64_t value, int64_t by) {
+  return static_cast<int>((value + by - 1) / by);
+}
+
+// Blocks for each image and group of channels: so many that all of them fill the GPU, but none has
+// less than a round of work.
+int spread(int64_t blocks, int64_t rounds) {
+  const int64_t wanted = std::max<int64_t>(1, kBlocksWanted / blocks);
+  return static_cast<int>(std::min(wanted, std::max<int64_t>(1, rounds)));
+}
+
+int parts_of_an_image(const SplitAttentionSizes& sizes, int batch, int pixels, Layout layout) {
+  const int64_t channels = int64_t{sizes.radix} * sizes.channels;
+  return layout == Layout::planes
+             ? spread(divide_up(channels, kWarps) * int64_t{batch}, pixels / 256)
+             : spread(divide_up(channels, kWarp * kHwc8) * int64_t{batch}, pixels / (2 * kWarps));
+}
+
+size_t shared_to_attend(const SplitAttentionSizes& sizes, int channels_at_once,
+                        bool hidden_is_ready) {
+  return sizeof(float) * (static_cast<size_t>(sizes.radix) * channels_at_once + sizes.hidden +
+                          (hidden_is_ready ? 0 : sizes.channels));
+}
+
+bool is_worth_a_launch(const SplitAttentionSizes& sizes) {
+  return int64_t{sizes.channels} * sizes.hidden / sizes.cardinality >= kHiddenWorthALaunch;
+}
+
+template <class T>
+void launch_hidden(const Parameters& p, int batch, cudaStream_t stream) {
+  const dim3 grid(divide_up(p.sizes.hidden, kWarps), batch);
+  compute_hidden<T><<<grid, kThreads, sizeof(float) * p.sizes.channels, stream>>>(p);
+}
+
+template <class T, int N>
+void launch_planes(const Parameters& p, int batch, cudaStream_t stream) {
+  const SplitAttentionSizes& s = p.sizes;
+  sum_planes<T, N><<<dim3(divide_up(int64_t{s.radix} * s.channels, kWarps), p.stages.parts, batch),
+                     kThreads, 0, stream>>>(p);
+  if (p.hidden_is_ready) launch_hidden<T>(p, batch, stream);
+  const int groups = divide_up(s.channels, kPlanesAtOnce);
+  const int rounds = divide_up(int64_t{kPlanesAtOnce} * p.pixels / N, kThreads);
+  const dim3 grid(spread(int64_t{groups} * batch, rounds), groups, batch);
+  weigh_planes<T, N>
+      <<<grid, kThreads, shared_to_attend(s, kPlanesAtOnce, p.hidden_is_ready), stream>>>(p);
+}
+
+template <class T>
+void launch_channels_last(const Parameters& p, int batch, cudaStream_t stream) {
+  const SplitAttentionSizes& s = p.sizes;
+  sum_channels_last<T>
+      <<<dim3(divide_up(int64_t{s.radix} * s.channels, kWarp * kHwc8), p.stages.parts, batch),
+         kThreads, 0, stream>>>(p);
+  if (p.hidden_is_ready) launch_hidden<T>(p, batch, stream);
+  const int groups = divide_up(s.channels, kChannelsAtOnce);
+  const int rounds = divide_up(int64_t{kChannelsAtOnce} / kHwc8 * p.pixels, kThreads);
+  const dim3 grid(spread(int64_t{groups} * batch, rounds), groups, batch);
+  weigh_channels_last<T>
+      <<<grid, kThreads, shared_to_attend(s, kChannelsAtOnce, p.hidden_is_ready), stream>>>(p);
+}
+
+// Planes in the widest packs, of at most 16 bytes, that divide them.
+template <class T>
+void launch_planes(const Parameters& p, int batch, cudaStream_t stream) {
+  if (sizeof(T) == 2 && p.pixels % 8 == 0)
+    return launch_planes<T, 16 / sizeof(T)>(p, batch, stream);
+  if (p.pixels % 4 == 0) return launch_planes<T, 4>(p, batch, stream);
+  if (p.pixels % 2 == 0) return launch_planes<T, 2>(p, batch, stream);
+  launch_planes<T, 1>(p, batch, stream);
+}
+
+template <class T>
+void launch(const Parameters& p, Layout layout, int batch, cudaStream_t stream) {
+  if (layout == Layout::planes) {
+    launch_planes<T>(p, batch, stream);
+  } else {
+    launch_channels_last<T>(p, batch, stream);
+  }
+}
+
+}  // namespace
+
+bool split_attention_fits(const SplitAttentionSizes& sizes) {
+  const bool ready = is_worth_a_launch(sizes);
+  return shared_to_attend(sizes, kChannelsAtOnce, ready) <= kSharedMemory &&
+         sizeof(float) * static_cast<size_t>(sizes.channels) <= kSharedMemory;
+}
+
+size_t split_attention_workspace(const SplitAttentionSizes& sizes, int batch, int pixels,
+                                 Layout layout) {
+  const auto parts = static_cast<size_t>(parts_of_an_image(sizes, batch, pixels, layout));
+  return sizeof(float) * static_cast<size_t>(batch) *
+         (parts * sizes.radix * sizes.channels + sizes.hidden);
+}
+
+cudaError_t split_attention(const SplitAttentionCall& call, cudaStream_t stream) {
+  const SplitAttentionSizes& sizes = call.sizes;
+  const int parts = parts_of_an_image(sizes, call.batch, call.pixels, call.layout);
+  auto* sums = static_cast<float*>(call.workspace);
+  const int64_t count = int64_t{call.batch} * parts * sizes.radix * sizes.channels;
+  const Parameters p = {sizes,
+                        call.pixels,
+                        call.x,
+                        call.fc1_weight,
+                        call.fc1_bias,
+                        call.fc2_weight,
+                        call.fc2_bias,
+                        call.y,
+                        {sums, sums + count, parts},
+                        is_worth_a_launch(sizes)};
+  switch (call.element) {
+    case Element::fp32: launch_planes<float>(p, call.batch, stream); break;
+    case Element::fp16: launch<__half>(p, call.layout, call.batch, stream); break;
+    case Element::bf16: launch<__nv_bfloat16>(p, call.layout, call.batch, stream); break;
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace resrt::plugin

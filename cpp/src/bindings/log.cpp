@@ -1,0 +1,61 @@
+#include "resrt/log.h"
+
+#include <memory>
+
+#include <pybind11/stl.h>
+#include <pybind11/typing.h>
+
+#include "bindings/bindings.h"
+
+namespace py = pybind11;
+
+namespace resrt {
+namespace {
+
+using PythonSink = py::typing::Callable<void(int, const std::string&, const std::string&)>;
+
+// As Python's logging counts.
+int to_number(LogLevel level) {
+  switch (level) {
+    case LogLevel::error: return 40;
+    case LogLevel::warning: return 30;
+    case LogLevel::info: return 20;
+    case LogLevel::debug: break;
+  }
+  return 10;
+}
+
+LogSink to_sink(const PythonSink& function) {
+  // Freed with the lock held, whichever thread lets go of it last.
+  const std::shared_ptr<PythonSink> shared(new PythonSink(function), [](PythonSink* owned) {
+    const py::gil_scoped_acquire gil;
+    delete owned;
+  });
+  return [shared](LogLevel level, const std::string& source, const std::string& message) {
+    const py::gil_scoped_acquire gil;
+    try {
+      // Libraries' messages are not always UTF-8.
+      const auto text = py::reinterpret_steal<py::str>(
+          PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "replace"));
+      (*shared)(to_number(level), source, text);
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("resrt's log");
+    }
+  };
+}
+
+}  // namespace
+
+void bind_log(py::module_& module) {
+  module.def(
+      "set_log",
+      [](const std::optional<PythonSink>& sink) {
+        LogSink made = sink ? to_sink(*sink) : LogSink();
+        const py::gil_scoped_release release;
+        set_log(std::move(made), LogLevel::debug);
+      },
+      py::arg("sink"),
+      "Sends the inference libraries' messages to a function of (level, backend, message).");
+}
+
+}  // namespace resrt

@@ -1,0 +1,91 @@
+#include "resrt/tensorrt.h"
+
+#include <array>
+
+#include <pybind11/stl.h>
+
+#include "bindings/bindings.h"
+#include "resrt/error.h"
+#include "text.h"
+
+namespace py = pybind11;
+
+namespace resrt {
+namespace {
+
+constexpr std::array kCompatibilities = {
+    std::pair{HardwareCompatibility::none, "none"},
+    std::pair{HardwareCompatibility::ampere_plus, "ampere+"},
+    std::pair{HardwareCompatibility::same_compute_capability, "same_compute_capability"}};
+
+HardwareCompatibility parse_compatibility(const std::string& name) {
+  std::vector<std::string> names;
+  for (const auto& [value, known] : kCompatibilities) {
+    if (name == known) return value;
+    names.emplace_back(known);
+  }
+  throw InputError(
+      concat("there is no hardware_compatibility '", name, "'; choose one of ", join(names)));
+}
+
+const char* to_name(HardwareCompatibility compatibility) {
+  for (const auto& [value, name] : kCompatibilities) {
+    if (value == compatibility) return name;
+  }
+  throw InputError("a HardwareCompatibility that has no name");
+}
+
+}  // namespace
+
+void bind_tensorrt(py::module_& module) {
+  const TensorRTOptions defaults;
+  py::class_<TensorRTOptions>(module, "TensorRTOptions", R"(How TensorRT builds an engine.
+
+Args:
+    workspace: scratch memory that a layer may use, in MiB; 0: all of the GPU's.
+    optimization_level: from 0, the fastest build, to 5, the longest search.
+    optimum_batch: the batch size that kernels are chosen for; 0: max_batch.
+    timing_cache: a file of kernels' timings, read if it exists and written after the build, so that
+        the next one is faster; not with TensorRT for RTX, which times nothing.
+    hardware_compatibility: "none", "ampere+" or "same_compute_capability": on which other GPUs the
+        engine runs; not with TensorRT for RTX.
+    version_compatible: whether later versions of TensorRT, too, load the engine; not with TensorRT
+        for RTX.
+    compute_capabilities: the GPUs that an engine of TensorRT for RTX is for, times ten: 75, 80, 86,
+        89, 120, 121; empty: Ampere and later.
+    split_attention_plugin: whether split attention is computed by resrt's plugin, which the engine
+        then carries; not with TensorRT for RTX.)")
+      .def(py::init([](int64_t workspace, int optimization_level, int optimum_batch,
+                       std::string timing_cache, const std::string& hardware_compatibility,
+                       bool version_compatible, std::vector<int> compute_capabilities,
+                       bool split_attention_plugin) {
+             return TensorRTOptions{workspace,
+                                    optimization_level,
+                                    optimum_batch,
+                                    std::move(timing_cache),
+                                    parse_compatibility(hardware_compatibility),
+                                    version_compatible,
+                                    std::move(compute_capabilities),
+                                    split_attention_plugin};
+           }),
+           py::kw_only(), py::arg("workspace") = defaults.workspace,
+           py::arg("optimization_level") = defaults.optimization_level,
+           py::arg("optimum_batch") = defaults.optimum_batch,
+           py::arg("timing_cache") = defaults.timing_cache,
+           py::arg("hardware_compatibility") = "none",
+           py::arg("version_compatible") = defaults.version_compatible,
+           py::arg("compute_capabilities") = defaults.compute_capabilities,
+           py::arg("split_attention_plugin") = defaults.split_attention_plugin)
+      .def("__repr__", [](const TensorRTOptions& self) {
+        return concat("TensorRTOptions(workspace=", self.workspace,
+                      ", optimization_level=", self.optimization_level,
+                      ", optimum_batch=", self.optimum_batch, ", timing_cache='", self.timing_cache,
+                      "', hardware_compatibility='", to_name(self.hardware_compatibility),
+                      "', version_compatible=", self.version_compatible ? "True" : "False",
+                      ", compute_capabilities=[", join(self.compute_capabilities),
+                      "], split_attention_plugin=", self.split_attention_plugin ? "True" : "False",
+                      ")");
+      });
+}
+
+}  // namespace resrt

@@ -1,0 +1,252 @@
+#include "evaluate.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <stdexcept>
+
+namespace resrt::test {
+namespace {
+
+using nvinfer1::DataType;
+using nvinfer1::Dims;
+using nvinfer1::ILayer;
+using nvinfer1::LayerType;
+
+// An fp16 or bf16 as a number.
+double to_double(uint16_t bits, int exponent_bits) {
+  const int fraction_bits = 15 - exponent_bits;
+  const int exponent = (bits & 0x7FFF) >> fraction_bits;
+  const int fraction = bits & ((1 << fraction_bits) - 1);
+  const int bias = (1 << (exponent_bits - 1)) - 1;
+  const double magnitude =
+      exponent == 0 ? std::ldexp(fraction, 1 - bias - fraction_bits)
+                    : std::ldexp((1 << fraction_bits) + fraction, exponent - bias - fraction_bits);
+  return (bits & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+std::vector<double> values(const nvinfer1::Weights& weights) {
+  std::vector<double> result(static_cast<size_t>(weights.count));
+  for (size_t i = 0; i < result.size(); ++i) {
+    if (weights.type == DataType::kFLOAT) {
+      result[i] = static_cast<const float*>(weights.values)[i];
+    } else {
+      result[i] = to_double(static_cast<const uint16_t*>(weights.values)[i],
+                            weights.type == DataType::kHALF ? 5 : 8);
+    }
+  }
+  return result;
+}
+
+int64_t volume(const std::vector<int64_t>& shape) {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+Value zeros(std::vector<int64_t> shape) {
+  const auto size = static_cast<size_t>(volume(shape));
+  return {std::move(shape), std::vector<double>(size)};
+}
+
+// Reads a 4-dimensional value; what lies outside of it is `outside`.
+double at(const Value& x, int64_t n, int64_t c, int64_t h, int64_t w, double outside) {
+  if (h < 0 || h >= x.shape[2] || w < 0 || w >= x.shape[3]) return outside;
+  return x.data[static_cast<size_t>(((n * x.shape[1] + c) * x.shape[2] + h) * x.shape[3] + w)];
+}
+
+// Calls `write(n, c, h, w)` for each element of a 4-dimensional value in order, and stores what it
+// returns.
+template <class Write>
+void fill(Value& y, Write write) {
+  size_t i = 0;
+  for (int64_t n = 0; n < y.shape[0]; ++n)
+    for (int64_t c = 0; c < y.shape[1]; ++c)
+      for (int64_t h = 0; h < y.shape[2]; ++h)
+        for (int64_t w = 0; w < y.shape[3]; ++w) y.data[i++] = write(n, c, h, w);
+}
+
+int64_t positions(int64_t size, int64_t before, int64_t after, int64_t window, int64_t stride) {
+  return (size + before + after - window) / stride + 1;
+}
+
+Value convolve(const nvinfer1::IConvolutionLayer& layer, const Value& x) {
+  const Dims kernel = layer.getKernelSizeNd();
+  const Dims stride = layer.getStrideNd();
+  const Dims pad = layer.getPaddingNd();
+  const std::vector<double> weight = values(layer.getKernelWeights());
+  const std::vector<double> bias = values(layer.getBiasWeights());
+  const int64_t in_channels = x.shape[1] / layer.getNbGroups();
+  const int64_t out_channels = layer.getNbOutputMaps() / layer.getNbGroups();
+  Value y = zeros({x.shape[0], layer.getNbOutputMaps(),
+                   positions(x.shape[2], pad.d[0], pad.d[0], kernel.d[0], stride.d[0]),
+                   positions(x.shape[3], pad.d[1], pad.d[1], kernel.d[1], stride.d[1])});
+  fill(y, [&](int64_t n, int64_t c, int64_t h, int64_t w) {
+    double sum = bias.empty() ? 0.0 : bias[static_cast<size_t>(c)];
+    auto next = weight.begin() + c * in_channels * kernel.d[0] * kernel.d[1];
+    for (int64_t i = 0; i < in_channels; ++i)
+      for (int64_t k = 0; k < kernel.d[0]; ++k)
+        for (int64_t l = 0; l < kernel.d[1]; ++l)
+          sum += *next++ * at(x, n, c / out_channels * in_channels + i,
+                              h * stride.d[0] - pad.d[0] + k, w * stride.d[1] - pad.d[1] + l, 0.0);
+    return sum;
+  });
+  return y;
+}
+
+Value pool(const nvinfer1::IPoolingLayer& layer, const Value& x) {
+  const Dims window = layer.getWindowSizeNd();
+  const Dims stride = layer.getStrideNd();
+  const Dims before = layer.getPrePadding();
+  const Dims after = layer.getPostPadding();
+  const bool largest = layer.getPoolingType() == nvinfer1::PoolingType::kMAX;
+  const bool inside_only = layer.getAverageCountExcludesPadding();
+  Value y = zeros({x.shape[0], x.shape[1],
+                   positions(x.shape[2], before.d[0], after.d[0], window.d[0], stride.d[0]),
+                   positions(x.shape[3], before.d[1], after.d[1], window.d[1], stride.d[1])});
+  fill(y, [&](int64_t n, int64_t c, int64_t h, int64_t w) {
+    double most = -std::numeric_limits<double>::infinity();
+    double sum = 0.0;
+    int inside = 0;
+    for (int64_t k = 0; k < window.d[0]; ++k) {
+      for (int64_t l = 0; l < window.d[1]; ++l) {
+        const double value = at(x, n, c, h * stride.d[0] - before.d[0] + k,
+                                w * stride.d[1] - before.d[1] + l, std::nan(""));
+        if (std::isnan(value)) continue;
+        most = std::max(most, value);
+        sum += value;
+        ++inside;
+      }
+    }
+    const auto count = inside_only ? inside : static_cast<double>(window.d[0] * window.d[1]);
+    return largest ? most : sum / count;
+  });
+  return y;
+}
+
+Value scale(const nvinfer1::IScaleLayer& layer, Value x) {
+  const std::vector<double> factor = values(layer.getScale());
+  const std::vector<double> shift = values(layer.getShift());
+  size_t i = 0;
+  fill(x, [&](int64_t, int64_t c, int64_t, int64_t) {
+    const auto channel = static_cast<size_t>(c);
+    return x.data[i++] * factor[channel] + shift[channel];
+  });
+  return x;
+}
+
+Value activate(const nvinfer1::IActivationLayer& layer, Value x) {
+  const bool relu = layer.getActivationType() == nvinfer1::ActivationType::kRELU;
+  for (double& value : x.data) value = relu ? std::max(value, 0.0) : 1.0 / (1.0 + std::exp(-value));
+  return x;
+}
+
+// Dimensions of 1 repeat.
+Value combine(const nvinfer1::IElementWiseLayer& layer, const Value& x, const Value& y) {
+  std::vector<int64_t> shape;
+  for (size_t i = 0; i < x.shape.size(); ++i) shape.push_back(std::max(x.shape[i], y.shape[i]));
+  const auto value = [](const Value& from, int64_t n, int64_t c, int64_t h, int64_t w) {
+    const auto index = [&](size_t axis, int64_t i) { return from.shape[axis] == 1 ? 0 : i; };
+    return at(from, index(0, n), index(1, c), index(2, h), index(3, w), 0.0);
+  };
+  Value result = zeros(shape);
+  fill(result, [&](int64_t n, int64_t c, int64_t h, int64_t w) {
+    const double left = value(x, n, c, h, w);
+    const double right = value(y, n, c, h, w);
+    switch (layer.getOperation()) {
+      case nvinfer1::ElementWiseOperation::kSUM: return left + right;
+      case nvinfer1::ElementWiseOperation::kSUB: return left - right;
+      case nvinfer1::ElementWiseOperation::kPROD: return left * right;
+      default: throw std::logic_error("an operation that the lowering does not use");
+    }
+  });
+  return result;
+}
+
+Value reshape(const nvinfer1::IShuffleLayer& layer, Value x) {
+  const Dims target = layer.getReshapeDimensions();
+  std::vector<int64_t> shape;
+  for (int i = 0; i < target.nbDims; ++i) {
+    shape.push_back(target.d[i] == 0 ? x.shape[static_cast<size_t>(i)] : target.d[i]);
+  }
+  if (volume(shape) != volume(x.shape)) throw std::logic_error("a reshape that loses elements");
+  return {shape, x.data};
+}
+
+Value mean(const nvinfer1::IReduceLayer& layer, const Value& x) {
+  if (layer.getReduceAxes() != 0b1100 || layer.getOperation() != nvinfer1::ReduceOperation::kAVG ||
+      !layer.getKeepDimensions()) {
+    throw std::logic_error("a reduction that is no mean over height and width");
+  }
+  Value y = zeros({x.shape[0], x.shape[1], 1, 1});
+  fill(y, [&](int64_t n, int64_t c, int64_t, int64_t) {
+    double sum = 0.0;
+    for (int64_t h = 0; h < x.shape[2]; ++h)
+      for (int64_t w = 0; w < x.shape[3]; ++w) sum += at(x, n, c, h, w, 0.0);
+    return sum / static_cast<double>(x.shape[2] * x.shape[3]);
+  });
+  return y;
+}
+
+Value slice(const nvinfer1::ISliceLayer& layer, const Value& x) {
+  const Dims axes = layer.getAxes();
+  if (axes.nbDims != 1 || axes.d[0] != 1 || layer.getStride().d[0] != 1) {
+    throw std::logic_error("a slice that is none of channels");
+  }
+  Value y = zeros({x.shape[0], layer.getSize().d[0], x.shape[2], x.shape[3]});
+  fill(y, [&](int64_t n, int64_t c, int64_t h, int64_t w) {
+    return at(x, n, layer.getStart().d[0] + c, h, w, 0.0);
+  });
+  return y;
+}
+
+// Over the axis 1.
+Value softmax(const nvinfer1::ISoftMaxLayer& layer, Value x) {
+  if (layer.getAxes() != 0b10) throw std::logic_error("a softmax that is none over the axis 1");
+  Value y = x;
+  fill(y, [&](int64_t n, int64_t c, int64_t h, int64_t w) {
+    double sum = 0.0;
+    for (int64_t i = 0; i < x.shape[1]; ++i) sum += std::exp(at(x, n, i, h, w, 0.0));
+    return std::exp(at(x, n, c, h, w, 0.0)) / sum;
+  });
+  return y;
+}
+
+Value evaluate_layer(const ILayer& layer, const std::vector<Value>& inputs) {
+  const Value& x = inputs.front();
+  switch (layer.getType()) {
+    case LayerType::kCONVOLUTION:
+      return convolve(static_cast<const nvinfer1::IConvolutionLayer&>(layer), x);
+    case LayerType::kPOOLING: return pool(static_cast<const nvinfer1::IPoolingLayer&>(layer), x);
+    case LayerType::kSCALE: return scale(static_cast<const nvinfer1::IScaleLayer&>(layer), x);
+    case LayerType::kACTIVATION:
+      return activate(static_cast<const nvinfer1::IActivationLayer&>(layer), x);
+    case LayerType::kELEMENTWISE:
+      return combine(static_cast<const nvinfer1::IElementWiseLayer&>(layer), x, inputs.back());
+    case LayerType::kSHUFFLE: return reshape(static_cast<const nvinfer1::IShuffleLayer&>(layer), x);
+    case LayerType::kREDUCE: return mean(static_cast<const nvinfer1::IReduceLayer&>(layer), x);
+    case LayerType::kSLICE: return slice(static_cast<const nvinfer1::ISliceLayer&>(layer), x);
+    case LayerType::kSOFTMAX: return softmax(static_cast<const nvinfer1::ISoftMaxLayer&>(layer), x);
+    case LayerType::kCAST: return x;
+    default: throw std::logic_error("a layer that the lowering does not use");
+  }
+}
+
+}  // namespace
+
+Value evaluate(const nvinfer1::INetworkDefinition& network, const Value& images) {
+  std::map<const nvinfer1::ITensor*, Value> known = {{network.getInput(0), images}};
+  for (int i = 0; i < network.getNbLayers(); ++i) {
+    const ILayer& layer = *network.getLayer(i);
+    std::vector<Value> inputs;
+    for (int k = 0; k < layer.getNbInputs(); ++k) {
+      // A convolution has places for weights that are tensors, which the lowering leaves empty.
+      if (layer.getInput(k) != nullptr) inputs.push_back(known.at(layer.getInput(k)));
+    }
+    known[layer.getOutput(0)] = evaluate_layer(layer, inputs);
+  }
+  return known.at(network.getOutput(0));
+}
+
+}  // namespace resrt::test

@@ -1,0 +1,294 @@
+// The lowering into TensorRT's network, without a GPU: what it computes, in which types.
+
+#include <cmath>
+#include <gtest/gtest.h>
+#include <memory>
+#include <optional>
+#include <random>
+#include <set>
+
+#include "backends/tensorrt/library.h"
+#include "backends/tensorrt/lower.h"
+#include "engine/library_folders.h"
+#include "evaluate.h"
+#include "passes/passes.h"
+#include "resrt/engine.h"
+#include "resrt/error.h"
+#include "resrt/models.h"
+
+namespace resrt::test {
+namespace {
+
+using nvinfer1::DataType;
+using nvinfer1::LayerType;
+
+tensorrt::Logger& logger() {
+  static tensorrt::Logger only;
+  return only;
+}
+
+// The library's own, or why there is none.
+struct Opened {
+  std::optional<tensorrt::Library> library;
+  std::string why_not;
+};
+
+const Opened& opened() {
+  static const Opened result = [] {
+    Opened made;
+    add_library_folder(RESRT_TEST_PACKAGES);
+    try {
+      made.library.emplace();
+    } catch (const BackendError& error) {
+      made.why_not = error.what();
+    }
+    return made;
+  }();
+  return result;
+}
+
+// A network lowered, with all that it needs to live.
+class Lowered {
+ public:
+  Lowered(const Network& network, Precision precision)
+      : builder_(opened().library->create_builder(logger())),
+        network_(builder_->createNetworkV2(0)) {
+    tensorrt::lower(network, precision, *network_, constants_, logger());
+  }
+  const nvinfer1::INetworkDefinition& operator*() const { return *network_; }
+  const nvinfer1::INetworkDefinition* operator->() const { return network_.get(); }
+
+  std::multiset<LayerType> kinds() const {
+    std::multiset<LayerType> found;
+    for (int i = 0; i < network_->getNbLayers(); ++i)
+      found.insert(network_->getLayer(i)->getType());
+    return found;
+  }
+
+ private:
+  std::unique_ptr<nvinfer1::IBuilder> builder_;
+  std::unique_ptr<nvinfer1::INetworkDefinition> network_;
+  tensorrt::Constants constants_;
+};
+
+ModelOptions options(const Shape& input, int classes) {
+  return {.classes = classes,
+          .in_channels = input.channels,
+          .height = input.height,
+          .width = input.width};
+}
+
+Value noise(const Graph& graph, int64_t batch) {
+  const Shape in = graph.input_shape();
+  Value images{{batch, in.channels, in.height, in.width}, {}};
+  std::mt19937 random(0);
+  std::normal_distribution<float> normal;
+  images.data.resize(static_cast<size_t>(batch * in.channels * in.height * in.width));
+  for (double& value : images.data) value = normal(random);  // a float's value
+  return images;
+}
+
+// What OpenVINO computes, which tests/test_lowering.py has checked against NumPy.
+std::vector<float> reference(const Graph& graph, const Weights& weights, const Value& images) {
+  const Engine engine =
+      Engine::build(graph, weights, {.precision = Precision::fp32, .max_batch = 2});
+  const std::vector<float> input(images.data.begin(), images.data.end());
+  std::vector<float> logits(static_cast<size_t>(images.shape[0] * graph.classes()));
+  engine.infer(input.data(), images.shape[0], logits.data());
+  return logits;
+}
+
+double largest(const std::vector<float>& values) {
+  double most = 0.0;
+  for (const float value : values) most = std::max(most, std::abs(double{value}));
+  return most;
+}
+
+void expect_close(const Value& found, const std::vector<float>& expected, double tolerance) {
+  ASSERT_EQ(found.data.size(), expected.size());
+  const double most = largest(expected);
+  ASSERT_GT(most, 1e-3);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(found.data[i], expected[i], tolerance * most) << "logit " << i;
+  }
+}
+
+void expect_computes(const Graph& graph) {
+  const Weights weights = random_weights(graph, 1);
+  const Value images = noise(graph, 2);
+  const std::vector<float> expected = reference(graph, weights, images);
+  const Network folded = fold_batch_norm({graph, weights});
+  const Network fused = {fuse_add_relu(folded.graph), folded.weights};
+  expect_close(evaluate(*Lowered(folded, Precision::fp32), images), expected, 2e-5);
+  expect_close(evaluate(*Lowered(fused, Precision::fp32), images), expected, 2e-5);
+  expect_close(evaluate(*Lowered(folded, Precision::fp16), images), expected, 5e-3);
+  expect_close(evaluate(*Lowered(folded, Precision::bf16), images), expected, 4e-2);
+}
+
+class Lowering : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!opened().library) GTEST_SKIP() << opened().why_not;
+  }
+};
+
+TEST_F(Lowering, ComputesResNets) {
+  for (const ResNetConfig& config : {
+           ResNetConfig{.depths = {1, 1}, .block = Block::basic, .width = 8},
+           ResNetConfig{.depths = {1, 1, 1},
+                        .width = 8,
+                        .stem = Stem::deep,
+                        .downsample = Downsample::average_pool},
+           ResNetConfig{.depths = {1, 2}, .width = 16, .cardinality = 4, .base_width = 16},
+       }) {
+    for (const auto& [height, width] : {std::pair{32, 32}, std::pair{37, 50}, std::pair{9, 7}}) {
+      expect_computes(build_graph("resnet", config, options({2, height, width}, 5)));
+    }
+  }
+}
+
+TEST_F(Lowering, ComputesResNeSts) {
+  for (const int radix : {1, 2, 3, 4}) {
+    for (const int cardinality : {1, 2, 4}) {
+      SCOPED_TRACE(::testing::Message() << "radix " << radix << ", cardinality " << cardinality);
+      const ResNeStConfig config = {.depths = {1, 1},
+                                    .width = 12 * radix,
+                                    .stem_channels = 8,
+                                    .radix = radix,
+                                    .cardinality = cardinality};
+      expect_computes(build_graph("resnest", config, options({3, 19, 26}, 5)));
+    }
+  }
+}
+
+TEST_F(Lowering, ComputesResNeStsOfOtherKinds) {
+  expect_computes(build_graph("resnest",
+                              ResNeStConfig{.depths = {1, 1},
+                                            .width = 16,
+                                            .stem_channels = 8,
+                                            .pool_first = true,
+                                            .attention_bias = false,
+                                            .count_include_pad = false},
+                              options({3, 19, 26}, 5)));
+}
+
+TEST_F(Lowering, ComputesRegNets) {
+  for (const bool squeeze_excite : {false, true}) {
+    const RegNetConfig config = {.depth = 5,
+                                 .width_initial = 16,
+                                 .width_slope = 12,
+                                 .group_width = 8,
+                                 .squeeze_excite = squeeze_excite};
+    expect_computes(build_graph("regnet", config, options({3, 33, 18}, 5)));
+  }
+}
+
+TEST_F(Lowering, ComputesBatchNormsThatNothingTookIn) {
+  Graph graph("norms");
+  Tensor x = graph.add("input", Input{.channels = 3, .height = 5, .width = 6});
+  x = graph.add("bn", BatchNorm2d{.epsilon = 0.1F}, {x});
+  x = graph.add("pool", GlobalAvgPool2d{}, {x});
+  graph.add("fc", Linear{.out_features = 4}, {x});
+  expect_computes(graph);
+}
+
+Network small_resnest(int radix) {
+  const Graph graph = build_graph(
+      "small", ResNeStConfig{.depths = {1}, .width = 24, .stem_channels = 8, .radix = radix},
+      options({3, 32, 32}, 7));
+  return fold_batch_norm({graph, random_weights(graph)});
+}
+
+TEST_F(Lowering, TakesAndGivesFloatsOfAnyBatch) {
+  for (const Precision precision :
+       {Precision::fp32, Precision::tf32, Precision::fp16, Precision::bf16}) {
+    const Lowered network(small_resnest(2), precision);
+    ASSERT_EQ(network->getNbInputs(), 1);
+    ASSERT_EQ(network->getNbOutputs(), 1);
+    const nvinfer1::ITensor& images = *network->getInput(0);
+    const nvinfer1::ITensor& logits = *network->getOutput(0);
+    EXPECT_STREQ(images.getName(), "images");
+    EXPECT_STREQ(logits.getName(), "logits");
+    EXPECT_EQ(images.getType(), DataType::kFLOAT);
+    EXPECT_EQ(logits.getType(), DataType::kFLOAT);
+    EXPECT_EQ(images.getDimensions().d[0], -1);
+    EXPECT_EQ(logits.getDimensions().nbDims, 2);
+    EXPECT_EQ(logits.getDimensions().d[0], -1);
+    EXPECT_EQ(logits.getDimensions().d[1], 7);
+  }
+}
+
+TEST_F(Lowering, ComputesInThePrecisionExceptForMeans) {
+  for (const auto& [precision, type] :
+       {std::pair{Precision::fp32, DataType::kFLOAT}, std::pair{Precision::tf32, DataType::kFLOAT},
+        std::pair{Precision::fp16, DataType::kHALF}, std::pair{Precision::bf16, DataType::kBF16}}) {
+    const Lowered network(small_resnest(2), precision);
+    for (int i = 0; i < network->getNbLayers(); ++i) {
+      const nvinfer1::ILayer& layer = *network->getLayer(i);
+      if (layer.getType() == LayerType::kCAST) continue;
+      const DataType expected = layer.getType() == LayerType::kREDUCE ? DataType::kFLOAT : type;
+      EXPECT_EQ(layer.getInput(0)->getType(), expected) << layer.getName();
+      EXPECT_EQ(layer.getOutput(0)->getType(), expected) << layer.getName();
+    }
+    // To the precision and back, and so for each of the two means.
+    EXPECT_EQ(network.kinds().count(LayerType::kCAST), type == DataType::kFLOAT ? 0U : 6U);
+  }
+}
+
+TEST_F(Lowering, SpendsNoMoreLayersOnSplitAttentionThanItNeeds) {
+  // Of radix 2: mean, two products, ReLU, sigmoid, two slices, difference, product, sum.
+  const auto two = Lowered(small_resnest(2), Precision::fp32).kinds();
+  EXPECT_EQ(two.count(LayerType::kSLICE), 2U);
+  EXPECT_EQ(two.count(LayerType::kSOFTMAX), 0U);
+  EXPECT_EQ(two.count(LayerType::kREDUCE), 2U);  // the classifier's is the other
+  const auto one = Lowered(small_resnest(1), Precision::fp32).kinds();
+  EXPECT_EQ(one.count(LayerType::kSLICE), 0U);
+  EXPECT_EQ(one.count(LayerType::kSOFTMAX), 0U);
+  const auto three = Lowered(small_resnest(3), Precision::fp32).kinds();
+  EXPECT_EQ(three.count(LayerType::kSOFTMAX), 1U);
+}
+
+TEST_F(Lowering, NamesEachLayerByItsOwn) {
+  const Lowered network(small_resnest(2), Precision::fp16);
+  std::set<std::string> names;
+  for (int i = 0; i < network->getNbLayers(); ++i) {
+    EXPECT_TRUE(names.insert(network->getLayer(i)->getName()).second);
+  }
+  EXPECT_TRUE(names.contains("layer1.0.conv2.fc1"));
+  EXPECT_TRUE(names.contains("layer1.0.conv1"));
+}
+
+TEST_F(Lowering, NamesTheParameterThatFp16CannotHold) {
+  Network network = small_resnest(2);
+  auto [bias, out] = make_array({7});
+  std::fill_n(out, 7, 65504.0F);
+  network.weights["fc.bias"] = bias;
+  EXPECT_NO_THROW(Lowered(network, Precision::fp16));
+  out[3] = -65505.0F;
+  EXPECT_NO_THROW(Lowered(network, Precision::bf16));
+  try {
+    Lowered(network, Precision::fp16);
+    FAIL() << "a value beyond fp16 was taken";
+  } catch (const PrecisionError& error) {
+    EXPECT_NE(std::string(error.what()).find("fc.bias"), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(Lowering, NamesTheLayerThatTensorRTRefuses) {
+  Graph graph("wide");
+  Tensor x = graph.add("input", Input{.channels = 4, .height = 8, .width = 8});
+  x = graph.add("stem", Conv2d{.out_channels = 4, .kernel = 1}, {x});
+  x = graph.add("pool", GlobalAvgPool2d{}, {x});
+  graph.add("fc", Linear{.out_features = 2}, {x});
+  Weights weights = random_weights(graph);
+  weights["stem.weight"].shape = {4, 3, 1, 1};  // fewer values than the layer has places for
+  try {
+    Lowered({graph, weights}, Precision::fp32);
+    FAIL() << "a convolution with too few weights was taken";
+  } catch (const BackendError& error) {
+    EXPECT_NE(std::string(error.what()).find("'stem' of wide"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace resrt::test

@@ -1,0 +1,169 @@
+// The plugin's host side: what it tells TensorRT, without a GPU.
+
+#include "backends/tensorrt/plugin/split_attention.h"
+
+#include <NvInferRuntime.h>
+#include <array>
+#include <gtest/gtest.h>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count);
+
+namespace resrt::plugin {
+namespace {
+
+using nvinfer1::DataType;
+using nvinfer1::PluginField;
+using nvinfer1::PluginFieldCollection;
+using nvinfer1::TensorFormat;
+
+nvinfer1::IPluginCreatorV3One& creator() {
+  int32_t count = 0;
+  nvinfer1::IPluginCreatorInterface* const* creators = getCreators(count);
+  EXPECT_EQ(count, 1);
+  return static_cast<nvinfer1::IPluginCreatorV3One&>(*creators[0]);
+}
+
+std::unique_ptr<nvinfer1::IPluginV3> create(const std::map<std::string, int32_t>& values,
+                                            int32_t length = 1) {
+  std::vector<PluginField> fields;
+  for (const auto& [name, value] : values) {
+    fields.emplace_back(name.c_str(), &value, nvinfer1::PluginFieldType::kINT32, length);
+  }
+  const PluginFieldCollection collection{static_cast<int32_t>(fields.size()), fields.data()};
+  return std::unique_ptr<nvinfer1::IPluginV3>(
+      creator().createPlugin("block", &collection, nvinfer1::TensorRTPhase::kBUILD));
+}
+
+const std::map<std::string, int32_t> kBlock = {
+    {"channels", 64}, {"radix", 2}, {"cardinality", 1}, {"hidden", 32}};
+
+template <class Capability>
+Capability& as(nvinfer1::IPluginV3& plugin, nvinfer1::PluginCapabilityType type) {
+  return *static_cast<Capability*>(plugin.getCapabilityInterface(type));
+}
+nvinfer1::IPluginV3OneBuild& build(nvinfer1::IPluginV3& plugin) {
+  return as<nvinfer1::IPluginV3OneBuild>(plugin, nvinfer1::PluginCapabilityType::kBUILD);
+}
+nvinfer1::IPluginV3OneRuntime& runtime(nvinfer1::IPluginV3& plugin) {
+  return as<nvinfer1::IPluginV3OneRuntime>(plugin, nvinfer1::PluginCapabilityType::kRUNTIME);
+}
+
+std::map<std::string, int32_t> fields_of(nvinfer1::IPluginV3& plugin) {
+  std::map<std::string, int32_t> values;
+  const PluginFieldCollection& fields = *runtime(plugin).getFieldsToSerialize();
+  for (int i = 0; i < fields.nbFields; ++i) {
+    values[fields.fields[i].name] = *static_cast<const int32_t*>(fields.fields[i].data);
+  }
+  return values;
+}
+
+TEST(SplitAttentionPlugin, IsFoundUnderItsName) {
+  EXPECT_STREQ(creator().getPluginName(), "SplitAttention");
+  EXPECT_STREQ(creator().getPluginVersion(), "1");
+  EXPECT_STREQ(creator().getPluginNamespace(), "resrt");
+  const auto plugin = create(kBlock);
+  ASSERT_NE(plugin, nullptr);
+  const auto& core = as<nvinfer1::IPluginV3OneCore>(*plugin, nvinfer1::PluginCapabilityType::kCORE);
+  EXPECT_STREQ(core.getPluginName(), creator().getPluginName());
+  EXPECT_STREQ(core.getPluginVersion(), creator().getPluginVersion());
+  EXPECT_STREQ(core.getPluginNamespace(), creator().getPluginNamespace());
+  EXPECT_EQ(creator().getFieldNames()->nbFields, 4);
+}
+
+TEST(SplitAttentionPlugin, IsMadeAgainFromWhatItSerialises) {
+  const auto plugin = create(kBlock);
+  EXPECT_EQ(fields_of(*plugin), kBlock);
+  const std::unique_ptr<nvinfer1::IPluginV3> again(creator().createPlugin(
+      "block", runtime(*plugin).getFieldsToSerialize(), nvinfer1::TensorRTPhase::kRUNTIME));
+  EXPECT_EQ(fields_of(*again), kBlock);
+  const std::unique_ptr<nvinfer1::IPluginV3> clone(plugin->clone());
+  EXPECT_EQ(fields_of(*clone), kBlock);
+  const std::unique_ptr<nvinfer1::IPluginV3> attached(runtime(*plugin).attachToContext(nullptr));
+  EXPECT_EQ(fields_of(*attached), kBlock);
+}
+
+TEST(SplitAttentionPlugin, RefusesFieldsThatDoNotFit) {
+  for (const auto& [name, value] : {std::pair{"channels", 0}, std::pair{"radix", -1},
+                                    std::pair{"cardinality", 3}, std::pair{"hidden", 1 << 20}}) {
+    auto values = kBlock;
+    values[name] = value;
+    EXPECT_EQ(create(values), nullptr) << name;
+  }
+  for (const auto& [name, value] : kBlock) {
+    auto values = kBlock;
+    values.erase(name);
+    EXPECT_EQ(create(values), nullptr) << name;
+  }
+  EXPECT_EQ(create(kBlock, 2), nullptr);
+  EXPECT_EQ(creator().createPlugin("block", nullptr, nvinfer1::TensorRTPhase::kBUILD), nullptr);
+}
+
+// Whether all tensors are taken in this type, U and y in these formats.
+bool takes(nvinfer1::IPluginV3& plugin, DataType type, TensorFormat x, TensorFormat y,
+           TensorFormat parameter = TensorFormat::kLINEAR) {
+  std::array<nvinfer1::DynamicPluginTensorDesc, 6> tensors{};
+  for (auto& tensor : tensors) tensor.desc = {{}, type, parameter, 1.0F};
+  tensors.front().desc.format = x;
+  tensors.back().desc.format = y;
+  for (int i = 0; i < 6; ++i) {
+    if (!build(plugin).supportsFormatCombination(i, tensors.data(), 5, 1)) return false;
+  }
+  return true;
+}
+
+TEST(SplitAttentionPlugin, TakesPlanesAndChannelsLast) {
+  constexpr TensorFormat planes = TensorFormat::kLINEAR;
+  constexpr TensorFormat last = TensorFormat::kHWC8;
+  const auto plugin = create(kBlock);
+  for (const DataType type : {DataType::kFLOAT, DataType::kHALF, DataType::kBF16}) {
+    EXPECT_TRUE(takes(*plugin, type, planes, planes));
+    EXPECT_EQ(takes(*plugin, type, last, last), type != DataType::kFLOAT);
+    EXPECT_FALSE(takes(*plugin, type, planes, last));
+    EXPECT_FALSE(takes(*plugin, type, last, planes));
+    EXPECT_FALSE(takes(*plugin, type, planes, planes, last));
+    EXPECT_FALSE(takes(*plugin, type, TensorFormat::kCHW32, TensorFormat::kCHW32));
+  }
+  EXPECT_FALSE(takes(*plugin, DataType::kINT8, planes, planes));
+  auto odd = kBlock;
+  odd["channels"] = 60;
+  EXPECT_FALSE(takes(*create(odd), DataType::kHALF, last, last));
+  EXPECT_TRUE(takes(*create(odd), DataType::kHALF, planes, planes));
+}
+
+TEST(SplitAttentionPlugin, GivesOneSplitOfTheSameType) {
+  const auto plugin = create(kBlock);
+  EXPECT_EQ(build(*plugin).getNbOutputs(), 1);
+  const std::array types = {DataType::kBF16, DataType::kBF16, DataType::kBF16, DataType::kBF16,
+                            DataType::kBF16};
+  DataType output{};
+  EXPECT_EQ(build(*plugin).getOutputDataTypes(&output, 1, types.data(), 5), 0);
+  EXPECT_EQ(output, DataType::kBF16);
+}
+
+TEST(SplitAttentionPlugin, AsksForWorkspaceThatIsEnoughForEveryBatch) {
+  for (const auto& [channels, side] : {std::pair{64, 56}, std::pair{512, 7}}) {
+    auto values = kBlock;
+    values["channels"] = channels;
+    const auto plugin = create(values);
+    const SplitAttentionSizes sizes{channels, 2, 1, 32};
+    for (const TensorFormat format : {TensorFormat::kLINEAR, TensorFormat::kHWC8}) {
+      std::array<nvinfer1::DynamicPluginTensorDesc, 6> tensors{};
+      tensors[0].desc = {{4, {-1, 2 * channels, side, side}}, DataType::kHALF, format, 1.0F};
+      tensors[0].max = {4, {32, 2 * channels, side, side}};
+      const size_t asked = build(*plugin).getWorkspaceSize(tensors.data(), 5, &tensors[5], 1);
+      const Layout layout = format == TensorFormat::kHWC8 ? Layout::channels_last : Layout::planes;
+      for (int batch = 1; batch <= 32; ++batch) {
+        const size_t needed = split_attention_workspace(sizes, batch, side * side, layout);
+        EXPECT_LE(needed, asked) << batch;
+        EXPECT_GE(needed, sizeof(float) * static_cast<size_t>(batch * (2 * channels + 32)));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace resrt::plugin
