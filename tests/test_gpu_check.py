@@ -1,0 +1,300 @@
+"""The logic of tools/gpu_check.py, with engines of OpenVINO in the place of a GPU's."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import operator
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import resrt
+
+TOOLS = Path(__file__).parents[1] / "tools"
+if not TOOLS.exists():
+    pytest.skip("tools/ is not here", allow_module_level=True)
+sys.path.insert(0, str(TOOLS))
+
+import gpu_check  # noqa: E402
+from gpu_checks import checks, latency, process  # noqa: E402
+from gpu_checks.driver import Gpu  # noqa: E402
+from gpu_checks.workshop import Array, Workshop, WrongError, difference  # noqa: E402
+
+Infer = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class StandIn(Workshop):
+    """Engines of OpenVINO in float32, whatever is asked for; `fault` makes them wrong."""
+
+    fault: Callable[[Infer], Infer] = lambda infer: infer
+
+    def status(self) -> Any:
+        return SimpleNamespace(
+            version="1.2.3", precisions=["fp16", "fp32"], why_not=None, why_build_only=None
+        )
+
+    def build(self, network: str, precision: str, **options: Any) -> resrt.Engine:
+        return Workshop("openvino", self.folder, self.max_batch, 64).build(network, "fp32")
+
+    def engine(self, network: str, precision: str, **options: Any) -> Any:
+        return SimpleNamespace(infer=self.fault(super().engine(network, precision).infer))
+
+    def reference(self, network: str, images: Array) -> Array:
+        return super().engine(network, "fp32").infer(images)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture
+def sound(folder: Path) -> StandIn:
+    return StandIn("tensorrt", folder, max_batch=3, input_size=64)
+
+
+def mixes_up_images(infer: Infer) -> Infer:
+    return lambda batch: np.roll(infer(batch), 1, axis=0)
+
+
+def is_wrong_in_the_last_image_of_three(infer: Infer) -> Infer:
+    def wrong(batch: Array) -> Array:
+        logits = infer(batch)
+        logits[2:3] *= 1.05
+        return logits
+
+    return wrong
+
+
+def shares_its_memory_among_callers(infer: Infer) -> Infer:
+    shared: dict[int, Array] = {}
+
+    def racing(batch: Array) -> Array:
+        shared[0] = infer(batch)
+        time.sleep(0.002)
+        return shared[0]
+
+    return racing
+
+
+def is_wrong_from_the_second_time_on(infer: Infer) -> Infer:
+    first: list[Array] = []
+
+    def replaying(batch: Array) -> Array:
+        first.append(infer(batch))
+        return first[0]
+
+    return replaying
+
+
+CHECKS = {
+    "logits": functools.partial(checks.logits, checks.SMALLEST, "fp16"),
+    "every batch": checks.every_batch,
+    "callers": checks.concurrent_callers,
+    "graphs": checks.graphs,
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_sound_engine_passes(name: str, sound: StandIn) -> None:
+    result = checks.result_of(checks.Check(name, CHECKS[name]), sound)
+    assert result.outcome == "ok", result
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "message"),
+    [
+        ("logits", mixes_up_images, "images are mixed up|off by"),
+        ("logits", is_wrong_in_the_last_image_of_three, "off by .*e-02, more than 3e-03"),
+        ("every batch", is_wrong_in_the_last_image_of_three, "^batch 3: logits are off"),
+        ("callers", shares_its_memory_among_callers, "logits|mixed up"),
+        ("graphs", is_wrong_from_the_second_time_on, "logits|mixed up"),
+    ],
+)
+def test_a_fault_is_found(
+    name: str, fault: Callable[[Infer], Infer], message: str, folder: Path
+) -> None:
+    faulty = StandIn("tensorrt", folder, max_batch=3, input_size=64, fault=fault)
+    result = checks.result_of(checks.Check(name, CHECKS[name]), faulty)
+    assert result.outcome == "failed"
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(result.detail)
+
+
+def test_images_differ_by_more_than_fp16_rounds(sound: StandIn) -> None:
+    """Or mixing them up could not be seen."""
+    images = sound.images(checks.SMALLEST, 4)
+    expected = sound.reference(checks.SMALLEST, images)
+    assert difference(expected, expected, "fp16") == 0.0
+    for precision in ("fp32", "fp16", "bf16"):
+        with pytest.raises(WrongError):
+            difference(np.roll(expected, 1, axis=0), expected, precision)
+    not_a_number = expected.copy()
+    not_a_number[0, 0] = np.nan
+    with pytest.raises(WrongError, match="off by nan"):
+        difference(not_a_number, expected, "bf16")
+
+
+@pytest.mark.parametrize(
+    ("run", "outcome", "message"),
+    [
+        (functools.partial(checks.logits, checks.SMALLEST, "bf16"), "not run", "fp16, fp32"),
+        (functools.partial(checks.another_gpu, None), "not run", "--foreign FILE"),
+        (checks.engine_built_without_gpu, "not run", "only TensorRT for RTX"),
+        (functools.partial(checks.logits, "ResNet17", "fp32"), "failed", "ResNet17"),
+        (functools.partial(operator.getitem, {}), "failed", "KeyError: "),
+    ],
+)
+def test_outcomes(
+    run: Callable[[Workshop], str], outcome: str, message: str, sound: StandIn
+) -> None:
+    result = checks.result_of(checks.Check("a check", run), sound)
+    assert (result.name, result.outcome) == ("a check", outcome)
+    assert message in result.detail
+
+
+def test_what_should_be_refused_but_is_not(sound: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO has no GPU to choose, and so refuses none."""
+    monkeypatch.setattr(checks, "Driver", lambda: SimpleNamespace(count=lambda: 1))
+    foreign = sound.engine_file(checks.SMALLEST, "fp16")
+    for run in (checks.devices, functools.partial(checks.another_gpu, foreign)):
+        result = checks.result_of(checks.Check("a check", run), sound)
+        assert (result.outcome, result.detail) == ("failed", "no BackendError was raised")
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome", "detail"),
+    [
+        ("echo ok; echo 0 of 3 wrong", "ok", "0 of 3 wrong"),
+        ("echo WRONG size; echo 1 of 3 wrong; exit 1", "failed", "exit status 1: WRONG size"),
+        ("kill -SEGV $$", "failed", "exit status -11: "),
+    ],
+)
+def test_the_kernels_program(
+    script: str, outcome: str, detail: str, sound: StandIn, tmp_path: Path
+) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    check, *_ = checks.machine_checks(program)
+    result = checks.result_of(check, sound)
+    assert (result.outcome, result.detail) == (outcome, detail)
+
+
+def test_other_processes() -> None:
+    assert process.run_apart(operator.add, 2, 3, limit=60) == 5
+    with pytest.raises(process.ProcessError, match="its process ended with status 3"):
+        process.run_apart(os._exit, 3, limit=60)
+    with pytest.raises(process.ProcessError, match="it did not end within 0 s"):
+        process.run_apart(time.sleep, 60, limit=0.2)
+
+
+class Clock:
+    """A clock that only what is timed moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def contender(self, name: str, seconds: dict[str, float], fault: float = 1.0) -> Any:
+        def prepare(task: latency.Task) -> latency.Ready:
+            def run() -> None:
+                self.now += seconds[task.network]
+
+            logits = task.workshops["tensorrt"].reference(task.network, task.images)
+            return latency.Ready(run, lambda: fault * logits)
+
+        return latency.Contender(name, "host", prepare)
+
+
+def test_latencies(sound: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(latency, "perf_counter", clock)
+    monkeypatch.setattr(latency, "RATIO", ("ResNet34", "ResNet18"))
+    seconds = {"ResNet18": 0.002, "ResNet34": 0.003}
+
+    def left_out(task: latency.Task) -> latency.Ready:
+        raise latency.LeftOutError("not here")
+
+    taking_part = [
+        clock.contender("tensorrt", seconds),
+        clock.contender("tensorrt, plugin", {"ResNet34": 0.001}),  # ResNet18 has no such
+        clock.contender("wrong", seconds, fault=1.1),
+        latency.Contender("absent", "device", left_out),
+    ]
+    latencies, ratios = latency.measure([sound], list(seconds), "fp16", 2, taking_part, 3)
+    rows = {(row.network, row.contender): row for row in latencies}
+    assert len(rows) == 8
+    assert rows["ResNet18", "tensorrt"].median_ms == pytest.approx(2.0)
+    assert rows["ResNet34", "tensorrt"].high_ms == pytest.approx(3.0)
+    assert rows["ResNet18", "tensorrt, plugin"].error == "KeyError: 'ResNet18'"
+    assert "logits are off by 1.0e-01" in str(rows["ResNet18", "wrong"].error)
+    assert rows["ResNet34", "absent"].error == "not here"
+    assert {ratio.contender: pytest.approx(ratio.median) for ratio in ratios} == {
+        "tensorrt": 1.5,
+        "tensorrt, plugin": 0.5,
+    }
+
+
+GPU = Gpu("a GPU", 86, 24.0, "1.0", "13.0")
+
+
+def test_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_check, "Driver", lambda: SimpleNamespace(gpu=lambda: GPU))
+    asked = []
+
+    def outcome(check: checks.Check, workshop: Workshop, limit: float) -> checks.Result:
+        asked.append((workshop.backend, check.name))
+        is_absent = workshop.backend == "tensorrt" and check.name == checks.FIRST.name
+        return checks.Result(check.name, "not run" if is_absent else "failed", "why")
+
+    monkeypatch.setattr(checks, "run_apart", outcome)
+    output = tmp_path / "report.json"
+    arguments = ["--output", str(output), "--no-latencies", "--only", "the plugin's*", "memory*"]
+    assert gpu_check.main(arguments) == 1
+    first = checks.FIRST.name
+    assert [name for backend, name in asked if backend == "tensorrt"] == [first]
+    assert [name for backend, name in asked if backend == "tensorrt_rtx"] == [first]
+    document = json.loads(output.read_text())
+    assert document["gpu"]["name"] == "a GPU"
+    assert document["machine"]["libraries"]["resrt"] == resrt.__version__
+    assert len(document["checks"]["kernels"]) == 3
+    printed = capsys.readouterr().out
+    assert "the backend is there" in printed
+    assert f"4 checks failed; {output} has everything" in printed
+
+
+def test_without_a_gpu_one_sentence_and_nothing_written(tmp_path: Path) -> None:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        pass
+    else:
+        pytest.skip("NVIDIA's driver is here")
+    done = subprocess.run(
+        [sys.executable, TOOLS / "gpu_check.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    why = "no GPU can be used here: NVIDIA's driver, libcuda.so.1, is not installed\n"
+    assert (done.stdout, done.stderr) == ("", why)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,302 @@
+"""Latencies, in resrt and in what else is installed.
+
+All networks and contenders of one precision and batch size take turns: in each round each has one
+turn, of one inference untimed and several timed, whose median counts. So what the GPU's clocks do
+over time befalls all of them alike, and ratios are taken within rounds. The clock is the
+processor's, around an inference and the wait for its end.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import resrt
+from gpu_checks.checks import RTX, SPLIT_ATTENTION
+from gpu_checks.workshop import Array, Workshop, WrongError, difference
+from resrt.exporting import onnx_model
+from resrt.network import Network, resolve
+
+METHOD = (
+    "wall clock around an inference and the wait for its end, milliseconds per batch; all networks "
+    "and contenders of a precision and batch size in turn, a round being one inference untimed and "
+    "the median of 10 timed of each; medians and quartiles of the rounds"
+)
+# What ResNeSt50's latency is compared with, and what is known of that ratio.
+RATIO = (SPLIT_ATTENTION, "ResNet50")
+KNOWN = (
+    "PaddleClas published 2.90 (V100, fp32, batch 1) and 2.68 (T4, fp16, batch 1) for TensorRT; "
+    "the multiply-adds' ratio is 1.32"
+)
+_WARM_UP_ROUNDS = 3
+_TIMED = 10
+
+
+class LeftOutError(Exception):
+    """Why a contender does not take part."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network in a precision, with images of one batch. `workshops` are by backend."""
+
+    network: str
+    precision: str
+    images: Array
+    workshops: dict[str, Workshop]
+
+    def resolved(self) -> Network:
+        """The graph and weights that the workshops' engines have."""
+        (size, *_) = {workshop.input_size for workshop in self.workshops.values()}
+        return resolve(
+            self.network,
+            "random",
+            input_size=size,
+            classes=None,
+            in_channels=None,
+            labels=None,
+            preprocessing=None,
+        )
+
+
+@dataclass(frozen=True)
+class Ready:
+    """`run` computes the batch once and waits for the end; `logits` are those of the last run."""
+
+    run: Callable[[], object]
+    logits: Callable[[], Array]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`memory` is where images come from and logits go to, "host" or "device"."""
+
+    name: str
+    memory: str
+    prepare: Callable[[Task], Ready]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The median and quartiles of the rounds, in milliseconds; or in `error` why there are none."""
+
+    network: str
+    precision: str
+    batch: int
+    contender: str
+    memory: str
+    median_ms: float | None = None
+    low_ms: float | None = None
+    high_ms: float | None = None
+    error: str | None = None
+
+    def __str__(self) -> str:
+        head = f"{self.network:14}{self.precision:6}{self.batch:5}  {self.contender:24}"
+        head += f"{self.memory:8}"
+        if self.error is not None:
+            return head + self.error
+        return f"{head}{self.median_ms:9.3f} ({self.low_ms:.3f} – {self.high_ms:.3f})"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """ResNeSt50's latency over ResNet50's: the median and quartiles of the rounds' ratios."""
+
+    precision: str
+    batch: int
+    contender: str
+    memory: str
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        head = f"{self.precision:6}{self.batch:5}  {self.contender:24}{self.memory:8}"
+        return f"{head}{self.median:6.2f} ({self.low:.2f} – {self.high:.2f})"
+
+
+def contenders(backends: Sequence[str]) -> list[Contender]:
+    """Return resrt with each backend, with the plugin where it takes one, and the others."""
+    ours = []
+    for backend in backends:
+        ours.append(Contender(backend, "host", functools.partial(_engine, backend, {})))
+        if backend != RTX:
+            options = {"split_attention_plugin": True}
+            prepare = functools.partial(_engine, backend, options)
+            ours.append(Contender(f"{backend}, plugin", "host", prepare))
+    return [
+        *ours,
+        Contender("PyTorch eager", "device", functools.partial(_torch, False)),
+        Contender("torch.compile", "device", functools.partial(_torch, True)),
+        Contender("ONNX Runtime CUDA", "device", _onnx_runtime),
+    ]
+
+
+def measure(
+    workshops: Sequence[Workshop],
+    networks: Sequence[str],
+    precision: str,
+    batch: int,
+    contenders_: Sequence[Contender],
+    rounds: int,
+) -> tuple[list[Latency], list[Ratio]]:
+    """Time all networks in all contenders, in turn, at one precision and batch size."""
+    by_backend = {workshop.backend: workshop for workshop in workshops}
+    failures: dict[tuple[str, Contender], str] = {}
+    running: dict[tuple[str, Contender], Ready] = {}
+    for network in networks:
+        images = workshops[0].images(network, batch)
+        expected = workshops[0].reference(network, images)
+        task = Task(network, precision, images, by_backend)
+        for contender in contenders_:
+            try:
+                ready = contender.prepare(task)
+                ready.run()
+                difference(ready.logits(), expected, precision)
+                running[network, contender] = ready
+            except (LeftOutError, WrongError, resrt.Error) as error:
+                failures[network, contender] = str(error)
+            except Exception as error:  # of another library
+                failures[network, contender] = f"{type(error).__name__}: {_first_line(error)}"
+    times = _take_turns(running, rounds)
+    latencies = [
+        _latency(network, precision, batch, contender, times.get((network, contender)), failures)
+        for network in networks
+        for contender in contenders_
+    ]
+    return latencies, _ratios(precision, batch, contenders_, times)
+
+
+def _take_turns(
+    running: dict[tuple[str, Contender], Ready], rounds: int
+) -> dict[tuple[str, Contender], npt.NDArray[np.float64]]:
+    """Return the milliseconds of each round. The first of a round is the last of the next."""
+    times: dict[tuple[str, Contender], list[float]] = {key: [] for key in running}
+    order = list(running)
+    for _ in range(_WARM_UP_ROUNDS + rounds):
+        for key in order:
+            times[key].append(_turn(running[key].run))
+        order = order[1:] + order[:1]
+    return {key: np.array(found[_WARM_UP_ROUNDS:]) for key, found in times.items()}
+
+
+def _turn(run: Callable[[], object]) -> float:
+    run()
+    found = []
+    for _ in range(_TIMED):
+        start = perf_counter()
+        run()
+        found.append(1000 * (perf_counter() - start))
+    return float(np.median(found))
+
+
+def _latency(
+    network: str,
+    precision: str,
+    batch: int,
+    contender: Contender,
+    found: npt.NDArray[np.float64] | None,
+    failures: dict[tuple[str, Contender], str],
+) -> Latency:
+    row = functools.partial(Latency, network, precision, batch, contender.name, contender.memory)
+    if found is None:
+        return row(error=failures[network, contender])
+    low, median, high = np.percentile(found, [25, 50, 75]).tolist()
+    return row(median_ms=median, low_ms=low, high_ms=high)
+
+
+def _ratios(
+    precision: str,
+    batch: int,
+    contenders_: Sequence[Contender],
+    times: dict[tuple[str, Contender], npt.NDArray[np.float64]],
+) -> list[Ratio]:
+    """Return a ratio for each contender; with the plugin, over ResNet50 as that is without it."""
+    ratios = []
+    for contender in contenders_:
+        plain = next(c for c in contenders_ if c.name == contender.name.partition(",")[0])
+        over, under = times.get((RATIO[0], contender)), times.get((RATIO[1], plain))
+        if over is None or under is None:
+            continue
+        low, median, high = np.percentile(over / under, [25, 50, 75]).tolist()
+        ratios.append(Ratio(precision, batch, contender.name, contender.memory, median, low, high))
+    return ratios
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+def _engine(backend: str, options: dict[str, Any], task: Task) -> Ready:
+    if options and task.network != SPLIT_ATTENTION:
+        raise LeftOutError("it has no split attention")
+    engine = task.workshops[backend].engine(task.network, task.precision, **options)
+    last = [engine.infer(task.images)]
+
+    def run() -> None:
+        last[0] = engine.infer(task.images)
+
+    return Ready(run, lambda: last[0])
+
+
+def _torch(is_compiled: bool, task: Task) -> Ready:
+    """Channels-last, in the precision itself, with CUDA graphs where it is compiled."""
+    if importlib.util.find_spec("torch") is None:
+        raise LeftOutError("torch is not installed")
+    import torch
+
+    from resrt.torch_network import TorchNetwork
+
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    layout = {"dtype": types[task.precision], "memory_format": torch.channels_last}
+    resolved = task.resolved()
+    network = TorchNetwork(resolved.graph)
+    network.load({name: torch.from_numpy(array) for name, array in resolved.weights.items()})
+    network = network.eval().requires_grad_(False).to("cuda", **layout)
+    images = torch.from_numpy(task.images).to("cuda", **layout)
+    options = {"freezing": True, "triton.cudagraphs": True}
+    forward = torch.compile(network, options=options) if is_compiled else network
+    last = [images]
+
+    def run() -> None:
+        with torch.inference_mode():
+            last[0] = forward(images)
+        torch.cuda.synchronize()
+
+    return Ready(run, lambda: last[0].float().cpu().numpy())
+
+
+def _onnx_runtime(task: Task) -> Ready:
+    if task.precision != "fp32":
+        raise LeftOutError("the exported file is in float32")
+    if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
+        raise LeftOutError("onnx and onnxruntime are not installed")
+    import onnxruntime
+
+    provider = "CUDAExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        raise LeftOutError(f"this onnxruntime has no {provider}")
+    model = onnx_model(task.resolved(), batch=len(task.images)).SerializeToString()
+    settings = {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
+    session = onnxruntime.InferenceSession(model, providers=[(provider, settings)])
+    binding = session.io_binding()
+    (images,), (logits,) = session.get_inputs(), session.get_outputs()
+    binding.bind_ortvalue_input(
+        images.name, onnxruntime.OrtValue.ortvalue_from_numpy(task.images, "cuda", 0)
+    )
+    binding.bind_output(logits.name, "cuda")
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return Ready(run, lambda: binding.copy_outputs_to_cpu()[0])
