@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from resrt import _core, _log, images, timing
+from resrt import _core, _log, device_arrays, images, timing
 from resrt._arguments import choice, path, seconds, whole
 from resrt.errors import InputError
 from resrt.network import Model, Network, WeightsLike, resolve
@@ -48,15 +48,35 @@ class Engine:
             f"{info.backend} {info.backend_version}, max_batch {info.max_batch}>"
         )
 
-    def infer(self, batch: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    @overload
+    def infer(
+        self, batch: device_arrays.OnDevice, *, stream: int | None = None
+    ) -> _core.LogitsOnDevice: ...
+    @overload
+    def infer(self, batch: npt.ArrayLike) -> npt.NDArray[np.float32]: ...
+    def infer(
+        self, batch: npt.ArrayLike | device_arrays.OnDevice, *, stream: int | None = None
+    ) -> npt.NDArray[np.float32] | _core.LogitsOnDevice:
         """Return the logits of a batch, float32 (N, classes).
+
+        Logits of a batch in a GPU's memory stay there: torch.from_dlpack, cupy.from_dlpack and
+        others read them without a copy. They are returned while the GPU still computes, and the
+        batch's memory must stay as it is until then; a reader's stream waits by itself.
 
         Args:
             batch: float32 (N, channels, height, width), preprocessed; any N from 0 on, also more
-                than max_batch, and any memory layout.
+                than max_batch, and any memory layout. Or such an array in the memory of the
+                engine's GPU, as PyTorch's and CuPy's, contiguous there.
+            stream: for a batch in a GPU's memory, the handle of the CUDA stream in whose order it
+                is computed; None: the stream that the batch names, or else the default stream.
 
-        Raises InputError for another dtype, rank, number of channels or size.
+        Raises InputError for another dtype, rank, number of channels or size, and for a batch in
+        memory that the engine does not read.
         """
+        if device_arrays.is_on_device(batch):
+            return device_arrays.infer(self._core, batch, stream)
+        if stream is not None:
+            raise InputError("this batch is in the processor's memory; leave out stream")
         array = np.asarray(batch)
         expected = "(N, {}, {}, {})".format(*self.info.input_shape)
         if array.dtype != np.float32:

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "resrt/device_array.h"
 #include "resrt/export.h"
 #include "resrt/graph.h"
 #include "resrt/images.h"
@@ -114,6 +115,21 @@ class RESRT_API Engine {
   // multiple of info().input.size(), or `logits` has not exactly classes floats for each image.
   void infer(std::span<const float> images, std::span<float> logits) const;
   std::vector<float> infer(std::span<const float> images) const;
+
+  // The number of the GPU that it runs on; none where it runs on the processor or was only built.
+  std::optional<int> device() const;
+
+  // Classifies images that lie in its GPU's memory, as `infer` does others, and returns while the
+  // GPU still computes: images are read, and logits written, in the order of `stream`. The images'
+  // memory must stay until then, and that of `logits`. The first batch of a size takes longer.
+  // Throws InputError for a negative batch and where the engine runs on no GPU.
+  void infer_on_device(const float* images, int64_t batch, float* logits,
+                       StreamHandle stream) const;
+  std::unique_ptr<DeviceArray> infer_on_device(const float* images, int64_t batch,
+                                               StreamHandle stream) const;
+
+  // The number of the GPU in whose memory a pointer points. Throws InputError where it is in none.
+  int device_of(const void* pointer) const;
 
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "resrt/engine.h"
+#include "resrt/error.h"
 
 namespace resrt {
 
@@ -14,12 +15,41 @@ struct Plan {
   std::string bytes;
 };
 
+// Images and room for their logits in a GPU's memory, to be read and written in a stream's order.
+struct DeviceBatch {
+  const float* images;
+  int batch;
+  float* logits;
+  StreamHandle stream;
+};
+
+// Logits in a GPU's memory.
+class DeviceLogits : public DeviceArray {
+ public:
+  // Everything in `stream` so far is what they take to compute.
+  virtual void mark_end(StreamHandle stream) = 0;
+};
+
+// What an executable on a GPU can do besides.
+class DeviceAccess {
+ public:
+  virtual ~DeviceAccess() = default;
+  virtual int device() const = 0;
+  virtual int device_of(const void* pointer) const = 0;
+  virtual std::unique_ptr<DeviceLogits> allocate(size_t floats) const = 0;
+};
+
 // One execution at a time.
 class Context {
  public:
   virtual ~Context() = default;
   // `batch` is one of the executable's batch sizes.
   virtual void infer(const float* images, int batch, float* logits) = 0;
+  // The same in a GPU's memory; returns before it has ended. Only where the executable has
+  // device_access.
+  virtual void infer_on_device(const DeviceBatch&) {
+    throw BackendError("this backend does not read a GPU's memory");
+  }
 };
 
 // A loaded plan. create_context may be called from any thread.
@@ -34,6 +64,7 @@ class Executable {
   // How many contexts run at once; more would wait for each other.
   virtual int concurrency() const = 0;
   virtual std::unique_ptr<Context> create_context() = 0;
+  virtual const DeviceAccess* device_access() const { return nullptr; }
 };
 
 // An inference library, behind which nothing of it shows. Each backend is a shared library of its

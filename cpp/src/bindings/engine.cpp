@@ -10,6 +10,7 @@
 #include <pybind11/typing.h>
 
 #include "bindings/bindings.h"
+#include "bindings/device_arrays.h"
 #include "engine/library_folders.h"
 #include "passes/passes.h"
 #include "resrt/error.h"
@@ -269,7 +270,26 @@ void bind_engine(py::module_& module) {
             return logits;
           },
           py::arg("batch").noconvert(),
-          "float32 (N, channels, height, width), contiguous -> float32 (N, classes)");
+          "float32 (N, channels, height, width), contiguous -> float32 (N, classes)")
+      .def_property_readonly("device", &Engine::device,
+                             "The number of the GPU that it runs on, or None.")
+      .def(
+          "device_of",
+          [](const Engine& self, uintptr_t pointer) {
+            return self.device_of(reinterpret_cast<const void*>(pointer));
+          },
+          py::arg("pointer"), "The number of the GPU in whose memory a pointer points.")
+      .def(
+          "infer_on_device",
+          [](const Engine& self, uintptr_t pointer, int64_t batch, StreamHandle stream) {
+            const py::gil_scoped_release release;
+            auto logits =
+                self.infer_on_device(reinterpret_cast<const float*>(pointer), batch, stream);
+            return LogitsOnDevice{std::move(logits), batch, self.info().classes,
+                                  self.device().value(), stream};
+          },
+          py::arg("pointer"), py::arg("batch"), py::arg("stream"),
+          "A contiguous batch in its GPU's memory, in a stream's order -> logits there");
 }
 
 }  // namespace resrt

@@ -44,5 +44,6 @@ PYBIND11_MODULE(_core, module) {
   resrt::bind_models(module);
   resrt::bind_log(module);
   resrt::bind_tensorrt(module);
+  resrt::bind_device_arrays(module);
   resrt::bind_engine(module);
 }

@@ -36,6 +36,10 @@ void require_precision(Precision wanted, const Backend& backend, const std::stri
                               ", and 'auto' takes the fastest of these"));
 }
 
+void require_batch(int64_t batch) {
+  if (batch < 0) throw InputError(concat("a batch cannot have ", batch, " images"));
+}
+
 void require_vector(const Graph& graph) {
   const Shape shape = graph.shape(graph.output());
   if (shape.height != 1 || shape.width != 1) {
@@ -104,10 +108,39 @@ std::vector<std::string> precision_names() {
   return names;
 }
 
+DeviceArray::~DeviceArray() = default;
+
 struct Engine::State {
   void load(Backend& backend, const LoadOptions& options) {
     loaded = std::make_unique<Loaded>(backend.load(plan, info, options));
     loaded->warm_up(info);
+  }
+
+  Loaded& get_loaded() const {
+    if (loaded != nullptr) return *loaded;
+    throw BackendError(concat("this engine was only built, not loaded: ", why_build_only));
+  }
+
+  const DeviceAccess& device_access() const {
+    if (const DeviceAccess* access = get_loaded().executable->device_access()) return *access;
+    throw InputError(concat("this engine runs on ", info.backend,
+                            ", which does not read a GPU's memory; copy the batch to the "
+                            "processor's, or build the engine for a GPU's backend"));
+  }
+
+  // Calls run(context, images, size, logits) for the parts of a batch, in the sizes that there are.
+  template <class Run>
+  void run_in_parts(const float* images, int64_t batch, float* logits, const Run& run) const {
+    if (batch == 0) return;
+    Loaded& ready = get_loaded();
+    auto context = ready.contexts.borrow();
+    for (const int size : ready.batch_sizes) {
+      for (; batch >= size; batch -= size) {
+        run(*context, images, size, logits);
+        images += size * info.input.size();
+        logits += size * int64_t{info.classes};
+      }
+    }
   }
 
   EngineInfo info;
@@ -185,19 +218,41 @@ const EngineInfo& Engine::info() const {
 }
 
 void Engine::infer(const float* images, int64_t batch, float* logits) const {
-  if (batch < 0) throw InputError(concat("a batch cannot have ", batch, " images"));
-  if (batch == 0) return;
-  if (state_->loaded == nullptr) {
-    throw BackendError(concat("this engine was only built, not loaded: ", state_->why_build_only));
-  }
-  auto context = state_->loaded->contexts.borrow();
-  for (const int size : state_->loaded->batch_sizes) {
-    for (; batch >= size; batch -= size) {
-      context->infer(images, size, logits);
-      images += size * state_->info.input.size();
-      logits += size * int64_t{state_->info.classes};
-    }
-  }
+  require_batch(batch);
+  state_->run_in_parts(images, batch, logits,
+                       [](Context& context, const float* from, int size, float* to) {
+                         context.infer(from, size, to);
+                       });
+}
+
+std::optional<int> Engine::device() const {
+  if (state_->loaded == nullptr) return std::nullopt;
+  const DeviceAccess* access = state_->loaded->executable->device_access();
+  return access == nullptr ? std::nullopt : std::optional(access->device());
+}
+
+int Engine::device_of(const void* pointer) const {
+  return state_->device_access().device_of(pointer);
+}
+
+void Engine::infer_on_device(const float* images, int64_t batch, float* logits,
+                             StreamHandle stream) const {
+  require_batch(batch);
+  state_->device_access();
+  state_->run_in_parts(images, batch, logits,
+                       [&](Context& context, const float* from, int size, float* to) {
+                         context.infer_on_device({from, size, to, stream});
+                       });
+}
+
+std::unique_ptr<DeviceArray> Engine::infer_on_device(const float* images, int64_t batch,
+                                                     StreamHandle stream) const {
+  require_batch(batch);
+  auto logits = state_->device_access().allocate(static_cast<size_t>(batch) *
+                                                 static_cast<size_t>(info().classes));
+  infer_on_device(images, batch, logits->data(), stream);
+  logits->mark_end(stream);
+  return logits;
 }
 
 void Engine::infer(std::span<const float> images, std::span<float> logits) const {

@@ -28,6 +28,7 @@ class Pool {
     Loan(const Loan&) = delete;
     Loan& operator=(const Loan&) = delete;
     T* operator->() { return object_.get(); }
+    T& operator*() { return *object_; }
 
    private:
     Pool& pool_;

@@ -40,6 +40,7 @@ Driver open() {
   find(driver.primary_context_retain, "cuDevicePrimaryCtxRetain");
   find(driver.context_push, "cuCtxPushCurrent_v2");
   find(driver.context_pop, "cuCtxPopCurrent_v2");
+  find(driver.pointer_get_attribute, "cuPointerGetAttribute");
   find(driver.memory_allocate, "cuMemAlloc_v2");
   find(driver.memory_free, "cuMemFree_v2");
   find(driver.host_allocate, "cuMemHostAlloc");
@@ -49,8 +50,13 @@ Driver open() {
   find(driver.stream_create, "cuStreamCreate");
   find(driver.stream_destroy, "cuStreamDestroy_v2");
   find(driver.stream_synchronize, "cuStreamSynchronize");
+  find(driver.stream_wait_event, "cuStreamWaitEvent");
   find(driver.stream_begin_capture, "cuStreamBeginCapture_v2");
   find(driver.stream_end_capture, "cuStreamEndCapture");
+  find(driver.event_create, "cuEventCreate");
+  find(driver.event_record, "cuEventRecord");
+  find(driver.event_synchronize, "cuEventSynchronize");
+  find(driver.event_destroy, "cuEventDestroy_v2");
   find(driver.graph_instantiate, "cuGraphInstantiateWithFlags");
   find(driver.graph_launch, "cuGraphLaunch");
   find(driver.graph_destroy, "cuGraphDestroy");
@@ -113,6 +119,15 @@ int Device::compute_capability() const {
   return 10 * major + minor;
 }
 
+int Device::of(const void* pointer) {
+  int index = 0;
+  const auto address = reinterpret_cast<CUdeviceptr>(pointer);
+  const CUresult result =
+      Driver::get().pointer_get_attribute(&index, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address);
+  if (result == CUDA_SUCCESS) return index;
+  throw InputError("the batch says that it is in a GPU's memory, but it is in none of a GPU here");
+}
+
 Device::Current::Current(const Device& device) {
   check(Driver::get().context_push(device.context_), "be made current");
 }
@@ -138,6 +153,12 @@ Stream create_stream() {
   CUstream stream = nullptr;
   check(Driver::get().stream_create(&stream, CU_STREAM_NON_BLOCKING), "open a stream");
   return Stream(stream);
+}
+
+Event create_event() {
+  CUevent event = nullptr;
+  check(Driver::get().event_create(&event, CU_EVENT_DISABLE_TIMING), "mark a stream");
+  return Event(event);
 }
 
 }  // namespace resrt::tensorrt

@@ -20,6 +20,7 @@ struct Driver {
   decltype(&::cuDevicePrimaryCtxRetain) primary_context_retain;
   decltype(&::cuCtxPushCurrent) context_push;
   decltype(&::cuCtxPopCurrent) context_pop;
+  decltype(&::cuPointerGetAttribute) pointer_get_attribute;
   decltype(&::cuMemAlloc) memory_allocate;
   decltype(&::cuMemFree) memory_free;
   decltype(&::cuMemHostAlloc) host_allocate;
@@ -29,8 +30,13 @@ struct Driver {
   decltype(&::cuStreamCreate) stream_create;
   decltype(&::cuStreamDestroy) stream_destroy;
   decltype(&::cuStreamSynchronize) stream_synchronize;
+  decltype(&::cuStreamWaitEvent) stream_wait_event;
   decltype(&::cuStreamBeginCapture) stream_begin_capture;
   decltype(&::cuStreamEndCapture) stream_end_capture;
+  decltype(&::cuEventCreate) event_create;
+  decltype(&::cuEventRecord) event_record;
+  decltype(&::cuEventSynchronize) event_synchronize;
+  decltype(&::cuEventDestroy) event_destroy;
   decltype(&::cuGraphInstantiateWithFlags) graph_instantiate;
   decltype(&::cuGraphLaunch) graph_launch;
   decltype(&::cuGraphDestroy) graph_destroy;
@@ -55,6 +61,9 @@ class Device {
 
   // The compute capability times ten: 86.
   int compute_capability() const;
+
+  // The number of the GPU in whose memory a pointer points. Throws InputError where it is in none.
+  static int of(const void* pointer);
 
   // Makes the GPU the calling thread's current one for as long as it lives.
   class Current {
@@ -100,6 +109,9 @@ struct FreeHost {
 struct DestroyStream {
   void operator()(CUstream stream) const { Driver::get().stream_destroy(stream); }
 };
+struct DestroyEvent {
+  void operator()(CUevent event) const { Driver::get().event_destroy(event); }
+};
 struct DestroyGraph {
   void operator()(CUgraph graph) const { Driver::get().graph_destroy(graph); }
 };
@@ -109,11 +121,13 @@ struct DestroyGraphExec {
 using DeviceMemory = Owned<CUdeviceptr, FreeDevice>;
 using PinnedMemory = Owned<void*, FreeHost>;
 using Stream = Owned<CUstream, DestroyStream>;
+using Event = Owned<CUevent, DestroyEvent>;
 using CapturedGraph = Owned<CUgraph, DestroyGraph>;
 using GraphExec = Owned<CUgraphExec, DestroyGraphExec>;
 
 DeviceMemory allocate_on_device(size_t bytes);
 PinnedMemory allocate_pinned(size_t bytes);
 Stream create_stream();
+Event create_event();
 
 }  // namespace resrt::tensorrt

@@ -18,9 +18,46 @@ namespace {
 // While one inference computes, another's images are copied.
 constexpr int kConcurrentInferences = 2;
 
+CUstream to_stream(StreamHandle handle) {
+  return reinterpret_cast<CUstream>(handle);
+}
+
+// Memory of its own, and when it is filled.
+class Logits : public DeviceLogits {
+ public:
+  Logits(const Device& device, size_t floats) : device_(device) {
+    const Device::Current current(device_);
+    DeviceMemory memory = allocate_on_device(floats * sizeof(float));
+    end_ = create_event();
+    memory_ = std::move(memory);
+  }
+  // Whoever reads them may not have come to the end yet, in any stream; freeing waits for all.
+  ~Logits() override {
+    const Device::Current current(device_);
+    memory_ = {};
+    end_ = {};
+  }
+
+  float* data() const override { return reinterpret_cast<float*>(memory_.get()); }
+  void mark_end(StreamHandle stream) override {
+    const Device::Current current(device_);
+    check(Driver::get().event_record(end_.get(), to_stream(stream)), "mark a stream");
+  }
+  void make_wait(StreamHandle stream) const override {
+    const Device::Current current(device_);
+    check(Driver::get().stream_wait_event(to_stream(stream), end_.get(), 0), "have a stream wait");
+  }
+
+ private:
+  Device device_;
+  DeviceMemory memory_;
+  Event end_;
+};
+
 // An engine on a GPU, as its sessions share it.
 struct Loaded {
   Device device;
+  int device_index;
   Logger& logger;
   EngineInfo info;
   std::unique_ptr<nvinfer1::IRuntime> runtime;
@@ -50,18 +87,23 @@ class Session : public Context {
   explicit Session(const Loaded& loaded) : loaded_(loaded) {
     const Device::Current current(loaded_.device);
     const auto most = static_cast<size_t>(loaded_.info.max_batch);
-    memory_ = std::make_unique<Memory>();
-    memory_->stream = create_stream();
-    memory_->pinned_images = allocate_pinned(most * loaded_.image_bytes());
-    memory_->pinned_logits = allocate_pinned(most * loaded_.logits_bytes());
-    memory_->images = allocate_on_device(most * loaded_.image_bytes());
-    memory_->logits = allocate_on_device(most * loaded_.logits_bytes());
+    // Where something fails, the rest is freed while the device is still current.
+    auto memory = std::make_unique<Memory>();
+    memory->stream = create_stream();
+    memory->end = create_event();
+    memory->pinned_images = allocate_pinned(most * loaded_.image_bytes());
+    memory->pinned_logits = allocate_pinned(most * loaded_.logits_bytes());
+    memory->images = allocate_on_device(most * loaded_.image_bytes());
+    memory->logits = allocate_on_device(most * loaded_.logits_bytes());
     scratch_size_ = loaded_.engine->getDeviceMemorySizeV2();
-    memory_->scratch = allocate_on_device(static_cast<size_t>(scratch_size_));
+    memory->scratch = allocate_on_device(static_cast<size_t>(scratch_size_));
+    memory_ = std::move(memory);
   }
 
   ~Session() override {
     const Device::Current current(loaded_.device);
+    // Of an inference in another's stream: its context must not go before.
+    Driver::get().event_synchronize(memory_->end.get());
     memory_.reset();
   }
 
@@ -69,6 +111,7 @@ class Session : public Context {
     const Device::Current current(loaded_.device);
     const auto count = static_cast<size_t>(batch);
     std::memcpy(memory_->pinned_images.get(), images, count * loaded_.image_bytes());
+    wait_in(memory_->stream.get());
     const auto found = memory_->prepared.find(batch);
     if (found == memory_->prepared.end()) {
       prepare(batch);
@@ -79,22 +122,45 @@ class Session : public Context {
     std::memcpy(logits, memory_->pinned_logits.get(), count * loaded_.logits_bytes());
   }
 
+  void infer_on_device(const DeviceBatch& batch) override {
+    const Device::Current current(loaded_.device);
+    const CUstream stream = to_stream(batch.stream);
+    wait_in(stream);
+    auto& context = memory_->on_device[batch.batch];
+    if (context == nullptr) context = create_context(batch.batch, Memories::others);
+    const uint64_t mark = loaded_.logger.mark();
+    if (!context->setInputTensorAddress(kImages, batch.images) ||
+        !context->setTensorAddress(kLogits, batch.logits) || !context->enqueueV3(stream)) {
+      loaded_.fail("run an inference", mark);
+    }
+    check(Driver::get().event_record(memory_->end.get(), stream), "mark a stream");
+  }
+
  private:
   // All that must be freed while the device is current, in the reverse order.
   struct Memory {
     Stream stream;
+    Event end;  // of the last inference in another's stream
     PinnedMemory pinned_images;
     PinnedMemory pinned_logits;
     DeviceMemory images;
     DeviceMemory logits;
     DeviceMemory scratch;
     std::map<int, Prepared> prepared;  // by batch size
+    // The same for others' memory and streams; a context that a graph was captured of stays as it
+    // was then.
+    std::map<int, std::unique_ptr<nvinfer1::IExecutionContext>> on_device;
   };
+
+  // Scratch memory is one for all inferences, of which those in others' streams may still run.
+  void wait_in(CUstream stream) const {
+    check(Driver::get().stream_wait_event(stream, memory_->end.get(), 0), "have a stream wait");
+  }
 
   // Runs a batch of a size that has not been run before, and records it for the next one. TensorRT
   // makes ready what it needs in the first run, which a recording cannot.
   void prepare(int batch) {
-    Prepared prepared{create_context(batch), {}};
+    Prepared prepared{create_context(batch, Memories::own), {}};
     enqueue(*prepared.context, batch);
     check(Driver::get().stream_synchronize(memory_->stream.get()), "run an inference");
     // TensorRT for RTX records graphs by itself, anew when it has compiled better kernels.
@@ -148,7 +214,11 @@ class Session : public Context {
     return GraphExec(executable);
   }
 
-  std::unique_ptr<nvinfer1::IExecutionContext> create_context(int batch) {
+  // Whose images and logits a context works with: a session's own, or others' at each inference.
+  enum class Memories { own, others };
+
+  std::unique_ptr<nvinfer1::IExecutionContext> create_context(int batch,
+                                                              [[maybe_unused]] Memories memories) {
     const uint64_t mark = loaded_.logger.mark();
     nvinfer1::ICudaEngine& engine = *loaded_.engine;
     constexpr auto strategy = nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED;
@@ -156,7 +226,10 @@ class Session : public Context {
     const std::unique_ptr<nvinfer1::IRuntimeConfig> config(engine.createRuntimeConfig());
     if (config == nullptr) loaded_.fail("prepare an inference", mark);
     config->setExecutionContextAllocationStrategy(strategy);
-    config->setCudaGraphStrategy(nvinfer1::CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE);
+    // A graph holds for the addresses and streams that it was recorded with.
+    config->setCudaGraphStrategy(memories == Memories::own
+                                     ? nvinfer1::CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE
+                                     : nvinfer1::CudaGraphStrategy::kDISABLED);
     // Compiled for the batch size now, so that a warmed-up engine is as fast as it will ever be.
     config->setDynamicShapesKernelSpecializationStrategy(
         nvinfer1::DynamicShapesKernelSpecializationStrategy::kEAGER);
@@ -185,7 +258,7 @@ class Session : public Context {
   std::unique_ptr<Memory> memory_;
 };
 
-class Engine : public Executable {
+class Engine : public Executable, public DeviceAccess {
  public:
   explicit Engine(std::unique_ptr<Loaded> loaded) : loaded_(std::move(loaded)) {}
 
@@ -213,6 +286,13 @@ class Engine : public Executable {
 
   std::unique_ptr<Context> create_context() override { return std::make_unique<Session>(*loaded_); }
 
+  const DeviceAccess* device_access() const override { return this; }
+  int device() const override { return loaded_->device_index; }
+  int device_of(const void* pointer) const override { return Device::of(pointer); }
+  std::unique_ptr<DeviceLogits> allocate(size_t floats) const override {
+    return std::make_unique<Logits>(loaded_->device, floats);
+  }
+
  private:
   std::unique_ptr<Loaded> loaded_;
 };
@@ -221,8 +301,8 @@ class Engine : public Executable {
 
 std::unique_ptr<Executable> load(const Library& library, Logger& logger, const Plan& plan,
                                  const EngineInfo& info, const LoadOptions& options) {
-  auto loaded =
-      std::make_unique<Loaded>(Loaded{Device(options.device), logger, info, nullptr, nullptr});
+  auto loaded = std::make_unique<Loaded>(
+      Loaded{Device(options.device), options.device, logger, info, nullptr, nullptr});
   const Device::Current current(loaded->device);
   const uint64_t mark = logger.mark();
   loaded->runtime = library.create_runtime(logger);

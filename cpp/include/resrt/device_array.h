@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+
+#include "resrt/export.h"
+
+namespace resrt {
+
+// A CUstream or cudaStream_t, as a number. 0 and 1 are the default stream.
+using StreamHandle = uintptr_t;
+
+// Floats in a GPU's memory that are computed in the order of a stream: they may not be there yet.
+// The memory is freed with the object, when the GPU has done all that was asked of it.
+class RESRT_API DeviceArray {
+ public:
+  virtual ~DeviceArray();
+  virtual float* data() const = 0;
+  // Has what is put into `stream` from now on wait until the floats are there.
+  virtual void make_wait(StreamHandle stream) const = 0;
+};
+
+}  // namespace resrt

@@ -1,0 +1,148 @@
+"""Batches in a GPU's memory, by the protocols in which libraries hand each other arrays.
+
+These are DLPack (https://dmlc.github.io/dlpack) and, for libraries without that, the CUDA array
+interface (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from resrt import _core
+from resrt.errors import InputError
+
+DEFAULT_STREAM = 1  # CUDA's, as both protocols write it
+
+# Of DLPack's kinds of memory.
+_PROCESSORS = (1, 3, 11)  # ordinary, and pinned for CUDA or ROCm
+_CUDA = (2, 13)  # a GPU's own, and managed
+
+
+class OnDevice(Protocol):
+    """An array in a GPU's memory: PyTorch's, CuPy's, Numba's or JAX's."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as its library describes it; `device` is None where that does not say.
+
+    `stream` is where it is ready. `owner` keeps its memory.
+    """
+
+    pointer: int
+    shape: tuple[int, ...]
+    is_float32: bool
+    is_contiguous: bool
+    device: int | None
+    stream: int
+    owner: object
+
+
+def is_on_device(array: object) -> bool:
+    """Whether an array says that it is not in the processor's memory."""
+    if isinstance(array, np.ndarray):
+        return False
+    if hasattr(array, "__dlpack_device__"):
+        return array.__dlpack_device__()[0] not in _PROCESSORS
+    return hasattr(array, "__cuda_array_interface__")
+
+
+def infer(core: _core.Engine, array: Any, stream: int | None) -> _core.LogitsOnDevice:
+    """Return the logits of a batch in a GPU's memory, as `resrt.Engine.infer` explains it."""
+    batch = _read(array, None if stream is None else _checked(stream))
+    info = core.info
+    expected = ("N", *info.input_shape)
+    if len(batch.shape) != len(expected) or batch.shape[1:] != info.input_shape:
+        raise InputError(
+            f"{info.model} takes a batch of shape {_text(expected)}, not {batch.shape}"
+        )
+    if not batch.is_float32:
+        raise InputError(f"{info.model} takes a float32 batch; convert it, as with .float()")
+    if not batch.is_contiguous:
+        raise InputError(
+            f"{info.model} takes a batch that lies contiguous in the GPU's memory, row by row; "
+            "copy it, as with .contiguous()"
+        )
+    device = core.device_of(batch.pointer) if batch.device is None else batch.device
+    if core.device is not None and device != core.device:
+        raise InputError(
+            f"the batch is in the memory of cuda:{device}, but the engine runs on "
+            f"cuda:{core.device}; copy the batch there, or load the engine with "
+            f"device='cuda:{device}'"
+        )
+    return core.infer_on_device(batch.pointer, batch.shape[0], batch.stream)
+
+
+def _read(array: Any, stream: int | None) -> Batch:
+    if hasattr(array, "__dlpack__"):
+        return _from_dlpack(array, DEFAULT_STREAM if stream is None else stream)
+    return _from_interface(array.__cuda_array_interface__, stream, array)
+
+
+def _from_dlpack(array: Any, stream: int) -> Batch:
+    """Read an array that is ready in `stream`, for which its library sees."""
+    kind, device = array.__dlpack_device__()
+    if kind not in _CUDA:
+        raise InputError(
+            f"the batch is in memory that is neither an NVIDIA GPU's nor the processor's (DLPack's "
+            f"device type {int(kind)}); copy it to one of these"
+        )
+    try:
+        foreign = _core.ForeignArray(array.__dlpack__(stream=stream))
+    except (BufferError, RuntimeError) as error:
+        raise InputError(f"the batch does not give its memory: {error}") from None
+    return Batch(
+        pointer=foreign.pointer,
+        shape=foreign.shape,
+        is_float32=foreign.is_float32,
+        is_contiguous=foreign.is_contiguous,
+        device=device,
+        stream=stream,
+        owner=foreign,
+    )
+
+
+def _from_interface(interface: dict[str, Any], stream: int | None, owner: object) -> Batch:
+    """Read an array that is ready in the stream that it names, or in the caller's."""
+    shape = tuple(interface["shape"])
+    pointer, _ = interface["data"]
+    strides = interface.get("strides")
+    contiguous = tuple(4 * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    own = interface.get("stream")
+    if stream is None:
+        stream = DEFAULT_STREAM if own is None else own
+    return Batch(
+        pointer=pointer,
+        shape=shape,
+        is_float32=interface["typestr"] == "<f4",
+        is_contiguous=strides is None or tuple(strides) == contiguous,
+        device=None,
+        stream=stream,
+        owner=owner,
+    )
+
+
+def _checked(stream: object) -> int:
+    """Return a stream's handle; PyTorch and CuPy call the default stream 0."""
+    try:
+        handle = operator.index(stream)  # type: ignore[arg-type]
+    except TypeError:
+        handle = -1
+    if isinstance(stream, bool) or not 0 <= handle < 2**64:
+        raise InputError(
+            "stream is a CUDA stream's handle, as torch.cuda.current_stream().cuda_stream, not "
+            f"{stream!r}"
+        )
+    return handle or DEFAULT_STREAM
+
+
+def _text(shape: tuple[object, ...]) -> str:
+    return f"({', '.join(map(str, shape))})"
