@@ -174,9 +174,10 @@ def test_a_capsule_is_read_once(images: npt.NDArray[np.float32]) -> None:
 def test_an_engine_on_the_processor(
     small_engine: resrt.Engine, images: npt.NDArray[np.float32]
 ) -> None:
-    for batch in (DLPackArray(images), InterfaceArray(images)):
+    batches: list[Any] = [DLPackArray(images), InterfaceArray(images)]
+    for batch in batches:
         with pytest.raises(resrt.InputError, match="runs on openvino, which does not read a GPU"):
-            small_engine.infer(batch)  # type: ignore[call-overload]
+            small_engine.infer(batch)
     with pytest.raises(resrt.InputError, match="in the processor's memory; leave out stream"):
         small_engine.infer(images, stream=1)  # type: ignore[call-overload]
     assert small_engine._core.device is None
@@ -189,7 +190,8 @@ def test_pinned_memory_is_the_processors(
         def __array__(self, dtype: Any = None, copy: Any = None) -> npt.NDArray[Any]:
             return self.array
 
-    found = small_engine.infer(Pinned(images, (PINNED, 0)))  # type: ignore[call-overload]
+    pinned: Any = Pinned(images, (PINNED, 0))
+    found = small_engine.infer(pinned)
     np.testing.assert_array_equal(found, small_engine.infer(images))
 
 

@@ -99,7 +99,7 @@ def is_wrong_from_the_second_time_on(infer: Infer) -> Infer:
     return replaying
 
 
-CHECKS = {
+CHECKS: dict[str, Callable[[Workshop], str]] = {
     "logits": functools.partial(checks.logits, checks.SMALLEST, "fp16"),
     "every batch": checks.every_batch,
     "callers": checks.concurrent_callers,

@@ -40,7 +40,7 @@ class Report:
 
     output: Path
     gpu: Gpu
-    checks: dict[str, list[checks.Result]] = field(default_factory=dict)
+    results: dict[str, list[checks.Result]] = field(default_factory=dict)
     latencies: list[latency.Latency] = field(default_factory=list)
     ratios: list[latency.Ratio] = field(default_factory=list)
 
@@ -51,7 +51,7 @@ class Report:
             "machine": dataclasses.asdict(machine.describe(_LIBRARIES + _TENSORRTS)),
             "checks": {
                 name: [dataclasses.asdict(result) for result in results]
-                for name, results in self.checks.items()
+                for name, results in self.results.items()
             },
             "method": latency.METHOD,
             "latencies": [dataclasses.asdict(found) for found in self.latencies],
@@ -62,13 +62,13 @@ class Report:
             json.dump(document, file, indent=1)
 
     def add_check(self, group: str, result: checks.Result) -> None:
-        self.checks.setdefault(group, []).append(result)
+        self.results.setdefault(group, []).append(result)
         print(f"{group:13} {result}", flush=True)
         self.write()
 
     def failed(self) -> int:
         return sum(
-            result.outcome == "failed" for results in self.checks.values() for result in results
+            result.outcome == "failed" for results in self.results.values() for result in results
         )
 
 
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_checks(report: Report, options: argparse.Namespace) -> None:
     for group, workshop, check in _chosen_checks(options):
-        broken = [r for r in report.checks.get(group, []) if r.name == checks.FIRST.name]
+        broken = [r for r in report.results.get(group, []) if r.name == checks.FIRST.name]
         if broken and broken[0].outcome != "ok":
             continue  # without its library a backend can do nothing
         report.add_check(group, checks.run_apart(check, workshop, options.limit))

@@ -6,6 +6,7 @@ from . import weights as weights
 from ._core import Cost as Cost
 from ._core import Graph as Graph
 from ._core import Layer as Layer
+from ._core import LogitsOnDevice as LogitsOnDevice
 from ._core import Parameter as Parameter
 from ._core import Preprocessing as Preprocessing
 from ._core import RegNet as RegNet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -68,6 +69,7 @@ def backend_checks(networks: Sequence[str], foreign: Path | None = None) -> list
         Check("every batch size", every_batch),
         Check("a CUDA graph repeats what it recorded", graphs),
         Check("concurrent callers", concurrent_callers),
+        Check("batches in the GPU's memory", device_tensors),
         Check("the choice of a device", devices),
         Check("an engine for another GPU", functools.partial(another_gpu, foreign)),
         Check("memory that ends", out_of_memory),
@@ -193,6 +195,40 @@ def concurrent_callers(workshop: Workshop) -> str:
         for finished in [callers.submit(call, caller) for caller in range(_CALLERS)]:
             finished.result()
     return f"{_CALLERS} callers, {_CALLS} inferences each"
+
+
+def device_tensors(workshop: Workshop) -> str:
+    """PyTorch's tensors, in its default stream and in another, where they have just been made."""
+    if importlib.util.find_spec("torch") is None:
+        raise NotRunError("torch is not installed")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise NotRunError("this torch is not for CUDA")
+    engine = workshop.engine(SMALLEST, "fp16")
+    images = workshop.images(SMALLEST, 2 * workshop.max_batch + 1)
+    expected = workshop.reference(SMALLEST, images)
+    tensor = torch.from_numpy(images).to("cuda")
+    off = difference(torch.from_dlpack(engine.infer(tensor)).cpu().numpy(), expected, "fp16")
+    side = torch.cuda.Stream()
+    kept = []
+    for stream in (side.cuda_stream, None):
+        for _ in range(_CALLS):
+            with torch.cuda.stream(side):
+                made = torch.zeros_like(tensor).add_(tensor)
+                logits = torch.from_dlpack(engine.infer(made, stream=stream))
+                kept.append((made, logits.clone()))
+    between = engine.infer(images)  # from the processor, while others are under way
+    torch.cuda.synchronize()
+    for logits in (between, *(logits.cpu().numpy() for _, logits in kept)):
+        difference(logits, expected, "fp16")
+    for wrong in (tensor.half(), tensor.to(memory_format=torch.channels_last), tensor[0]):
+        try:
+            engine.infer(wrong)
+        except resrt.InputError:
+            continue
+        raise WrongError(f"{wrong.dtype} {tuple(wrong.shape)} {wrong.stride()} was not refused")
+    return f"{len(kept) + 1} inferences in two streams, off by {off:.1e}"
 
 
 def devices(workshop: Workshop) -> str:

@@ -126,11 +126,12 @@ def contenders(backends: Sequence[str]) -> list[Contender]:
     """Return resrt with each backend, with the plugin where it takes one, and the others."""
     ours = []
     for backend in backends:
-        ours.append(Contender(backend, "host", functools.partial(_engine, backend, {})))
+        flavours: dict[str, dict[str, Any]] = {backend: {}}
         if backend != RTX:
-            options = {"split_attention_plugin": True}
-            prepare = functools.partial(_engine, backend, options)
-            ours.append(Contender(f"{backend}, plugin", "host", prepare))
+            flavours[f"{backend}, plugin"] = {"split_attention_plugin": True}
+        for name, options in flavours.items():
+            for memory, prepare in (("host", _engine), ("device", _engine_on_device)):
+                ours.append(Contender(name, memory, functools.partial(prepare, backend, options)))
     return [
         *ours,
         Contender("PyTorch eager", "device", functools.partial(_torch, False)),
@@ -221,7 +222,8 @@ def _ratios(
     """Return a ratio for each contender; with the plugin, over ResNet50 as that is without it."""
     ratios = []
     for contender in contenders_:
-        plain = next(c for c in contenders_ if c.name == contender.name.partition(",")[0])
+        name = contender.name.partition(",")[0]
+        plain = next(c for c in contenders_ if (c.name, c.memory) == (name, contender.memory))
         over, under = times.get((RATIO[0], contender)), times.get((RATIO[1], plain))
         if over is None or under is None:
             continue
@@ -234,16 +236,38 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
-def _engine(backend: str, options: dict[str, Any], task: Task) -> Ready:
+def _load(backend: str, options: dict[str, Any], task: Task) -> resrt.Engine:
     if options and task.network != SPLIT_ATTENTION:
         raise LeftOutError("it has no split attention")
-    engine = task.workshops[backend].engine(task.network, task.precision, **options)
+    return task.workshops[backend].engine(task.network, task.precision, **options)
+
+
+def _engine(backend: str, options: dict[str, Any], task: Task) -> Ready:
+    """From NumPy's arrays to NumPy's arrays, copies between memories included."""
+    engine = _load(backend, options, task)
     last = [engine.infer(task.images)]
 
     def run() -> None:
         last[0] = engine.infer(task.images)
 
     return Ready(run, lambda: last[0])
+
+
+def _engine_on_device(backend: str, options: dict[str, Any], task: Task) -> Ready:
+    """From PyTorch's tensors to PyTorch's tensors. No CUDA graph is used with these."""
+    if importlib.util.find_spec("torch") is None:
+        raise LeftOutError("torch is not installed")
+    import torch
+
+    engine = _load(backend, options, task)
+    images = torch.from_numpy(task.images).to("cuda")
+    last = [engine.infer(images)]
+
+    def run() -> None:
+        last[0] = engine.infer(images)
+        torch.cuda.synchronize()
+
+    return Ready(run, lambda: torch.from_dlpack(last[0]).cpu().numpy())
 
 
 def _torch(is_compiled: bool, task: Task) -> Ready:
