@@ -217,3 +217,10 @@ def test_names_from_standard_input_in_any_bytes(engine_file: Path, folder: Path)
         assert (result.returncode, result.stderr) == (0, b"")
         assert b"c.webp" in result.stdout
         assert b"caf" in result.stdout
+
+
+def test_memory_of_images_is_used_again(engine_file: Path) -> None:
+    list(resrt.classify(engine_file, [PHOTOS / "china.jpg"], workers=3))
+    before = Image.core.get_stats()["allocated_blocks"]
+    list(resrt.classify(engine_file, [PHOTOS / "china.jpg"] * 10, workers=3))
+    assert Image.core.get_stats()["allocated_blocks"] <= before + 6

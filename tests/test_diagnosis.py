@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -274,3 +275,14 @@ def test_affinity_is_a_limit() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert result.stdout == "1\n"
+
+
+def test_a_backend_that_only_builds_is_no_failure_and_not_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    status = SimpleNamespace(
+        name="gpu", version="7", precisions=["fp16"], why_not=None, why_build_only="there is no GPU"
+    )
+    found = diagnosis._backend(status)  # type: ignore[arg-type]
+    assert found.problem == "7 builds engines here, but runs none: there is no GPU"
+    assert found.precisions == ("fp16",)

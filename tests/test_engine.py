@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pytest
 
 import resrt
+from resrt import _core
 
 Batch = npt.NDArray[np.float32]
 
@@ -158,7 +159,7 @@ def test_unknown_backend(small_graph: resrt.Graph) -> None:
 def test_backend_whose_library_is_missing(tmp_path: Path) -> None:
     """Without OpenVINO the package imports, describes networks, and says what to install."""
     # A copy of the package, whose neighbour OpenVINO then is not.
-    for module in (resrt, resrt._core):  # two folders where it is installed to be edited
+    for module in (resrt, _core):  # two folders where it is installed to be edited
         shutil.copytree(Path(module.__file__).parent, tmp_path / "resrt", dirs_exist_ok=True)
     script = (
         "import importlib.util, sys\n"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import resrt
-from resrt import cli, engine_cache
+from resrt import _core, cli, engine_cache
 
 CONFIG = resrt.ResNet(depths=[1, 1], width=8)
 OPTIONS = {"input_size": 32, "precision": "fp32", "max_batch": 2}
@@ -44,7 +44,7 @@ def test_another_engine_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     out = tmp_path / "x.engine"
     arrays = {
         name: np.ascontiguousarray(array)
-        for name, array in resrt._core.random_weights(
+        for name, array in _core.random_weights(
             resrt.build_graph(CONFIG, input_size=32, name="ResNet"), 1
         ).items()
     }
@@ -63,7 +63,7 @@ def test_another_engine_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert build(out, **other).from_cache  # type: ignore[arg-type]
     labels.write_text(labels.read_text().replace("7", "seven"))
     assert not build(out, labels=labels).from_cache
-    monkeypatch.setattr(resrt._core, "__version__", "99")
+    monkeypatch.setattr(_core, "__version__", "99")
     assert not build(out).from_cache
 
 
@@ -72,11 +72,11 @@ def test_weights_are_told_by_their_content(tmp_path: Path) -> None:
 
     graph = resrt.build_graph(CONFIG, input_size=32, name="ResNet")
     file, out = tmp_path / "w.safetensors", tmp_path / "x.engine"
-    save_file(resrt._core.random_weights(graph, 1), file)
+    save_file(_core.random_weights(graph, 1), file)
     before = build(out, file)
     assert build(out, str(file)).from_cache
     assert len(before.info.weights_sha256) == 64
-    save_file(resrt._core.random_weights(graph, 2), file)
+    save_file(_core.random_weights(graph, 2), file)
     after = build(out, file)
     assert not after.from_cache
     assert after.info.weights_sha256 != before.info.weights_sha256

@@ -8,10 +8,11 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import resrt
+from resrt import _core
 
 ROOT = Path(__file__).parent.parent
 # Where the build installs; where the package is installed to be edited, not beside its sources.
-PACKAGE = Path(resrt._core.__file__).parent
+PACKAGE = Path(_core.__file__).parent
 
 
 def test_openvino_is_required_as_it_was_built_against() -> None:

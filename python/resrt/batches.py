@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from resrt import images
 from resrt._arguments import whole
@@ -51,7 +52,17 @@ def infer_files(
     """
     count = len(os.sched_getaffinity(0)) if workers is None else whole("workers", workers)
     images.require_photographs(engine.info.input_shape[0])
+    _keep_image_memory(2 * count)
     return _outcomes(engine, iter(files), exact, count)
+
+
+def _keep_image_memory(blocks: int) -> None:
+    """Have Pillow use blocks of memory, of 16 MB, again for the next image.
+
+    Otherwise it returns each to the system, which clears it anew: a tenth of all the time.
+    """
+    if Image.core.get_blocks_max() < blocks:  # type: ignore[attr-defined]
+        Image.core.set_blocks_max(blocks)  # type: ignore[attr-defined]
 
 
 def _outcomes(

@@ -161,7 +161,12 @@ def _statuses() -> list[_core.BackendStatus]:
 
 
 def _backend(status: _core.BackendStatus) -> Backend:
-    problem = status.why_not or _trial(status.name)
+    if status.why_build_only is not None:
+        problem: str | None = (
+            f"{status.version} builds engines here, but runs none: {status.why_build_only}"
+        )
+    else:
+        problem = status.why_not or _trial(status.name)
     return Backend(status.name, status.version, tuple(status.precisions), problem)
 
 

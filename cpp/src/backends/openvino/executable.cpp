@@ -110,8 +110,11 @@ std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Mo
     properties.insert(ov::inference_num_threads(streams * options.threads));
   }
   properties.insert(ov::num_streams(streams));
+  // With few threads a batch takes as long as its images one by one: no size but 1 is worth its
+  // memory and the time to compile it.
+  const std::vector<int> sizes = streams > 1 ? std::vector{1} : sizes_up_to(info.max_batch);
   std::vector<Compiled> models;
-  for (const int batch : sizes_up_to(info.max_batch)) {
+  for (const int batch : sizes) {
     const std::shared_ptr<ov::Model> fixed = model->clone();
     fixed->reshape({batch, info.input.channels, info.input.height, info.input.width});
     models.push_back({batch, core.compile_model(fixed, "CPU", properties)});
