@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -9,6 +10,7 @@ import operator
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,10 +82,12 @@ def is_wrong_in_the_last_image_of_three(infer: Infer) -> Infer:
 
 def shares_its_memory_among_callers(infer: Infer) -> Infer:
     shared: dict[int, Array] = {}
+    two_have_written = threading.Barrier(2, timeout=5)
 
     def racing(batch: Array) -> Array:
         shared[0] = infer(batch)
-        time.sleep(0.002)
+        with contextlib.suppress(threading.BrokenBarrierError):  # the last is alone
+            two_have_written.wait()
         return shared[0]
 
     return racing
