@@ -57,7 +57,8 @@ def test_it_works_where_resrt_does_not(module: str) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert result.returncode == 1
-    assert result.stderr == ""
+    # ONNX Runtime, where it is installed, has a word of its own for a broken numpy.
+    assert "Traceback" not in result.stderr
     assert f"import of {module}" in result.stdout
     assert result.stdout.endswith("This machine cannot run resrt yet: see what is marked no.\n")
 
