@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include "bindings/bindings.h"
 #include "bindings/dlpack.h"
@@ -133,7 +134,7 @@ void bind_device_arrays(py::module_& module) {
           py::arg("dl_device") = py::none(), py::arg("copy") = py::none(),
           "A capsule whose reader's stream waits for the logits.")
       .def_property_readonly("__cuda_array_interface__", [](const LogitsOnDevice& self) {
-        py::dict dict;
+        py::typing::Dict<py::str, py::object> dict;
         dict["shape"] = std::pair(self.batch, self.classes);
         dict["typestr"] = "<f4";
         dict["data"] = std::pair(reinterpret_cast<uintptr_t>(self.array->data()), false);
