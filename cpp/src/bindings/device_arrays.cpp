@@ -42,7 +42,7 @@ class ForeignArray {
     const dlpack::Type type = tensor().type;
     return type.code == dlpack::kFloat && type.bits == 32 && type.lanes == 1;
   }
-  py::tuple shape() const {
+  py::typing::Tuple<int64_t, py::ellipsis> shape() const {
     return py::tuple(
         py::cast(std::vector<int64_t>(tensor().shape, tensor().shape + tensor().rank)));
   }
