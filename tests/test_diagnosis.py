@@ -164,7 +164,7 @@ DEVICES = {"dev/nvidia0": "", "dev/nvidiactl": "", "dev/nvidia-uvm": ""}
 
 
 def test_gpus_without_a_library(tmp_path: Path) -> None:
-    gpus = diagnosis._gpus(_write(tmp_path, {**CARD, **DRIVER, **DEVICES}))
+    gpus = diagnosis.gpus(_write(tmp_path, {**CARD, **DRIVER, **DEVICES}))
     assert gpus == diagnosis.Gpus(
         1, "550.54.15", ("NVIDIA H100 80GB HBM3",), (str(tmp_path / "dev/nvidia0"),), None
     )
@@ -172,7 +172,7 @@ def test_gpus_without_a_library(tmp_path: Path) -> None:
 
 def test_the_driver_of_open_kernel_modules(tmp_path: Path) -> None:
     text = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n"
-    gpus = diagnosis._gpus(_write(tmp_path, {"proc/driver/nvidia/version": text}))
+    gpus = diagnosis.gpus(_write(tmp_path, {"proc/driver/nvidia/version": text}))
     assert gpus.driver == "570.86.15"
 
 
@@ -188,15 +188,15 @@ def test_the_driver_of_open_kernel_modules(tmp_path: Path) -> None:
 def test_gpus_that_cannot_be_used(
     tmp_path: Path, files: dict[str, str], problem: str | None
 ) -> None:
-    found = diagnosis._gpus(_write(tmp_path, files)).problem
+    found = diagnosis.gpus(_write(tmp_path, files)).problem
     assert found is None if problem is None else problem in (found or "")
 
 
 def test_the_command_says_which_backend_uses_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gpus = diagnosis._gpus(_write(tmp_path, {**CARD, **DRIVER, **DEVICES}))
-    monkeypatch.setattr(diagnosis, "_gpus", lambda: gpus)
+    gpus = diagnosis.gpus(_write(tmp_path, {**CARD, **DRIVER, **DEVICES}))
+    monkeypatch.setattr(diagnosis, "gpus", lambda: gpus)
     cli.main(["doctor"])
     assert "NVIDIA H100 80GB HBM3; driver 550.54.15" in capsys.readouterr().out
     backend = diagnosis.Backend("tensorrt", "11", ("fp16",), None)

@@ -148,7 +148,7 @@ def doctor() -> Diagnosis:
         backends=tuple(_backend(status) for status in _statuses()),
         packages=tuple(_packages(_requirements())),
         cache=_cache(),
-        gpus=_gpus(),
+        gpus=gpus(),
     )
 
 
@@ -250,7 +250,8 @@ def _cache() -> Cache:
     )
 
 
-def _gpus(root: Path = Path("/")) -> Gpus:
+def gpus(root: Path = Path("/")) -> Gpus:
+    """Return what the system says of NVIDIA's GPUs; no library of NVIDIA's is needed."""
     driver = root / "proc/driver/nvidia"
     version = _matched(r"Module.*?\s(\d+\.[\d.]+)", _text(driver / "version"))
     information = [_text(file) for file in sorted(driver.glob("gpus/*/information"))]

@@ -1,8 +1,8 @@
 """Engine files that were built before, so that the same engine need not be built again.
 
 They are kept beside the pretrained weights, in engines/ of the cache's folder, under a checksum of
-all that an engine depends on: network, weights, options, libraries and processor. The files that
-were not used for longest go first when they come to more than RESRT_CACHE_GB (default 5).
+all that an engine depends on: network, weights, options, libraries, processor and GPUs. The files
+that were not used for longest go first when they come to more than RESRT_CACHE_GB (default 5).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from resrt import _core, labels, machine, pretrained
+from resrt import _core, diagnosis, labels, machine, pretrained
 from resrt.engine import backends, build
 from resrt.errors import EngineFileError, FileError, InputError
 from resrt.files import cache_folder
@@ -92,6 +92,7 @@ def _kept(
         "resrt": _core.__version__,
         "backends": {backend.name: backend.version for backend in backends()},
         "processor": [here.processor, *here.features],
+        "gpus": [diagnosis.gpus().driver, *diagnosis.gpus().models],
         "model": str(model) if isinstance(model, _core.Graph) else repr(model),
         "weights": [name, weights_sha256(weights)],
         "options": {name: _value(name, value) for name, value in sorted(options.items())},
