@@ -23,7 +23,7 @@ from typing import Any
 from resrt import _core, diagnosis, labels, machine, pretrained
 from resrt.engine import backends, build
 from resrt.errors import EngineFileError, FileError, InputError
-from resrt.files import cache_folder
+from resrt.files import cache_folder, replacing
 from resrt.models import Config
 from resrt.network import weights_sha256
 
@@ -87,12 +87,12 @@ def _kept(
         if not isinstance(model, str):
             return None
         weights = pretrained.fetch(model)
-    here = machine.describe(libraries=())
+    here, gpus = machine.describe(libraries=()), diagnosis.gpus()
     depends_on = {
         "resrt": _core.__version__,
         "backends": {backend.name: backend.version for backend in backends()},
         "processor": [here.processor, *here.features],
-        "gpus": [diagnosis.gpus().driver, *diagnosis.gpus().models],
+        "gpus": [gpus.driver, *gpus.models],
         "model": str(model) if isinstance(model, _core.Graph) else repr(model),
         "weights": [name, weights_sha256(weights)],
         "options": {name: _value(name, value) for name, value in sorted(options.items())},
@@ -117,10 +117,8 @@ def _copied(kept: Path, output: Path) -> _core.EngineInfo | None:
         _logger.warning("removed from the cache: %s", error)
         kept.unlink(missing_ok=True)
         return None
-    try:
-        _copy(kept, output)
-    except OSError as error:
-        raise FileError(f"cannot write '{output}': {error.strerror}") from None
+    with replacing(output) as temporary:
+        shutil.copyfile(kept, temporary)
     with contextlib.suppress(OSError):  # it may be somebody else's
         os.utime(kept)  # used just now
     return info
@@ -130,21 +128,13 @@ def _keep(output: Path, kept: Path) -> None:
     """Keep a copy. That this fails is no reason to fail: the engine is built."""
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        _copy(output, kept)
+        with replacing(kept) as temporary:
+            shutil.copyfile(output, temporary)
         _trim(kept.parent)
     except OSError as error:
         _logger.warning(
-            "the engine was built, but not kept in the cache '%s': %s", kept.parent, error.strerror
+            "the engine was built, but not kept in the cache '%s': %s", kept.parent, error
         )
-
-
-def _copy(source: Path, destination: Path) -> None:
-    temporary = destination.with_name(f"{destination.name}.{os.getpid()}.tmp")
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(destination)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _trim(folder: Path) -> None:

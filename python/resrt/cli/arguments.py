@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TypeAlias
 
-from resrt._core import precision_names
+from resrt._core import InputError, precision_names
 
 DONE, FAILED, MISUSED, SKIPPED = 0, 1, 2, 3
 
@@ -92,4 +92,29 @@ def add_table_format(command: argparse.ArgumentParser) -> None:
         choices=TABLE_FORMATS,
         default="table",
         help="default: %(default)s, which is cut where a terminal is too narrow for it",
+    )
+
+
+def add_engine(command: argparse.ArgumentParser) -> None:
+    """Add the engine's file, the first of a command's arguments."""
+    command.add_argument("engine", metavar="ENGINE", help="an engine file, of resrt build")
+
+
+def add_resume(command: argparse.ArgumentParser) -> None:
+    """Add --resume, for a command that writes records to what -o names; see `check_resume`."""
+    command.add_argument(
+        "--resume", action="store_true", help="go on with the images that FILE has no record of"
+    )
+
+
+def check_resume(options: argparse.Namespace) -> None:
+    """Raise InputError where there is no file to go on with."""
+    if options.resume and options.output is None:
+        raise InputError("--resume needs the file to go on with: give it by -o")
+
+
+def add_workers(command: argparse.ArgumentParser) -> None:
+    """Add --workers."""
+    command.add_argument(
+        "--workers", type=int, metavar="N", help="threads; default: one for each core"
     )

@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from resrt._core import InputError
-from resrt.cli.arguments import DONE, SKIPPED, Commands, add_command
+from resrt.cli.arguments import (
+    DONE,
+    SKIPPED,
+    Commands,
+    add_command,
+    add_engine,
+    add_resume,
+    add_workers,
+    check_resume,
+)
 from resrt.cli.terminal import progress
 
 if TYPE_CHECKING:
@@ -29,7 +38,7 @@ def add(commands: Commands) -> None:
         "the exit status is 3.",
         example="resrt classify resnest50.engine photos/ --format csv -o classes.csv",
     )
-    parser.add_argument("engine", metavar="ENGINE", help="an engine file, as resrt build writes it")
+    add_engine(parser)
     parser.add_argument(
         "images",
         nargs="+",
@@ -47,23 +56,18 @@ def add(commands: Commands) -> None:
         help="json: an object on each line; csv: a row for each image. Default: %(default)s",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the images that FILE has no record of"
-    )
+    add_resume(parser)
     parser.add_argument(
         "--exact", action="store_true", help="decode every JPEG whole, however large it is"
     )
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="threads; default: one for each core"
-    )
+    add_workers(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
     from resrt import classification
     from resrt.records import RecordFile
 
-    if options.resume and options.output is None:
-        raise InputError("--resume needs the file to go on with: give it by -o")
+    check_resume(options)
     if options.output is not None and options.format == "text":
         raise InputError("a file of records is json or csv; say which by --format")
     files = classification.find(_paths(options.images))

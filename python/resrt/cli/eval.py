@@ -8,8 +8,16 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from resrt._core import InputError
-from resrt.cli.arguments import DONE, SKIPPED, Commands, add_command
+from resrt.cli.arguments import (
+    DONE,
+    SKIPPED,
+    Commands,
+    add_command,
+    add_engine,
+    add_resume,
+    add_workers,
+    check_resume,
+)
 from resrt.cli.terminal import progress
 
 if TYPE_CHECKING:
@@ -27,7 +35,7 @@ def add(commands: Commands) -> None:
         "published ones. Every image is decoded, resized and cropped as the weights were trained.",
         example="resrt eval resnest50.engine imagenet/val",
     )
-    parser.add_argument("engine", metavar="ENGINE", help="an engine file, as resrt build writes it")
+    add_engine(parser)
     parser.add_argument(
         "data",
         metavar="DATA",
@@ -39,13 +47,9 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="take N images, evenly from all")
     parser.add_argument("-o", "--output", metavar="FILE", help="write each image's rank, as JSON")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the images that FILE has no record of"
-    )
+    add_resume(parser)
     parser.add_argument("--format", choices=["text", "json"], default="text")
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="threads; default: one for each core"
-    )
+    add_workers(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -53,8 +57,7 @@ def _run(options: argparse.Namespace) -> int:
     from resrt.evaluation import Rank, eval, evenly, labelled_images
     from resrt.records import JsonRanks, RecordFile
 
-    if options.resume and options.output is None:
-        raise InputError("--resume needs the file to go on with: give it by -o")
+    check_resume(options)
     engine = ready(options.engine)
     listed = evenly(labelled_images(options.data, engine, root=options.root), options.limit)
     records = None

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, Commands, add_command
+from resrt.cli.arguments import DONE, Commands, add_command, add_engine
 
 if TYPE_CHECKING:
     from resrt.inspection import EngineFile
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         "preprocessing, labels, weights, and whether it can run here.",
         example="resrt inspect resnest50.engine --layers",
     )
-    parser.add_argument("engine", metavar="ENGINE")
+    add_engine(parser)
     parser.add_argument("--layers", action="store_true", help="list the layers as well")
     parser.add_argument("--format", choices=["text", "json"], default="text")
 

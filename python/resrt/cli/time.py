@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from resrt.cli.arguments import DONE, Commands, add_command, add_threads
+from resrt.cli.arguments import DONE, Commands, add_command, add_engine, add_threads
 from resrt.cli.terminal import steps
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
         "latencies that PaddleClas publishes beside its own.",
         example="resrt time resnest50.engine --batch 1 8 --duration 3 --output times.json",
     )
-    parser.add_argument("engine", metavar="ENGINE", help="an engine file, of resrt build")
+    add_engine(parser)
     parser.add_argument(
         "--batch", type=int, nargs="+", default=[1, 4, 8], metavar="N", help="default: 1 4 8"
     )
