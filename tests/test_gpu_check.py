@@ -8,6 +8,7 @@ import functools
 import json
 import operator
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -203,6 +204,20 @@ def test_other_processes() -> None:
         process.run_apart(os._exit, 3, limit=60)
     with pytest.raises(process.ProcessError, match="it did not end within 0 s"):
         process.run_apart(time.sleep, 60, limit=0.2)
+
+
+def test_what_was_left_behind_ends(tmp_path: Path) -> None:
+    """Such as the program that compute-sanitizer started; or it would go on using the GPU."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    left_behind = f"exec 3> '{pipe}'; echo started >&3; sleep 60 &"
+    assert process.run_apart(os.system, left_behind, limit=60) == 0
+    assert os.read(end, 100) == b"started\n"
+    readable, _, _ = select.select([end], [], [], 20)
+    assert readable, "it goes on"
+    assert os.read(end, 100) == b""
+    os.close(end)
 
 
 class Clock:

@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import fnmatch
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -158,4 +159,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # An exit, unlike a signal, ends what runs in other processes, too.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     sys.exit(main())
