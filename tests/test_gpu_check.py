@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +32,14 @@ sys.path.insert(0, str(TOOLS))
 import gpu_check  # noqa: E402
 from gpu_checks import checks, latency, process  # noqa: E402
 from gpu_checks.driver import Gpu  # noqa: E402
-from gpu_checks.workshop import Array, Workshop, WrongError, difference  # noqa: E402
+from gpu_checks.workshop import (  # noqa: E402
+    RTX,
+    Array,
+    Workshop,
+    WrongError,
+    difference,
+    fingerprint,
+)
 
 Infer = Callable[[Array], Array]
 
@@ -49,7 +56,8 @@ class StandIn(Workshop):
         )
 
     def build(self, network: str, precision: str, **options: Any) -> resrt.Engine:
-        return Workshop("openvino", self.folder, self.max_batch, 64).build(network, "fp32")
+        workshop = Workshop("openvino", self.folder, self.max_batch, self.input_size, self.classes)
+        return workshop.build(network, "fp32")
 
     def engine(self, network: str, precision: str, **options: Any) -> Any:
         return SimpleNamespace(infer=self.fault(super().engine(network, precision).infer))
@@ -136,6 +144,39 @@ def test_a_fault_is_found(
     assert result.outcome == "failed"
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(result.detail)
+
+
+def test_other_engines_have_other_files(tmp_path: Path, sound: StandIn) -> None:
+    builds = [tmp_path / name for name in ("a build", "the same", "another")]
+    for build in builds:
+        build.mkdir()
+        (build / "libresrt.so").write_text("graphs")
+        (build / "libresrt_split_attention_11.so").write_text(f"kernels of {build.name[-4:]}")
+    (builds[1] / "libresrt_split_attention_11.so").write_text("kernels of uild")
+    a_build, the_same, another = (fingerprint(build, "a GPU") for build in builds)
+    assert a_build == the_same
+    assert len({a_build, another, fingerprint(builds[0], "another GPU")}) == 3
+    workshops = [sound, replace(sound, max_batch=7), replace(sound, input_size=7)]
+    files = {workshop.path_of(checks.SMALLEST, "fp16") for workshop in workshops}
+    files |= {sound.path_of(checks.SMALLEST, "fp16", workspace=size) for size in (1, 2)}
+    assert len(files) == 5
+    assert sound.path_of(checks.SMALLEST, "fp16") in files
+
+
+def test_the_timing_cache_is_tensorrts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {}
+
+    def build(*_: object, backend: str, tensorrt: Any, **__: object) -> None:
+        given[backend] = tensorrt
+
+    monkeypatch.setattr(resrt, "build", build)
+    monkeypatch.setattr(Workshop, "status", lambda _: SimpleNamespace(version="1.2.3"))
+    for backend in ("tensorrt", RTX, "openvino"):
+        Workshop(backend, tmp_path, timing_cache=True).build(checks.SMALLEST, "fp16")
+    assert f"{tmp_path}/timings-1.2.3-" in repr(given["tensorrt"])
+    assert given[RTX] is given["openvino"] is None
 
 
 def test_images_differ_by_more_than_fp16_rounds(sound: StandIn) -> None:
