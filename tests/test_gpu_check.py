@@ -112,11 +112,47 @@ def is_wrong_from_the_second_time_on(infer: Infer) -> Infer:
     return replaying
 
 
+class OnGpu:
+    """As a tensor of PyTorch."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    def __getitem__(self, rows: slice) -> OnGpu:
+        return OnGpu(self.array[rows])
+
+    def to(self, device: str) -> OnGpu:
+        return self
+
+    def cpu(self) -> OnGpu:
+        return self
+
+    def numpy(self) -> Array:
+        return self.array
+
+
+def reads_the_gpu(infer: Infer) -> Infer:
+    return lambda batch: infer(batch.array if isinstance(batch, OnGpu) else batch)
+
+
+def computes_only_the_first_image_of_a_slice(infer: Infer) -> Infer:
+    def wrong(batch: Any) -> Array:
+        logits = reads_the_gpu(infer)(batch)
+        if isinstance(batch, OnGpu) and batch.array.base is not None:
+            logits[1:] = logits[0]
+        return logits
+
+    return wrong
+
+
 CHECKS: dict[str, Callable[[Workshop], str]] = {
     "logits": functools.partial(checks.logits, checks.SMALLEST, "fp16"),
     "every batch": checks.every_batch,
     "callers": checks.concurrent_callers,
     "graphs": checks.graphs,
+    "first": checks.backend_is_there,
+    "saved": checks.saved_engine_loads,
+    "build options": functools.partial(checks.build_options, {"workspace": 256}),
 }
 
 
@@ -144,6 +180,55 @@ def test_a_fault_is_found(
     assert result.outcome == "failed"
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(result.detail)
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "message"),
+    [
+        (reads_the_gpu, "ok", "batch 3 in parts of 1"),
+        (computes_only_the_first_image_of_a_slice, "failed", "images 0 to 3: "),
+    ],
+)
+def test_parts_of_batches_on_the_gpu(
+    fault: Callable[[Infer], Infer],
+    outcome: str,
+    message: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks, "why_no_torch", lambda: None)
+    torch = SimpleNamespace(from_numpy=OnGpu, from_dlpack=OnGpu)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    check = checks.Check("parts", checks.unaligned_parts)
+    result = checks.result_of(check, StandIn("tensorrt", folder, fault=fault))
+    assert result.outcome == outcome
+    assert message in result.detail
+
+
+def test_a_backend_that_refuses_the_gpu_fails_at_once(
+    sound: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: Path) -> resrt.Engine:
+        raise resrt.BackendError("it may be for another GPU")
+
+    monkeypatch.setattr(resrt, "load", refuse)
+    result = checks.result_of(checks.FIRST, sound)
+    assert (result.outcome, result.detail) == ("failed", "it may be for another GPU")
+
+
+def test_an_engine_built_ahead_finds_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is the only check, nothing else has made the folder."""
+    rtx = StandIn(RTX, tmp_path / "engines", max_batch=2, input_size=64)
+
+    def build(command: list[Any], **_: object) -> None:
+        rtx.build(checks.SMALLEST, "fp16").save(command[-1])
+
+    monkeypatch.setattr(subprocess, "run", build)
+    check = checks.Check("ahead", checks.engine_built_without_gpu)
+    result = checks.result_of(check, rtx)
+    assert result.outcome == "ok", result
 
 
 def test_other_engines_have_other_files(tmp_path: Path, sound: StandIn) -> None:
@@ -329,6 +414,7 @@ def test_the_report(
     arguments = ["--output", str(output), "--no-latencies", "--only", "the plugin's*", "memory*"]
     assert gpu_check.main(arguments) == 1
     first = checks.FIRST.name
+    assert ("tensorrt", "memory that ends") not in asked
     assert [name for backend, name in asked if backend == "tensorrt"] == [first]
     assert [name for backend, name in asked if backend == "tensorrt_rtx"] == [first]
     document = json.loads(output.read_text())

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 import resrt
-from gpu_checks.checks import RTX, SPLIT_ATTENTION
-from gpu_checks.workshop import Array, Workshop, WrongError, difference
+from gpu_checks.checks import SPLIT_ATTENTION
+from gpu_checks.workshop import RTX, Array, Workshop, WrongError, difference
 from resrt.exporting import onnx_model
 from resrt.network import Network, resolve
 
