@@ -76,6 +76,7 @@ Driver open() {
 // Whether every later call fails in the same way.
 bool is_lost(CUresult result) {
   switch (result) {
+    case CUDA_ERROR_DEINITIALIZED:
     case CUDA_ERROR_DEVICE_UNAVAILABLE:
     case CUDA_ERROR_ECC_UNCORRECTABLE:
     case CUDA_ERROR_NVLINK_UNCORRECTABLE:
@@ -117,17 +118,15 @@ void check(CUresult result, const char* what) {
     throw BackendError(concat("the GPU has too little free memory to ", what, " (", reason,
                               "); end what else runs on it, or build with a smaller max_batch"));
   }
-  if (is_lost(result)) {
-    throw BackendError(concat("the GPU is lost to this process, so it could not ", what, " (",
-                              reason,
-                              "); start the process anew, and where that does not help, "
-                              "see what nvidia-smi and the kernel's log say of the GPU"));
-  }
   if (result == CUDA_ERROR_DEINITIALIZED) {
     throw BackendError(
-        concat("NVIDIA's driver has shut down, as it does when the process ends, so "
-               "the GPU could not ",
-               what, "; use engines before that"));
+        concat("NVIDIA's driver has shut down with the process that ends, so the GPU ",
+               "could not ", what, " (", reason, "); use engines before that"));
+  }
+  if (is_lost(result)) {
+    throw BackendError(concat("the GPU is lost to this process, so it could not ", what, " (",
+                              reason, "); start the process anew, and where that does not help, ",
+                              "see what nvidia-smi and the kernel's log say of the GPU"));
   }
   throw BackendError(concat("the GPU could not ", what, ": ", reason));
 }
