@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import functools
@@ -360,7 +361,7 @@ class Clock:
             def run() -> None:
                 self.now += seconds[task.network]
 
-            logits = task.workshops["tensorrt"].reference(task.network, task.images)
+            logits = task.workshop.reference(task.network, task.images)
             return latency.Ready(run, lambda: fault * logits)
 
         return latency.Contender(name, "host", prepare)
@@ -381,7 +382,8 @@ def test_latencies(sound: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
         clock.contender("wrong", seconds, fault=1.1),
         latency.Contender("absent", "device", left_out),
     ]
-    latencies, ratios = latency.measure([sound], list(seconds), "fp16", 2, taking_part, 3)
+    workshop = replace(sound, max_batch=2)
+    latencies, ratios = latency.measure(workshop, list(seconds), "fp16", taking_part, 3)
     rows = {(row.network, row.contender): row for row in latencies}
     assert len(rows) == 8
     assert rows["ResNet18", "tensorrt"].median_ms == pytest.approx(2.0)
@@ -393,6 +395,108 @@ def test_latencies(sound: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
         "tensorrt": 1.5,
         "tensorrt, plugin": 0.5,
     }
+
+
+def test_who_fails_leaves_the_rounds_to_the_others(
+    sound: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(latency, "perf_counter", clock)
+    lasting = clock.contender("lasting", {checks.SMALLEST: 0.002})
+    calls = []
+
+    def prepare(task: latency.Task) -> latency.Ready:
+        ready = lasting.prepare(task)
+
+        def run() -> None:
+            calls.append(1)
+            if len(calls) > 40:
+                raise RuntimeError("an illegal memory access\nand more")
+            ready.run()
+
+        return latency.Ready(run, ready.logits)
+
+    taking_part = [latency.Contender("failing", "host", prepare), lasting]
+    networks = ["ResNet17", checks.SMALLEST]  # of which there is no such
+    latencies, _ = latency.measure(sound, networks, "fp16", taking_part, 5)
+    rows = {(row.network, row.contender): row for row in latencies}
+    assert len(calls) == 41
+    failure = "RuntimeError: an illegal memory access"
+    assert rows[checks.SMALLEST, "failing"].error == failure
+    assert rows[checks.SMALLEST, "lasting"].median_ms == pytest.approx(2.0)
+    for name in ("failing", "lasting"):
+        assert "ResNet17" in str(rows["ResNet17", name].error)
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_who_loses_the_gpu_is_left_out(
+    crashes: bool,
+    sound: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    plain = clock.contender("tensorrt", {checks.SMALLEST: 0.002})
+    is_lost = []
+
+    def prepare(has_plugin: bool, task: latency.Task) -> latency.Ready:
+        ready = plain.prepare(task)
+
+        def run() -> None:
+            if has_plugin:
+                is_lost.append(1)
+            if is_lost:
+                raise RuntimeError("an illegal memory access")
+            ready.run()
+
+        return latency.Ready(run, ready.logits)
+
+    def run_apart(function: Callable[..., Any], *arguments: Any, limit: float) -> Any:
+        is_lost.clear()
+        result = function(*arguments)
+        if crashes and is_lost:
+            raise process.ProcessError("its process ended with status -11")
+        return result
+
+    monkeypatch.setattr(latency, "perf_counter", clock)
+    monkeypatch.setattr(process, "run_apart", run_apart)
+    taking_part = [
+        latency.Contender(
+            name, "host", functools.partial(prepare, has_plugin), has_plugin=has_plugin
+        )
+        for name, has_plugin in (("first", False), ("plugin", True), ("last", False))
+    ]
+    part = gpu_check.Part((checks.SMALLEST,), "fp16", 3)
+    options = argparse.Namespace(rounds=3, limit=60)
+    latencies, _ = gpu_check.measure(part, sound, taking_part, options)
+    rows = {row.contender: row for row in latencies}
+    assert len(rows) == len(latencies) == 3
+    assert rows["first"].median_ms == rows["last"].median_ms == pytest.approx(2.0)
+    why = "its process ended with status -11" if crashes else "an illegal memory access"
+    assert why in str(rows["plugin"].error)
+    assert "once more without the plugin" in capsys.readouterr().out
+
+
+def test_the_most_wanted_latencies_come_first() -> None:
+    options = argparse.Namespace(
+        networks=["RegNetX_4GF", "ResNet50", "ResNeSt50"],
+        precisions=["fp32", "fp16", "bf16"],
+        batch=[8, 1],
+    )
+    parts = [(part.networks, part.precision, part.batch) for part in gpu_check.parts(options)]
+    compared, other = ("ResNet50", "ResNeSt50"), ("RegNetX_4GF",)
+    assert parts[:3] == [(compared, "fp16", 1), (compared, "fp32", 1), (compared, "fp32", 8)]
+    assert [networks for networks, _, _ in parts] == [compared] * 6 + [other] * 6
+    assert len(set(parts)) == 12
+
+
+def test_engines_to_build(sound: StandIn) -> None:
+    backends, networks = ["tensorrt", RTX], [checks.SPLIT_ATTENTION, checks.SMALLEST]
+    fresh = replace(sound, max_batch=5)
+    assert latency.engines_to_build(fresh, backends, networks, "fp16") == 5
+    fresh.path_of(checks.SMALLEST, "fp16").touch()
+    assert latency.engines_to_build(fresh, backends, networks, "fp16") == 4
+    assert latency.engines_to_build(fresh, [], networks, "fp16") == 0
 
 
 GPU = Gpu("a GPU", 86, 24.0, "1.0", "13.0")
@@ -423,7 +527,38 @@ def test_the_report(
     assert len(document["checks"]["kernels"]) == 3
     printed = capsys.readouterr().out
     assert "the backend is there" in printed
+    for backend in ("tensorrt", "tensorrt_rtx"):
+        _, others = document["checks"][backend]
+        assert others == {"name": "further checks (1)", "outcome": "not run", "detail": "why"}
     assert f"4 checks failed; {output} has everything" in printed
+
+
+def test_latencies_of_others_where_no_backend_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_check, "Driver", lambda: SimpleNamespace(gpu=lambda: GPU))
+
+    def refuse(check: checks.Check, workshop: Workshop, limit: float) -> checks.Result:
+        return checks.Result(check.name, "failed", "it refuses this GPU")
+
+    def run_apart(function: Callable[..., Any], *arguments: Any, limit: float) -> Any:
+        workshop, networks, precision, contenders, _ = arguments
+        names = [contender.name for contender in contenders]
+        assert names == ["PyTorch eager", "torch.compile", "ONNX Runtime CUDA"]
+        found = (networks[0], precision, workshop.max_batch, names[0], "device", 1.0, 1.0, 1.0)
+        return [latency.Latency(*found)], []
+
+    monkeypatch.setattr(checks, "run_apart", refuse)
+    monkeypatch.setattr(process, "run_apart", run_apart)
+    output = tmp_path / "report.json"
+    arguments = ["--output", str(output), "--engines", str(tmp_path / "engines"), "--only", "none"]
+    assert gpu_check.main([*arguments, "--batch", "4"]) == 1
+    document = json.loads(output.read_text())
+    assert len(document["latencies"]) == 6
+    assert [len(document["checks"][backend]) for backend in ("tensorrt", RTX)] == [1, 1]
+    printed = capsys.readouterr().out
+    assert "tensorrt_rtx: no latencies: it refuses this GPU" in printed
+    assert "up to 0 engines are to be built, in 6 parts" in printed
 
 
 def test_without_a_gpu_one_sentence_and_nothing_written(tmp_path: Path) -> None:

@@ -1,17 +1,18 @@
 """Latencies, in resrt and in what else is installed.
 
-All networks and contenders of one precision and batch size take turns: in each round each has one
-turn, of one inference untimed and several timed, whose median counts. So what the GPU's clocks do
-over time befalls all of them alike, and ratios are taken within rounds. The clock is the
-processor's, around an inference and the wait for its end.
+The networks and contenders of one part, which is a precision and a batch size, take turns: in each
+round each has one turn, of one inference untimed and several timed, whose median counts. So what
+the GPU's clocks do over time befalls all of them alike, and ratios are taken within rounds. The
+clock is the processor's, around an inference and the wait for its end. A contender that fails
+leaves the rounds to the others.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 import resrt
 from gpu_checks.checks import SPLIT_ATTENTION
-from gpu_checks.workshop import RTX, Array, Workshop, WrongError, difference
+from gpu_checks.workshop import RTX, Array, Workshop, WrongError, difference, why_no_torch
 from resrt.exporting import onnx_model
 from resrt.network import Network, resolve
 
@@ -31,12 +32,14 @@ METHOD = (
 )
 # What ResNeSt50's latency is compared with, and what is known of that ratio.
 RATIO = (SPLIT_ATTENTION, "ResNet50")
+PUBLISHED = (("fp16", 1), ("fp32", 1))  # precision and batch size
 KNOWN = (
     "PaddleClas published 2.90 (V100, fp32, batch 1) and 2.68 (T4, fp16, batch 1) for TensorRT; "
     "the multiply-adds' ratio is 1.32"
 )
 _WARM_UP_ROUNDS = 3
 _TIMED = 10
+_PLUGIN: dict[str, Any] = {"split_attention_plugin": True}
 
 
 class LeftOutError(Exception):
@@ -45,21 +48,20 @@ class LeftOutError(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """A network in a precision, with images of one batch. `workshops` are by backend."""
+    """A network in a precision, with images of one batch. The workshop may be of any backend."""
 
     network: str
     precision: str
     images: Array
-    workshops: dict[str, Workshop]
+    workshop: Workshop
 
     def resolved(self) -> Network:
-        """The graph and weights that the workshops' engines have."""
-        (size, *_) = {workshop.input_size for workshop in self.workshops.values()}
+        """The graph and weights that the workshop's engines have."""
         return resolve(
             self.network,
             "random",
-            input_size=size,
-            classes=None,
+            input_size=self.workshop.input_size,
+            classes=self.workshop.classes,
             in_channels=None,
             labels=None,
             preprocessing=None,
@@ -81,6 +83,11 @@ class Contender:
     name: str
     memory: str
     prepare: Callable[[Task], Ready]
+    has_plugin: bool = False
+
+
+# A network in a contender.
+Entry = tuple[str, Contender]
 
 
 @dataclass(frozen=True)
@@ -126,12 +133,12 @@ def contenders(backends: Sequence[str]) -> list[Contender]:
     """Return resrt with each backend, with the plugin where it takes one, and the others."""
     ours = []
     for backend in backends:
-        flavours: dict[str, dict[str, Any]] = {backend: {}}
-        if backend != RTX:
-            flavours[f"{backend}, plugin"] = {"split_attention_plugin": True}
-        for name, options in flavours.items():
+        for has_plugin in (False, True) if backend != RTX else (False,):
+            name = f"{backend}, plugin" if has_plugin else backend
+            options = _PLUGIN if has_plugin else {}
             for memory, prepare in (("host", _engine), ("device", _engine_on_device)):
-                ours.append(Contender(name, memory, functools.partial(prepare, backend, options)))
+                prepare = functools.partial(prepare, backend, options)
+                ours.append(Contender(name, memory, prepare, has_plugin))
     return [
         *ours,
         Contender("PyTorch eager", "device", functools.partial(_torch, False)),
@@ -140,52 +147,89 @@ def contenders(backends: Sequence[str]) -> list[Contender]:
     ]
 
 
+def engines_to_build(
+    workshop: Workshop, backends: Sequence[str], networks: Sequence[str], precision: str
+) -> int:
+    """Return how many engines `measure` will not find in the workshop's folder."""
+    wanted: list[tuple[str, str, dict[str, Any]]] = [
+        (backend, network, {}) for backend in backends for network in networks
+    ]
+    if SPLIT_ATTENTION in networks:
+        wanted += [(backend, SPLIT_ATTENTION, _PLUGIN) for backend in backends if backend != RTX]
+    return sum(
+        not replace(workshop, backend=backend).path_of(network, precision, **options).exists()
+        for backend, network, options in wanted
+    )
+
+
 def measure(
-    workshops: Sequence[Workshop],
+    workshop: Workshop,
     networks: Sequence[str],
     precision: str,
-    batch: int,
     contenders_: Sequence[Contender],
     rounds: int,
 ) -> tuple[list[Latency], list[Ratio]]:
-    """Time all networks in all contenders, in turn, at one precision and batch size."""
-    by_backend = {workshop.backend: workshop for workshop in workshops}
-    failures: dict[tuple[str, Contender], str] = {}
-    running: dict[tuple[str, Contender], Ready] = {}
+    """Time the networks in the contenders, in turn, with batches of the workshop's largest size."""
+    failures: dict[Entry, str] = {}
+    running: dict[Entry, Ready] = {}
     for network in networks:
-        images = workshops[0].images(network, batch)
-        expected = workshops[0].reference(network, images)
-        task = Task(network, precision, images, by_backend)
+        try:
+            images = workshop.images(network, workshop.max_batch)
+            expected = workshop.reference(network, images)
+        except Exception as error:
+            failures.update({(network, each): _reason(error) for each in contenders_})
+            continue
+        task = Task(network, precision, images, workshop)
         for contender in contenders_:
             try:
                 ready = contender.prepare(task)
                 ready.run()
                 difference(ready.logits(), expected, precision)
                 running[network, contender] = ready
-            except (LeftOutError, WrongError, resrt.Error) as error:
-                failures[network, contender] = str(error)
-            except Exception as error:  # of another library
-                failures[network, contender] = f"{type(error).__name__}: {_first_line(error)}"
-    times = _take_turns(running, rounds)
+            except Exception as error:
+                failures[network, contender] = _reason(error)
+    times = _take_turns(running, rounds, failures)
     latencies = [
-        _latency(network, precision, batch, contender, times.get((network, contender)), failures)
+        _latency((network, contender), precision, workshop.max_batch, times, failures)
         for network in networks
         for contender in contenders_
     ]
-    return latencies, _ratios(precision, batch, contenders_, times)
+    return latencies, _ratios(precision, workshop.max_batch, contenders_, times)
+
+
+def none_measured(
+    networks: Sequence[str],
+    precision: str,
+    batch: int,
+    contenders_: Iterable[Contender],
+    why: str,
+) -> list[Latency]:
+    """Return the rows of what gave no latencies."""
+    return [
+        Latency(network, precision, batch, contender.name, contender.memory, error=why)
+        for network in networks
+        for contender in contenders_
+    ]
 
 
 def _take_turns(
-    running: dict[tuple[str, Contender], Ready], rounds: int
-) -> dict[tuple[str, Contender], npt.NDArray[np.float64]]:
-    """Return the milliseconds of each round. The first of a round is the last of the next."""
-    times: dict[tuple[str, Contender], list[float]] = {key: [] for key in running}
+    running: dict[Entry, Ready], rounds: int, failures: dict[Entry, str]
+) -> dict[Entry, npt.NDArray[np.float64]]:
+    """Return the milliseconds of each round. The first of a round is the last of the next.
+
+    Who fails in a round is left out from then on, with the reason in `failures`.
+    """
+    times: dict[Entry, list[float]] = {entry: [] for entry in running}
     order = list(running)
     for _ in range(_WARM_UP_ROUNDS + rounds):
-        for key in order:
-            times[key].append(_turn(running[key].run))
-        order = order[1:] + order[:1]
-    return {key: np.array(found[_WARM_UP_ROUNDS:]) for key, found in times.items()}
+        for entry in order:
+            try:
+                times[entry].append(_turn(running[entry].run))
+            except Exception as error:
+                failures[entry] = _reason(error)
+                del times[entry]
+        order = [entry for entry in order[1:] + order[:1] if entry in times]
+    return {entry: np.array(found[_WARM_UP_ROUNDS:]) for entry, found in times.items()}
 
 
 def _turn(run: Callable[[], object]) -> float:
@@ -199,17 +243,17 @@ def _turn(run: Callable[[], object]) -> float:
 
 
 def _latency(
-    network: str,
+    entry: Entry,
     precision: str,
     batch: int,
-    contender: Contender,
-    found: npt.NDArray[np.float64] | None,
-    failures: dict[tuple[str, Contender], str],
+    times: dict[Entry, npt.NDArray[np.float64]],
+    failures: dict[Entry, str],
 ) -> Latency:
+    network, contender = entry
     row = functools.partial(Latency, network, precision, batch, contender.name, contender.memory)
-    if found is None:
-        return row(error=failures[network, contender])
-    low, median, high = np.percentile(found, [25, 50, 75]).tolist()
+    if entry in failures:
+        return row(error=failures[entry])
+    low, median, high = np.percentile(times[entry], [25, 50, 75]).tolist()
     return row(median_ms=median, low_ms=low, high_ms=high)
 
 
@@ -217,7 +261,7 @@ def _ratios(
     precision: str,
     batch: int,
     contenders_: Sequence[Contender],
-    times: dict[tuple[str, Contender], npt.NDArray[np.float64]],
+    times: dict[Entry, npt.NDArray[np.float64]],
 ) -> list[Ratio]:
     """Return a ratio for each contender; with the plugin, over ResNet50 as that is without it."""
     ratios = []
@@ -232,14 +276,18 @@ def _ratios(
     return ratios
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
+def _reason(error: Exception) -> str:
+    if isinstance(error, (LeftOutError, WrongError, resrt.Error)):
+        return str(error)
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}"
 
 
 def _load(backend: str, options: dict[str, Any], task: Task) -> resrt.Engine:
     if options and task.network != SPLIT_ATTENTION:
         raise LeftOutError("it has no split attention")
-    return task.workshops[backend].engine(task.network, task.precision, **options)
+    workshop = replace(task.workshop, backend=backend)
+    return workshop.engine(task.network, task.precision, **options)
 
 
 def _engine(backend: str, options: dict[str, Any], task: Task) -> Ready:
@@ -255,8 +303,7 @@ def _engine(backend: str, options: dict[str, Any], task: Task) -> Ready:
 
 def _engine_on_device(backend: str, options: dict[str, Any], task: Task) -> Ready:
     """From PyTorch's tensors to PyTorch's tensors. No CUDA graph is used with these."""
-    if importlib.util.find_spec("torch") is None:
-        raise LeftOutError("torch is not installed")
+    _require_torch()
     import torch
 
     engine = _load(backend, options, task)
@@ -272,8 +319,7 @@ def _engine_on_device(backend: str, options: dict[str, Any], task: Task) -> Read
 
 def _torch(is_compiled: bool, task: Task) -> Ready:
     """Channels-last, in the precision itself, with CUDA graphs where it is compiled."""
-    if importlib.util.find_spec("torch") is None:
-        raise LeftOutError("torch is not installed")
+    _require_torch()
     import torch
 
     from resrt.torch_network import TorchNetwork
@@ -297,6 +343,11 @@ def _torch(is_compiled: bool, task: Task) -> Ready:
         torch.cuda.synchronize()
 
     return Ready(run, lambda: last[0].float().cpu().numpy())
+
+
+def _require_torch() -> None:
+    if why := why_no_torch():
+        raise LeftOutError(why)
 
 
 def _onnx_runtime(task: Task) -> Ready:
