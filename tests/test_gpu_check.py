@@ -477,6 +477,18 @@ def test_who_loses_the_gpu_is_left_out(
     assert "once more without the plugin" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_the_processor_is_not_measured_for_the_gpu(sound: StandIn) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime is one for CUDA here")
+    images = sound.images(checks.SMALLEST, 1)
+    *_, contender = latency.contenders([])
+    with pytest.raises(latency.LeftOutError, match="cannot use its CUDAExecutionProvider"):
+        contender.prepare(latency.Task(checks.SMALLEST, "fp32", images, sound))
+
+
 def test_the_most_wanted_latencies_come_first() -> None:
     options = argparse.Namespace(
         networks=["RegNetX_4GF", "ResNet50", "ResNeSt50"],
