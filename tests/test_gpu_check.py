@@ -489,6 +489,35 @@ def test_the_processor_is_not_measured_for_the_gpu(sound: StandIn) -> None:
         contender.prepare(latency.Task(checks.SMALLEST, "fp32", images, sound))
 
 
+def test_a_stream_of_its_own() -> None:
+    done: list[object] = []
+
+    class Stream:
+        cuda_stream = 77
+
+        def synchronize(self) -> None:
+            done.append("synchronized")
+
+    @contextlib.contextmanager
+    def current(stream: Stream) -> Any:
+        done.append("entered")
+        yield
+        done.append("left")
+
+    cuda = SimpleNamespace(
+        Stream=Stream, stream=current, synchronize=lambda: done.append("all synchronized")
+    )
+
+    def infer(stream: int) -> str:
+        done.append(stream)
+        return "logits"
+
+    ready = latency._in_a_stream(SimpleNamespace(cuda=cuda), infer, np.array)
+    ready.run()
+    assert done == ["all synchronized", "entered", 77, "left", "synchronized"]
+    assert ready.logits() == "logits"
+
+
 def test_the_most_wanted_latencies_come_first() -> None:
     options = argparse.Namespace(
         networks=["RegNetX_4GF", "ResNet50", "ResNeSt50"],
