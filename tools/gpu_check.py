@@ -2,10 +2,11 @@
 
     python tools/gpu_check.py --output gpu_check.json
 
-Prints a line per check, a table of latencies, and ResNeSt50's latency over ResNet50's. The JSON
-file is written anew after each step, so that what was done is kept where time ends. Built engines
-are kept in --engines: what was interrupted goes on from there. Exits with 1 where a check failed,
-or where there is no GPU: then nothing is written.
+Prints a line per check, a table of latencies, and ResNeSt50's latency over ResNet50's, whose
+published figures' settings come first. The JSON file is written anew after each step, so that what
+was done is kept where time ends. Built engines are kept in --engines, for this build of resrt and
+this GPU: what was interrupted goes on from there. Exits with 1 where a check failed, or where there
+is no GPU: then nothing is written.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import argparse
 import dataclasses
 import fnmatch
 import json
+import signal
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,11 @@ class Report:
         print(f"{group:13} {result}", flush=True)
         self.write()
 
+    def why_unusable(self, backend: str) -> str | None:
+        """Return what the backend's first check found, where that is why it cannot be used."""
+        first = next(iter(self.results.get(backend, [])), None)
+        return None if first is None or first.outcome == "ok" else first.detail
+
     def failed(self) -> int:
         return sum(
             result.outcome == "failed" for results in self.results.values() for result in results
@@ -88,52 +95,116 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_checks(report: Report, options: argparse.Namespace) -> None:
-    for group, workshop, check in _chosen_checks(options):
-        broken = [r for r in report.results.get(group, []) if r.name == checks.FIRST.name]
-        if broken and broken[0].outcome != "ok":
-            continue  # without its library a backend can do nothing
-        report.add_check(group, checks.run_apart(check, workshop, options.limit))
-
-
-def _chosen_checks(options: argparse.Namespace) -> Iterator[tuple[str, Workshop, checks.Check]]:
-    """Yield group, workshop and check of those that were asked for, and each backend's first."""
-
-    def is_chosen(check: checks.Check) -> bool:
-        return any(fnmatch.fnmatch(check.name, pattern) for pattern in options.only)
-
     anywhere = Workshop("openvino", options.engines)
-    for check in filter(is_chosen, checks.machine_checks(options.kernels)):
-        yield "kernels", anywhere, check
+    for check in _chosen(checks.machine_checks(options.kernels), options):
+        report.add_check("kernels", checks.run_apart(check, anywhere, options.limit))
+    chosen = _chosen(checks.backend_checks(options.networks, options.foreign), options)
+    if not chosen and options.no_latencies:
+        return
     for backend in options.backend:
         workshop = Workshop(backend, options.engines)
-        chosen = list(filter(is_chosen, checks.backend_checks(options.networks, options.foreign)))
-        for check in [checks.FIRST, *chosen] if chosen else []:
-            yield backend, workshop, check
+        report.add_check(backend, checks.run_apart(checks.FIRST, workshop, options.limit))
+        if why := report.why_unusable(backend):
+            if chosen:
+                others = f"further checks ({len(chosen)})"
+                report.add_check(backend, checks.Result(others, "not run", why))
+            continue
+        for check in chosen:
+            report.add_check(backend, checks.run_apart(check, workshop, options.limit))
+
+
+def _chosen(all_checks: list[checks.Check], options: argparse.Namespace) -> list[checks.Check]:
+    return [
+        check
+        for check in all_checks
+        if any(fnmatch.fnmatch(check.name, pattern) for pattern in options.only)
+    ]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What takes turns with each other."""
+
+    networks: tuple[str, ...]
+    precision: str
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.networks)}, {self.precision}, batch {self.batch}"
+
+
+def parts(options: argparse.Namespace) -> list[Part]:
+    """Return the two networks of the ratio first, and of these the settings that were published."""
+    compared = tuple(network for network in options.networks if network in latency.RATIO)
+    others = tuple(network for network in options.networks if network not in latency.RATIO)
+    settings = [(precision, batch) for precision in options.precisions for batch in options.batch]
+    published = [setting for setting in latency.PUBLISHED if setting in settings]
+    settings = published + [setting for setting in settings if setting not in published]
+    return [Part(group, *setting) for group in (compared, others) if group for setting in settings]
 
 
 def run_latencies(report: Report, options: argparse.Namespace) -> None:
-    workshops = [Workshop(backend, options.engines) for backend in options.backend]
-    usable = [w for w in workshops if not (w.status().why_not or w.status().why_build_only)]
-    if not usable:
-        print("\nno latencies: none of the backends can be used")
-        return
-    taking_part = latency.contenders([workshop.backend for workshop in usable])
     print(f"\n{latency.METHOD}")
-    for precision in options.precisions:
-        for batch in options.batch:
-            # Kernels are chosen for the batch size that is timed.
-            sized = [replace(workshop, max_batch=batch) for workshop in usable]
-            arguments = (sized, options.networks, precision, batch, taking_part, options.rounds)
-            try:
-                found, ratios = process.run_apart(latency.measure, *arguments, limit=options.limit)
-            except process.ProcessError as error:
-                print(f"{precision}, batch {batch}: {error}", flush=True)
-                continue
-            print(*found, sep="\n", flush=True)
-            report.latencies += found
-            report.ratios += ratios
-            report.write()
+    usable = []
+    for backend in options.backend:
+        if why := report.why_unusable(backend):
+            print(f"{backend}: no latencies: {why}")
+        else:
+            usable.append(backend)
+    todo = [(part, _workshop(part, options)) for part in parts(options)]
+    missing = [
+        latency.engines_to_build(workshop, usable, part.networks, part.precision)
+        for part, workshop in todo
+    ]
+    print(f"up to {sum(missing)} engines are to be built, in {len(todo)} parts", flush=True)
+    for (part, workshop), count in zip(todo, missing, strict=True):
+        print(f"{part}: up to {count} engines are to be built", flush=True)
+        found, ratios = measure(part, workshop, latency.contenders(usable), options)
+        print(*found, sep="\n", flush=True)
+        report.latencies += found
+        report.ratios += ratios
+        report.write()
     print(f"\n{' over '.join(latency.RATIO)}; {latency.KNOWN}", *report.ratios, sep="\n")
+
+
+def _workshop(part: Part, options: argparse.Namespace) -> Workshop:
+    """Kernels are chosen for the batch size that is timed."""
+    return Workshop(
+        "openvino",
+        options.engines,
+        max_batch=part.batch,
+        timing_cache=not options.no_timing_cache,
+    )
+
+
+def measure(
+    part: Part,
+    workshop: Workshop,
+    taking_part: list[latency.Contender],
+    options: argparse.Namespace,
+) -> tuple[list[latency.Latency], list[latency.Ratio]]:
+    """Measure a part; where none could be timed, once more without the plugin.
+
+    After some errors, as an access to memory that is not there, the GPU computes nothing more for
+    the process: whoever causes one takes all others along.
+    """
+    ratios: list[latency.Ratio] = []
+    try:
+        arguments = (workshop, part.networks, part.precision, taking_part, options.rounds)
+        found, ratios = process.run_apart(latency.measure, *arguments, limit=options.limit)
+    except process.ProcessError as error:
+        found = latency.none_measured(
+            part.networks, part.precision, part.batch, taking_part, str(error)
+        )
+    if any(row.error is None for row in found):
+        return found, ratios
+    others = [contender for contender in taking_part if not contender.has_plugin]
+    if len(others) == len(taking_part):
+        return found, ratios
+    print(f"{part}: none could be timed; once more without the plugin", flush=True)
+    with_plugin = {contender.name for contender in taking_part if contender.has_plugin}
+    again, ratios = measure(part, workshop, others, options)
+    return [row for row in found if row.contender in with_plugin] + again, ratios
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,6 +219,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kernels", type=Path, help=f"the program {checks.KERNEL_CHECK}")
     parser.add_argument("--foreign", type=Path, help="an engine file that another GPU built")
     parser.add_argument("--no-latencies", action="store_true")
+    parser.add_argument(
+        "--no-timing-cache",
+        action="store_true",
+        help="time TensorRT's kernels anew for each of the latencies' engines",
+    )
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 8, 32])
     parser.add_argument("--rounds", type=int, default=20)
@@ -158,4 +234,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # An exit, unlike a signal, ends what runs in other processes, too.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,19 @@ import numpy as np
 import resrt
 from gpu_checks import process
 from gpu_checks.driver import Driver
-from gpu_checks.workshop import Workshop, WrongError, difference, expect
+from gpu_checks.workshop import RTX, Workshop, WrongError, difference, expect, why_no_torch
 
-RTX = "tensorrt_rtx"
 SMALLEST, SPLIT_ATTENTION = "ResNet18", "ResNeSt50"
 KERNEL_CHECK = "resrt_split_attention_check"
 _CALLERS, _CALLS = 8, 10
+_ALIGNMENT = 256  # bytes, of memory as CUDA allots it
+_BUILD_OPTIONS: list[dict[str, object]] = [
+    {"optimum_batch": 1},
+    {"hardware_compatibility": "ampere+"},
+    {"version_compatible": True},
+    {"workspace": 256},
+    {"optimization_level": 1},
+]
 
 
 class NotRunError(Exception):
@@ -70,10 +76,18 @@ def backend_checks(networks: Sequence[str], foreign: Path | None = None) -> list
         Check("a CUDA graph repeats what it recorded", graphs),
         Check("concurrent callers", concurrent_callers),
         Check("batches in the GPU's memory", device_tensors),
+        Check("parts of such batches, anywhere in memory", unaligned_parts),
         Check("the choice of a device", devices),
         Check("an engine for another GPU", functools.partial(another_gpu, foreign)),
         Check("memory that ends", out_of_memory),
-        Check("options of the build", build_options),
+        Check("built with a timing cache, twice", timing_cache),
+        *(
+            Check(
+                f"built with {', '.join(f'{name}={value}' for name, value in options.items())}",
+                functools.partial(build_options, options),
+            )
+            for options in _BUILD_OPTIONS
+        ),
     ]
 
 
@@ -89,32 +103,29 @@ def machine_checks(kernel_check: Path | None) -> list[Check]:
 
 
 def backend_is_there(workshop: Workshop) -> str:
+    """A library may open and build, and yet refuse this GPU: that is seen in seconds so."""
     status = workshop.status()
     if status.why_not:
         raise NotRunError(status.why_not)
     expect(status.why_build_only is None, str(status.why_build_only))
-    return f"version {status.version}, {', '.join(status.precisions)}"
+    off, _ = _saved_and_loaded(_tiny(workshop), "fp32")
+    versions = f"version {status.version}, {', '.join(status.precisions)}"
+    return f"{versions}; a tiny network was built, loaded and run on the GPU, off by {off:.1e}"
 
 
-# Comes before all others of a backend.
-FIRST = Check("the backend is there", backend_is_there)
+# Comes before all others of a backend, which are not run where it fails.
+FIRST = Check("the backend is there, and uses the GPU", backend_is_there)
 
 
 def saved_engine_loads(workshop: Workshop) -> str:
-    images = workshop.images(SMALLEST, workshop.max_batch)
-    expected = workshop.reference(SMALLEST, images)
-    built = workshop.build(SMALLEST, "fp16")
-    difference(built.infer(images), expected, "fp16")
-    file = workshop.folder / "saved.engine"
-    built.save(file)
-    off = difference(resrt.load(file).infer(images), expected, "fp16")
-    return f"{file.stat().st_size / 1e6:.1f} MB, off by {off:.1e}"
+    off, size = _saved_and_loaded(workshop, "fp16")
+    return f"{size / 1e6:.1f} MB, off by {off:.1e}"
 
 
 def engine_built_without_gpu(workshop: Workshop) -> str:
     if workshop.backend != RTX:
         raise NotRunError("only TensorRT for RTX builds without a GPU")
-    file = workshop.folder / "ahead.engine"
+    file = workshop.file("ahead.engine")
     script = "import sys; from pathlib import Path; from gpu_checks import checks; "
     script += "checks.build_ahead(sys.argv[1], Path(sys.argv[2]))"
     subprocess.run(
@@ -199,12 +210,9 @@ def concurrent_callers(workshop: Workshop) -> str:
 
 def device_tensors(workshop: Workshop) -> str:
     """PyTorch's tensors, in its default stream and in another, where they have just been made."""
-    if importlib.util.find_spec("torch") is None:
-        raise NotRunError("torch is not installed")
+    _require_torch()
     import torch
 
-    if not torch.cuda.is_available():
-        raise NotRunError("this torch is not for CUDA")
     engine = workshop.engine(SMALLEST, "fp16")
     images = workshop.images(SMALLEST, 2 * workshop.max_batch + 1)
     expected = workshop.reference(SMALLEST, images)
@@ -229,6 +237,27 @@ def device_tensors(workshop: Workshop) -> str:
             continue
         raise WrongError(f"{wrong.dtype} {tuple(wrong.shape)} {wrong.stride()} was not refused")
     return f"{len(kept) + 1} inferences in two streams, off by {off:.1e}"
+
+
+def unaligned_parts(workshop: Workshop) -> str:
+    """Neither the images nor the logits of these parts begin where TensorRT would have them."""
+    _require_torch()
+    import torch
+
+    tiny = _tiny(workshop)
+    images = tiny.images(SMALLEST, 4)
+    expect(images[0].nbytes % _ALIGNMENT != 0, "all images are aligned")
+    engine = tiny.engine(SMALLEST, "fp32")
+    expected = engine.infer(images)
+    difference(expected, tiny.reference(SMALLEST, images), "fp32")
+    tensor = torch.from_numpy(images).to("cuda")
+    for rows in (slice(3), slice(1, None)):
+        found = torch.from_dlpack(engine.infer(tensor[rows])).cpu().numpy()
+        try:
+            off = difference(found, expected[rows], "fp32")
+        except WrongError as error:
+            raise WrongError(f"images {rows.start or 0} to {rows.stop or 4}: {error}") from None
+    return f"batch 3 in parts of 1, the last off by {off:.1e} from NumPy's"
 
 
 def devices(workshop: Workshop) -> str:
@@ -268,24 +297,22 @@ def out_of_memory(workshop: Workshop) -> str:
     return message
 
 
-def build_options(workshop: Workshop) -> str:
+def timing_cache(workshop: Workshop) -> str:
+    """The second build reads what the first has written."""
+    cache = workshop.file("checked.cache")
+    cache.unlink(missing_ok=True)
+    for _ in range(2):
+        found = build_options({"timing_cache": str(cache)}, workshop)
+        expect(cache.exists() and cache.stat().st_size > 0, "no timing cache was written")
+    return found
+
+
+def build_options(options: dict[str, object], workshop: Workshop) -> str:
     if workshop.backend == RTX:
         raise NotRunError("TensorRT for RTX has none that need a GPU")
     images = workshop.images(SMALLEST, workshop.max_batch)
-    expected = workshop.reference(SMALLEST, images)
-    cache = workshop.folder / "timings.cache"
-    alternatives: list[dict[str, object]] = [
-        {"timing_cache": str(cache)},
-        {"timing_cache": str(cache), "optimum_batch": 1},  # reads what the first wrote
-        {"hardware_compatibility": "ampere+"},
-        {"version_compatible": True},
-        {"workspace": 256, "optimization_level": 1},
-    ]
-    for options in alternatives:
-        engine = workshop.build(SMALLEST, "fp16", **options)
-        difference(engine.infer(images), expected, "fp16")
-    expect(cache.stat().st_size > 0, "the timing cache is empty")
-    return f"{len(alternatives)} combinations"
+    found = workshop.build(SMALLEST, "fp16", **options).infer(images)
+    return f"off by {difference(found, workshop.reference(SMALLEST, images), 'fp16'):.1e}"
 
 
 def kernels(program: Path | None, tool: str | None, workshop: Workshop) -> str:
@@ -303,6 +330,28 @@ def kernels(program: Path | None, tool: str | None, workshop: Workshop) -> str:
     why = "; ".join((wrong or lines)[-3:])
     expect(done.returncode == 0, f"exit status {done.returncode}: {why}")
     return lines[-1]
+
+
+def _tiny(workshop: Workshop) -> Workshop:
+    """One whose engines are built in seconds, and whose images and logits are of odd sizes."""
+    return replace(workshop, max_batch=1, input_size=33, classes=10)
+
+
+def _saved_and_loaded(workshop: Workshop, precision: str) -> tuple[float, int]:
+    """Return how far an engine is off that is built now, saved, and loaded; and its file's size."""
+    images = workshop.images(SMALLEST, workshop.max_batch)
+    expected = workshop.reference(SMALLEST, images)
+    built = workshop.build(SMALLEST, precision)
+    difference(built.infer(images), expected, precision)
+    file = workshop.file("saved.engine")
+    built.save(file)
+    off = difference(resrt.load(file).infer(images), expected, precision)
+    return off, file.stat().st_size
+
+
+def _require_torch() -> None:
+    if why := why_no_torch():
+        raise NotRunError(why)
 
 
 def _require(precision: str, workshop: Workshop) -> None:

@@ -1,17 +1,18 @@
 """Latencies, in resrt and in what else is installed.
 
-All networks and contenders of one precision and batch size take turns: in each round each has one
-turn, of one inference untimed and several timed, whose median counts. So what the GPU's clocks do
-over time befalls all of them alike, and ratios are taken within rounds. The clock is the
-processor's, around an inference and the wait for its end.
+The networks and contenders of one part, which is a precision and a batch size, take turns: in each
+round each has one turn, of one inference untimed and several timed, whose median counts. So what
+the GPU's clocks do over time befalls all of them alike, and ratios are taken within rounds. The
+clock is the processor's, around an inference and the wait for its end. A contender that fails
+leaves the rounds to the others.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -19,24 +20,32 @@ import numpy as np
 import numpy.typing as npt
 
 import resrt
-from gpu_checks.checks import RTX, SPLIT_ATTENTION
-from gpu_checks.workshop import Array, Workshop, WrongError, difference
+from gpu_checks.checks import SPLIT_ATTENTION
+from gpu_checks.workshop import RTX, Array, Workshop, WrongError, difference, why_no_torch
 from resrt.exporting import onnx_model
 from resrt.network import Network, resolve
 
 METHOD = (
-    "wall clock around an inference and the wait for its end, milliseconds per batch; all networks "
+    "wall clock around an inference and the wait for its end, milliseconds per batch; the networks "
     "and contenders of a precision and batch size in turn, a round being one inference untimed and "
-    "the median of 10 timed of each; medians and quartiles of the rounds"
+    "the median of 10 timed of each; medians and quartiles of the rounds. What is timed differs. "
+    "host: NumPy's arrays, so that resrt copies images to the GPU and logits back, and takes CUDA "
+    "graphs. device: nothing is copied, and resrt takes no graph; it and PyTorch each compute in a "
+    "stream besides the default one. No row shows resrt with a graph and without copies. resrt and "
+    "ONNX Runtime take float32 images in planes, which resrt casts and reformats within the time; "
+    "PyTorch's are in the precision and channels-last beforehand. PyTorch eager computes batch "
+    "normalisations by themselves; torch.compile folds them and takes CUDA graphs"
 )
 # What ResNeSt50's latency is compared with, and what is known of that ratio.
 RATIO = (SPLIT_ATTENTION, "ResNet50")
+PUBLISHED = (("fp16", 1), ("fp32", 1))  # precision and batch size
 KNOWN = (
     "PaddleClas published 2.90 (V100, fp32, batch 1) and 2.68 (T4, fp16, batch 1) for TensorRT; "
     "the multiply-adds' ratio is 1.32"
 )
 _WARM_UP_ROUNDS = 3
 _TIMED = 10
+_PLUGIN: dict[str, Any] = {"split_attention_plugin": True}
 
 
 class LeftOutError(Exception):
@@ -45,21 +54,20 @@ class LeftOutError(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """A network in a precision, with images of one batch. `workshops` are by backend."""
+    """A network in a precision, with images of one batch. The workshop may be of any backend."""
 
     network: str
     precision: str
     images: Array
-    workshops: dict[str, Workshop]
+    workshop: Workshop
 
     def resolved(self) -> Network:
-        """The graph and weights that the workshops' engines have."""
-        (size, *_) = {workshop.input_size for workshop in self.workshops.values()}
+        """The graph and weights that the workshop's engines have."""
         return resolve(
             self.network,
             "random",
-            input_size=size,
-            classes=None,
+            input_size=self.workshop.input_size,
+            classes=self.workshop.classes,
             in_channels=None,
             labels=None,
             preprocessing=None,
@@ -81,6 +89,11 @@ class Contender:
     name: str
     memory: str
     prepare: Callable[[Task], Ready]
+    has_plugin: bool = False
+
+
+# A network in a contender.
+Entry = tuple[str, Contender]
 
 
 @dataclass(frozen=True)
@@ -126,12 +139,12 @@ def contenders(backends: Sequence[str]) -> list[Contender]:
     """Return resrt with each backend, with the plugin where it takes one, and the others."""
     ours = []
     for backend in backends:
-        flavours: dict[str, dict[str, Any]] = {backend: {}}
-        if backend != RTX:
-            flavours[f"{backend}, plugin"] = {"split_attention_plugin": True}
-        for name, options in flavours.items():
+        for has_plugin in (False, True) if backend != RTX else (False,):
+            name = f"{backend}, plugin" if has_plugin else backend
+            options = _PLUGIN if has_plugin else {}
             for memory, prepare in (("host", _engine), ("device", _engine_on_device)):
-                ours.append(Contender(name, memory, functools.partial(prepare, backend, options)))
+                prepare = functools.partial(prepare, backend, options)
+                ours.append(Contender(name, memory, prepare, has_plugin))
     return [
         *ours,
         Contender("PyTorch eager", "device", functools.partial(_torch, False)),
@@ -140,52 +153,89 @@ def contenders(backends: Sequence[str]) -> list[Contender]:
     ]
 
 
+def engines_to_build(
+    workshop: Workshop, backends: Sequence[str], networks: Sequence[str], precision: str
+) -> int:
+    """Return how many engines `measure` will not find in the workshop's folder."""
+    wanted: list[tuple[str, str, dict[str, Any]]] = [
+        (backend, network, {}) for backend in backends for network in networks
+    ]
+    if SPLIT_ATTENTION in networks:
+        wanted += [(backend, SPLIT_ATTENTION, _PLUGIN) for backend in backends if backend != RTX]
+    return sum(
+        not replace(workshop, backend=backend).path_of(network, precision, **options).exists()
+        for backend, network, options in wanted
+    )
+
+
 def measure(
-    workshops: Sequence[Workshop],
+    workshop: Workshop,
     networks: Sequence[str],
     precision: str,
-    batch: int,
     contenders_: Sequence[Contender],
     rounds: int,
 ) -> tuple[list[Latency], list[Ratio]]:
-    """Time all networks in all contenders, in turn, at one precision and batch size."""
-    by_backend = {workshop.backend: workshop for workshop in workshops}
-    failures: dict[tuple[str, Contender], str] = {}
-    running: dict[tuple[str, Contender], Ready] = {}
+    """Time the networks in the contenders, in turn, with batches of the workshop's largest size."""
+    failures: dict[Entry, str] = {}
+    running: dict[Entry, Ready] = {}
     for network in networks:
-        images = workshops[0].images(network, batch)
-        expected = workshops[0].reference(network, images)
-        task = Task(network, precision, images, by_backend)
+        try:
+            images = workshop.images(network, workshop.max_batch)
+            expected = workshop.reference(network, images)
+        except Exception as error:
+            failures.update({(network, each): _reason(error) for each in contenders_})
+            continue
+        task = Task(network, precision, images, workshop)
         for contender in contenders_:
             try:
                 ready = contender.prepare(task)
                 ready.run()
                 difference(ready.logits(), expected, precision)
                 running[network, contender] = ready
-            except (LeftOutError, WrongError, resrt.Error) as error:
-                failures[network, contender] = str(error)
-            except Exception as error:  # of another library
-                failures[network, contender] = f"{type(error).__name__}: {_first_line(error)}"
-    times = _take_turns(running, rounds)
+            except Exception as error:
+                failures[network, contender] = _reason(error)
+    times = _take_turns(running, rounds, failures)
     latencies = [
-        _latency(network, precision, batch, contender, times.get((network, contender)), failures)
+        _latency((network, contender), precision, workshop.max_batch, times, failures)
         for network in networks
         for contender in contenders_
     ]
-    return latencies, _ratios(precision, batch, contenders_, times)
+    return latencies, _ratios(precision, workshop.max_batch, contenders_, times)
+
+
+def none_measured(
+    networks: Sequence[str],
+    precision: str,
+    batch: int,
+    contenders_: Iterable[Contender],
+    why: str,
+) -> list[Latency]:
+    """Return the rows of what gave no latencies."""
+    return [
+        Latency(network, precision, batch, contender.name, contender.memory, error=why)
+        for network in networks
+        for contender in contenders_
+    ]
 
 
 def _take_turns(
-    running: dict[tuple[str, Contender], Ready], rounds: int
-) -> dict[tuple[str, Contender], npt.NDArray[np.float64]]:
-    """Return the milliseconds of each round. The first of a round is the last of the next."""
-    times: dict[tuple[str, Contender], list[float]] = {key: [] for key in running}
+    running: dict[Entry, Ready], rounds: int, failures: dict[Entry, str]
+) -> dict[Entry, npt.NDArray[np.float64]]:
+    """Return the milliseconds of each round. The first of a round is the last of the next.
+
+    Who fails in a round is left out from then on, with the reason in `failures`.
+    """
+    times: dict[Entry, list[float]] = {entry: [] for entry in running}
     order = list(running)
     for _ in range(_WARM_UP_ROUNDS + rounds):
-        for key in order:
-            times[key].append(_turn(running[key].run))
-        order = order[1:] + order[:1]
-    return {key: np.array(found[_WARM_UP_ROUNDS:]) for key, found in times.items()}
+        for entry in order:
+            try:
+                times[entry].append(_turn(running[entry].run))
+            except Exception as error:
+                failures[entry] = _reason(error)
+                del times[entry]
+        order = [entry for entry in order[1:] + order[:1] if entry in times]
+    return {entry: np.array(found[_WARM_UP_ROUNDS:]) for entry, found in times.items()}
 
 
 def _turn(run: Callable[[], object]) -> float:
@@ -199,17 +249,17 @@ def _turn(run: Callable[[], object]) -> float:
 
 
 def _latency(
-    network: str,
+    entry: Entry,
     precision: str,
     batch: int,
-    contender: Contender,
-    found: npt.NDArray[np.float64] | None,
-    failures: dict[tuple[str, Contender], str],
+    times: dict[Entry, npt.NDArray[np.float64]],
+    failures: dict[Entry, str],
 ) -> Latency:
+    network, contender = entry
     row = functools.partial(Latency, network, precision, batch, contender.name, contender.memory)
-    if found is None:
-        return row(error=failures[network, contender])
-    low, median, high = np.percentile(found, [25, 50, 75]).tolist()
+    if entry in failures:
+        return row(error=failures[entry])
+    low, median, high = np.percentile(times[entry], [25, 50, 75]).tolist()
     return row(median_ms=median, low_ms=low, high_ms=high)
 
 
@@ -217,7 +267,7 @@ def _ratios(
     precision: str,
     batch: int,
     contenders_: Sequence[Contender],
-    times: dict[tuple[str, Contender], npt.NDArray[np.float64]],
+    times: dict[Entry, npt.NDArray[np.float64]],
 ) -> list[Ratio]:
     """Return a ratio for each contender; with the plugin, over ResNet50 as that is without it."""
     ratios = []
@@ -232,14 +282,18 @@ def _ratios(
     return ratios
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
+def _reason(error: Exception) -> str:
+    if isinstance(error, (LeftOutError, WrongError, resrt.Error)):
+        return str(error)
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}"
 
 
 def _load(backend: str, options: dict[str, Any], task: Task) -> resrt.Engine:
     if options and task.network != SPLIT_ATTENTION:
         raise LeftOutError("it has no split attention")
-    return task.workshops[backend].engine(task.network, task.precision, **options)
+    workshop = replace(task.workshop, backend=backend)
+    return workshop.engine(task.network, task.precision, **options)
 
 
 def _engine(backend: str, options: dict[str, Any], task: Task) -> Ready:
@@ -255,25 +309,21 @@ def _engine(backend: str, options: dict[str, Any], task: Task) -> Ready:
 
 def _engine_on_device(backend: str, options: dict[str, Any], task: Task) -> Ready:
     """From PyTorch's tensors to PyTorch's tensors. No CUDA graph is used with these."""
-    if importlib.util.find_spec("torch") is None:
-        raise LeftOutError("torch is not installed")
+    _require_torch()
     import torch
 
     engine = _load(backend, options, task)
     images = torch.from_numpy(task.images).to("cuda")
-    last = [engine.infer(images)]
 
-    def run() -> None:
-        last[0] = engine.infer(images)
-        torch.cuda.synchronize()
+    def infer(stream: int) -> Any:
+        return engine.infer(images, stream=stream)
 
-    return Ready(run, lambda: torch.from_dlpack(last[0]).cpu().numpy())
+    return _in_a_stream(torch, infer, lambda found: torch.from_dlpack(found).cpu().numpy())
 
 
 def _torch(is_compiled: bool, task: Task) -> Ready:
     """Channels-last, in the precision itself, with CUDA graphs where it is compiled."""
-    if importlib.util.find_spec("torch") is None:
-        raise LeftOutError("torch is not installed")
+    _require_torch()
     import torch
 
     from resrt.torch_network import TorchNetwork
@@ -289,14 +339,36 @@ def _torch(is_compiled: bool, task: Task) -> Ready:
     images = torch.from_numpy(task.images).to("cuda", **layout)
     options = {"freezing": True, "triton.cudagraphs": True}
     forward = torch.compile(network, options=options) if is_compiled else network
-    last = [images]
+
+    def infer(_: int) -> Any:
+        with torch.inference_mode():
+            return forward(images)
+
+    return _in_a_stream(torch, infer, lambda found: found.float().cpu().numpy())
+
+
+def _require_torch() -> None:
+    if why := why_no_torch():
+        raise LeftOutError(why)
+
+
+def _in_a_stream(
+    torch: Any, infer: Callable[[int], Any], to_numpy: Callable[[Any], Array]
+) -> Ready:
+    """Compute in a stream besides the default one, with which all others would wait for it.
+
+    `infer` gets the stream's handle, and PyTorch's current stream is that one.
+    """
+    stream = torch.cuda.Stream()
+    torch.cuda.synchronize()  # what is computed with was made in the default stream
+    last: list[Any] = [None]
 
     def run() -> None:
-        with torch.inference_mode():
-            last[0] = forward(images)
-        torch.cuda.synchronize()
+        with torch.cuda.stream(stream):
+            last[0] = infer(stream.cuda_stream)
+        stream.synchronize()
 
-    return Ready(run, lambda: last[0].float().cpu().numpy())
+    return Ready(run, lambda: to_numpy(last[0]))
 
 
 def _onnx_runtime(task: Task) -> Ready:
@@ -306,12 +378,14 @@ def _onnx_runtime(task: Task) -> Ready:
         raise LeftOutError("onnx and onnxruntime are not installed")
     import onnxruntime
 
+    if hasattr(onnxruntime, "preload_dlls"):  # CUDA's libraries, where they came as wheels
+        onnxruntime.preload_dlls()
     provider = "CUDAExecutionProvider"
-    if provider not in onnxruntime.get_available_providers():
-        raise LeftOutError(f"this onnxruntime has no {provider}")
     model = onnx_model(task.resolved(), batch=len(task.images)).SerializeToString()
     settings = {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
     session = onnxruntime.InferenceSession(model, providers=[(provider, settings)])
+    if provider not in session.get_providers():  # it takes the processor then, and only warns
+        raise LeftOutError(f"this onnxruntime cannot use its {provider}")
     binding = session.io_binding()
     (images,), (logits,) = session.get_inputs(), session.get_outputs()
     binding.bind_ortvalue_input(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -17,7 +20,8 @@ class ProcessError(Exception):
 def run_apart(function: Callable[..., R], *arguments: object, limit: float) -> R:
     """Return what a module's function returns elsewhere, which must not raise.
 
-    Raises ProcessError where it did not end within `limit` seconds, or its process crashed.
+    What the function has started and left behind ends with it. Raises ProcessError where it did not
+    end within `limit` seconds, or its process crashed.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -33,11 +37,15 @@ def run_apart(function: Callable[..., R], *arguments: object, limit: float) -> R
         process.join()
         raise ProcessError(f"its process ended with status {process.exitcode}") from None
     finally:
-        process.kill()
+        process.kill()  # by itself, too, where it has come to no group of its own yet
+        if process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         process.join()
 
 
 def _send_result(
     sender: Connection, function: Callable[..., object], arguments: tuple[object, ...]
 ) -> None:
+    os.setsid()
     sender.send(function(*arguments))
