@@ -3,6 +3,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "backends/tensorrt/plugin/device.h"
 #include "backends/tensorrt/plugin/split_attention.h"
 
 // Two passes over U: one takes means, one weighs the splits. Between them lie the two small
@@ -241,7 +242,7 @@ __device__ void compute_units(const Parameters& p, const float* means, int first
 // The hidden layer by blocks of its own.
 template <class T>
 __global__ void compute_hidden(Parameters p) {
-  extern __shared__ float means[];
+  float* means = launched_shared_memory();
   take_means(p, blockIdx.y, means);
   const int first = blockIdx.x * kRowsAtOnce;
   compute_units<T>(p, means, first, min(kRowsAtOnce, p.sizes.hidden - first),
@@ -304,12 +305,11 @@ __device__ void attend(const Parameters& p, int image, int first, int count, flo
 
 template <class T, int N>
 __global__ void weigh_planes(Parameters p) {
-  extern __shared__ float shared[];
+  float* attention = launched_shared_memory();
   const SplitAttentionSizes& s = p.sizes;
   const int first = blockIdx.y * kPlanesAtOnce;
   const int count = min(kPlanesAtOnce, s.channels - first);
-  float* attention = shared;
-  attend<T>(p, blockIdx.z, first, count, attention, shared + s.radix * kPlanesAtOnce);
+  attend<T>(p, blockIdx.z, first, count, attention, attention + s.radix * kPlanesAtOnce);
 
   const int packs = p.pixels / N;
   const int64_t image = int64_t{blockIdx.z} * s.channels;
@@ -334,12 +334,11 @@ __global__ void weigh_planes(Parameters p) {
 
 template <class T>
 __global__ void weigh_channels_last(Parameters p) {
-  extern __shared__ float shared[];
+  float* attention = launched_shared_memory();
   const SplitAttentionSizes& s = p.sizes;
   const int first = blockIdx.y * kChannelsAtOnce;
   const int count = min(kChannelsAtOnce, s.channels - first);
-  float* attention = shared;
-  attend<T>(p, blockIdx.z, first, count, attention, shared + s.radix * kChannelsAtOnce);
+  attend<T>(p, blockIdx.z, first, count, attention, attention + s.radix * kChannelsAtOnce);
 
   const int groups = count / kHwc8;           // of this block
   const int all_groups = s.channels / kHwc8;  // of a split
@@ -399,34 +398,33 @@ bool is_worth_a_launch(const SplitAttentionSizes& sizes) {
 template <class T>
 void launch_hidden(const Parameters& p, int batch, cudaStream_t stream) {
   const dim3 grid(divide_up(p.sizes.hidden, kRowsAtOnce), batch);
-  compute_hidden<T><<<grid, kThreads, sizeof(float) * p.sizes.channels, stream>>>(p);
+  launch_kernel(compute_hidden<T>, grid, kThreads, sizeof(float) * p.sizes.channels, stream, p);
 }
 
 template <class T, int N>
 void launch_planes(const Parameters& p, int batch, cudaStream_t stream) {
   const SplitAttentionSizes& s = p.sizes;
-  sum_planes<T, N><<<dim3(divide_up(int64_t{s.radix} * s.channels, kWarps), p.stages.parts, batch),
-                     kThreads, 0, stream>>>(p);
+  const dim3 sums(divide_up(int64_t{s.radix} * s.channels, kWarps), p.stages.parts, batch);
+  launch_kernel(sum_planes<T, N>, sums, kThreads, 0, stream, p);
   if (p.hidden_is_ready) launch_hidden<T>(p, batch, stream);
   const int groups = divide_up(s.channels, kPlanesAtOnce);
   const int rounds = divide_up(int64_t{kPlanesAtOnce} * p.pixels / N, kThreads);
   const dim3 grid(spread(int64_t{groups} * batch, rounds), groups, batch);
-  weigh_planes<T, N>
-      <<<grid, kThreads, shared_to_attend(s, kPlanesAtOnce, p.hidden_is_ready), stream>>>(p);
+  launch_kernel(weigh_planes<T, N>, grid, kThreads,
+                shared_to_attend(s, kPlanesAtOnce, p.hidden_is_ready), stream, p);
 }
 
 template <class T>
 void launch_channels_last(const Parameters& p, int batch, cudaStream_t stream) {
   const SplitAttentionSizes& s = p.sizes;
-  sum_channels_last<T>
-      <<<dim3(divide_up(int64_t{s.radix} * s.channels, kWarp * kHwc8), p.stages.parts, batch),
-         kThreads, 0, stream>>>(p);
+  const dim3 sums(divide_up(int64_t{s.radix} * s.channels, kWarp * kHwc8), p.stages.parts, batch);
+  launch_kernel(sum_channels_last<T>, sums, kThreads, 0, stream, p);
   if (p.hidden_is_ready) launch_hidden<T>(p, batch, stream);
   const int groups = divide_up(s.channels, kChannelsAtOnce);
   const int rounds = divide_up(int64_t{kChannelsAtOnce} / kHwc8 * p.pixels, kThreads);
   const dim3 grid(spread(int64_t{groups} * batch, rounds), groups, batch);
-  weigh_channels_last<T>
-      <<<grid, kThreads, shared_to_attend(s, kChannelsAtOnce, p.hidden_is_ready), stream>>>(p);
+  launch_kernel(weigh_channels_last<T>, grid, kThreads,
+                shared_to_attend(s, kChannelsAtOnce, p.hidden_is_ready), stream, p);
 }
 
 // Planes in the widest packs, of at most 16 bytes, that divide them.

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstddef>
+#include <cuda_runtime_api.h>
+
+// What of CUDA only nvcc can compile. The tests have a header of this name whose grids run without
+// a GPU, so that all else of the kernels must be C++.
+namespace resrt::plugin {
+
+template <class Parameters>
+void launch_kernel(void (*kernel)(Parameters), dim3 grid, int threads, size_t shared_memory,
+                   cudaStream_t stream, const Parameters& parameters) {
+  kernel<<<grid, threads, shared_memory, stream>>>(parameters);
+}
+
+// The block's shared memory whose size its launch gave.
+__device__ inline float* launched_shared_memory() {
+  extern __shared__ float memory[];
+  return memory;
+}
+
+}  // namespace resrt::plugin
