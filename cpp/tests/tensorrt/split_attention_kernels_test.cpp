@@ -99,6 +99,18 @@ TEST_F(SplitAttentionKernels, TakeLargeLogits) {
   check(cases_of_large_logits());
 }
 
+TEST_F(SplitAttentionKernels, ComputeTheLargestBlocksThatFit) {
+  // The hidden layer of the first is launched alone, so that only its units count.
+  const SplitAttentionSizes deep = {16, 2, 1, 11904};
+  const SplitAttentionSizes wide = {11896, 2, 1, 1};
+  EXPECT_FALSE(split_attention_fits({deep.channels, 2, 1, deep.hidden + 1}));
+  EXPECT_FALSE(split_attention_fits({wide.channels + 8, 2, 1, wide.hidden}));
+  for (const SplitAttentionSizes& sizes : {deep, wide}) {
+    ASSERT_TRUE(split_attention_fits(sizes));
+    check({{{sizes, 2}, Element::fp16, Layout::channels_last, 1, 0.5}});
+  }
+}
+
 TEST_F(SplitAttentionKernels, FillTheirWorkspaceAndNoMore) {
   // Hidden layers are at its end, and so wide that they are computed once for each image.
   for (const Case& c : cases_of({{{256, 2, 2, 128}, 49}}, {1, 2, 5})) {

@@ -37,7 +37,7 @@ struct Fiber {
   void* fake_stack = nullptr;  // where AddressSanitizer may keep local variables
 };
 
-// Leaves one for another, and AddressSanitizer told so; for good, it is not gone on with.
+// Leaves one, maybe for good, for another. AddressSanitizer is told at both ends.
 void leave([[maybe_unused]] Fiber& from, Fiber& to, [[maybe_unused]] bool for_good) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(for_good ? nullptr : &from.fake_stack, to.stack, to.stack_size);
@@ -45,20 +45,19 @@ void leave([[maybe_unused]] Fiber& from, Fiber& to, [[maybe_unused]] bool for_go
   ::swapcontext(&from.context, &to.context);
 }
 
-// The other side of it.
+// What the other does first.
 void arrive([[maybe_unused]] Fiber& from, [[maybe_unused]] Fiber& to) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(to.fake_stack, &from.stack, &from.stack_size);
 #endif
 }
 
-// What a thread waits for.
-enum class State { its_turn, a_barrier, a_shuffle, nothing };
+enum class State { ready, at_barrier, at_shuffle, done };
 
 struct Thread {
   Fiber fiber;
   uint3 index = {};
-  State state = State::its_turn;
+  State state = State::ready;
   float value = 0.0F;      // that it shuffles
   size_t lanes_apart = 0;  // from whom it gets another
 };
@@ -68,16 +67,16 @@ size_t count(std::span<const Thread> threads, State state) {
       std::ranges::count(threads, state, [](const Thread& thread) { return thread.state; }));
 }
 
-// A block of threads, all of one dimension. It is used for one after another of a grid.
+// The threads of a block, along x, for one block of a grid after another.
 class Block {
  public:
   Block(size_t threads, size_t shared_memory, const std::function<void()>& kernel);
 
-  // Has every thread run the kernel.
+  // Has every thread run the kernel to its end.
   void run();
 
-  // For the thread that runs.
-  void wait_for(State state);
+  // Has the thread that runs wait, or be done.
+  void pause(State state);
   Thread& thread() { return *thread_; }
   float* shared_memory() { return reinterpret_cast<float*>(shared_memory_.data()); }
 
@@ -95,7 +94,6 @@ class Block {
   std::unique_ptr<std::byte[]> stacks_;
   std::vector<std::byte> shared_memory_;  // no longer than it should be, for AddressSanitizer
   const std::function<void()>& kernel_;
-  ucontext_t context_ = {};  // that of a thread that begins
   Fiber scheduler_;
   std::span<Thread> warp_;    // that runs
   size_t turn_ = 0;           // of its lanes
@@ -111,11 +109,15 @@ Block::Block(size_t threads, size_t shared_memory, const std::function<void()>& 
       stacks_(std::make_unique_for_overwrite<std::byte[]>(threads * kStack)),
       shared_memory_(shared_memory),
       kernel_(kernel) {
-  ::getcontext(&context_);
   for (size_t i = 0; i < threads; ++i) {
     threads_[i].index = {static_cast<unsigned>(i), 0, 0};
-    threads_[i].fiber.stack = stacks_.get() + i * kStack;
-    threads_[i].fiber.stack_size = kStack;
+    Fiber& fiber = threads_[i].fiber;
+    std::byte* stack = stacks_.get() + i * kStack;
+    fiber.stack = stack;
+    fiber.stack_size = kStack;
+    ::getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = stack;
+    fiber.context.uc_stack.ss_size = kStack;
   }
 }
 
@@ -131,28 +133,24 @@ void Block::run() {
 }
 
 void Block::begin(Thread& thread) {
-  Fiber& fiber = thread.fiber;
-  fiber.fake_stack = nullptr;
-  fiber.context = context_;
-  fiber.context.uc_stack.ss_sp = const_cast<void*>(fiber.stack);
-  fiber.context.uc_stack.ss_size = fiber.stack_size;
-  ::makecontext(&fiber.context, run_thread, 0);
-  thread.state = State::its_turn;
+  thread.fiber.fake_stack = nullptr;
+  ::makecontext(&thread.fiber.context, run_thread, 0);
+  thread.state = State::ready;
 }
 
 // Where a thread's fiber begins, in the block that runs.
 void Block::run_thread() {
   arrive(*block->from_, block->thread_->fiber);
   block->kernel_();
-  block->wait_for(State::nothing);
+  block->pause(State::done);
 }
 
-void Block::wait_for(State state) {
+void Block::pause(State state) {
   thread_->state = state;
-  go_on(thread_->fiber, state == State::nothing);
+  go_on(thread_->fiber, state == State::done);
 }
 
-// Until all its threads wait for a barrier or nothing.
+// Until each of its threads is at a barrier or done.
 void Block::run_warp(std::span<Thread> warp) {
   warp_ = warp;
   do {
@@ -162,7 +160,7 @@ void Block::run_warp(std::span<Thread> warp) {
   } while (shuffle());
 }
 
-// The next lane of the warp, each of which waits for its turn; after the last, the scheduler.
+// The next thread of the warp, all of which are ready; after the last, the scheduler.
 Fiber& Block::next() {
   if (turn_ == kWarp) return scheduler_;
   thread_ = &warp_[turn_++ ^ first_lane_];
@@ -176,9 +174,9 @@ void Block::go_on(Fiber& from, bool for_good) {
   arrive(*from_, from);
 }
 
-// Whether the warp waited for a shuffle.
+// Ends a shuffle; whether the warp was at one.
 bool Block::shuffle() {
-  const size_t there = count(warp_, State::a_shuffle);
+  const size_t there = count(warp_, State::at_shuffle);
   if (there == 0) return false;
   if (there < kWarp) {
     throw std::runtime_error("only " + std::to_string(there) + " lanes of a warp shuffle");
@@ -190,20 +188,20 @@ bool Block::shuffle() {
       throw std::runtime_error("the lanes of a warp shuffle over different distances");
     }
     warp_[lane].value = values.at(lane ^ warp_[lane].lanes_apart);
-    warp_[lane].state = State::its_turn;
+    warp_[lane].state = State::ready;
   }
   return true;
 }
 
-// Whether the block waited for a barrier.
+// Ends a barrier; whether the block was at one.
 bool Block::pass_barrier() {
-  const size_t there = count(threads_, State::a_barrier);
+  const size_t there = count(threads_, State::at_barrier);
   if (there == 0) return false;
   if (there < threads_.size()) {
     throw std::runtime_error("only " + std::to_string(there) + " threads of " +
                              std::to_string(threads_.size()) + " reach a barrier");
   }
-  for (Thread& thread : threads_) thread.state = State::its_turn;
+  for (Thread& thread : threads_) thread.state = State::ready;
   return true;
 }
 
@@ -222,14 +220,14 @@ void check_launch(dim3 grid, int threads, size_t shared_memory) {
 }  // namespace
 
 void __syncthreads() {
-  block->wait_for(State::a_barrier);
+  block->pause(State::at_barrier);
 }
 
 float __shfl_xor_sync(unsigned, float value, int lanes_apart) {
   Thread& thread = block->thread();
   thread.value = value;
   thread.lanes_apart = static_cast<size_t>(lanes_apart);
-  block->wait_for(State::a_shuffle);
+  block->pause(State::at_shuffle);
   return thread.value;
 }
 
