@@ -40,6 +40,12 @@ void require_batch(int64_t batch) {
   if (batch < 0) throw InputError(concat("a batch cannot have ", batch, " images"));
 }
 
+void check_load_options(const LoadOptions& options, const std::string& backend) {
+  if (options.runtime_cache.empty() || backend == "tensorrt_rtx") return;
+  throw InputError(concat("backend '", backend, "' compiles no kernels while it loads an engine; ",
+                          "leave out runtime_cache"));
+}
+
 // Whether the GPU here need not be one of those that the engine is for.
 bool is_for_named_gpus(const BuildOptions& options) {
   return options.tensorrt && !options.tensorrt->compute_capabilities.empty();
@@ -88,6 +94,7 @@ void Loaded::warm_up(const EngineInfo& info) {
   }
   run_all_sizes();
   for (std::future<void>& other : others) other.get();
+  executable->warmed_up();
 }
 
 }  // namespace
@@ -169,6 +176,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   if (options.tensorrt && !options.backend.starts_with("tensorrt")) {
     throw InputError(concat("backend '", options.backend, "' takes no options of TensorRT"));
   }
+  check_load_options(load, options.backend);
   check_weights(graph, weights);
   require_vector(graph);
   check_notes(options.notes, graph.input_shape().channels, graph.classes());
@@ -207,6 +215,7 @@ EngineInfo inspect(const std::string& path) {
 
 Engine Engine::load(const std::string& path, const LoadOptions& options) {
   EngineFile file = read_engine_file(path);
+  check_load_options(options, file.info.backend);
   Backend& backend = find_backend(file.info.backend);
   if (file.info.backend_version != backend.version() && !file.info.version_compatible) {
     throw EngineFileError(concat("the engine file '", path, "' was built with ", file.info.backend,
