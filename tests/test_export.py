@@ -191,12 +191,15 @@ def test_too_large(
         resrt.export(small_graph, tmp_path / "x.onnx", "random")
 
 
-def test_without_onnx_runtime(
-    small_graph: resrt.Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_what_is_not_installed(
+    package: str, small_graph: resrt.Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(resrt.BackendError, match=r"pip install 'resrt\[onnx\]'"):
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"takes {package}, which is not installed.*pip install 'resrt\[onnx\]'"
+    with pytest.raises(resrt.PackageError, match=message):
         resrt.export(small_graph, tmp_path / "x.onnx", "random", verify=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

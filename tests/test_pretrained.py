@@ -752,7 +752,7 @@ def test_progress_is_a_line_on_a_terminal(server: Server, monkeypatch: pytest.Mo
 
 def test_the_hub_without_its_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(resrt.DownloadError, match=r"pip install 'resrt\[hub\]'") as caught:
+    with pytest.raises(resrt.PackageError, match=r"pip install 'resrt\[hub\]'") as caught:
         resrt.fetch("resnet18")
     path = folder.parent / "resnet18.a1_in1k/model.safetensors"
     assert f"put it at '{path}'" in str(caught.value)

@@ -54,7 +54,7 @@ def resolve(
 ) -> Network:
     """Return the network that the arguments of `resrt.build`, which explains them, describe.
 
-    Raises ModelError, FileError, WeightsError, DownloadError or InputError.
+    Raises ModelError, FileError, WeightsError, DownloadError, PackageError or InputError.
     """
     entry = pretrained.find(model) if isinstance(model, str) else None
     if entry is not None:

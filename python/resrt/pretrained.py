@@ -29,7 +29,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from resrt import _core
 from resrt._arguments import matches
-from resrt.errors import DownloadError, FileError, InputError, WeightsError
+from resrt.errors import (
+    DownloadError,
+    FileError,
+    InputError,
+    PackageError,
+    WeightsError,
+    needing_extra,
+)
 from resrt.files import cache_folder, sha256, writing_to_cache
 
 if TYPE_CHECKING:
@@ -143,8 +150,9 @@ def fetch(
             huggingface_hub shows progress of its own.
 
     Raises ModelError for an unknown network; WeightsError where it has no pretrained weights;
-    DownloadError where they cannot be fetched, with where to put them by hand, and where the file
-    is not the one that was fetched first; FileError where the folder cannot be written.
+    DownloadError where they cannot be fetched, or PackageError without huggingface_hub where they
+    are on its hub, both with where to put them by hand; DownloadError, too, where the file is not
+    the one that was fetched first; FileError where the folder cannot be written.
     """
     entry = find(name)
     if entry is None:
@@ -194,10 +202,10 @@ def _advice(entry: Pretrained, path: Path) -> Iterator[None]:
     """Add to the reason why a file could not be fetched what can be done instead."""
     try:
         yield
-    except DownloadError as error:
+    except (DownloadError, PackageError) as error:
         variable = "HF_ENDPOINT" if entry.hub else "RESRT_MIRROR"
         mirror = os.environ.get(variable)
-        raise DownloadError(
+        raise type(error)(
             f"cannot fetch the weights {entry.name}{f' from the mirror {mirror}' if mirror else ''}"
             f": {error}. Fetch {entry.url} elsewhere and put it at '{path}', name "
             f"{'another' if mirror else 'a'} mirror in {variable}, or give a file of your own as "
@@ -241,13 +249,8 @@ def _mirrored(url: str) -> str | Path:
 
 
 def _from_hub(repository: str, file: str, offline: bool) -> Path:
-    try:
+    with needing_extra("hub", to="fetch from the Hugging Face hub"):
         import huggingface_hub
-    except ImportError:
-        raise DownloadError(
-            "it is on the Hugging Face hub, and huggingface_hub is not installed; "
-            "install it with: pip install 'resrt[hub]'"
-        ) from None
     try:
         return Path(huggingface_hub.hf_hub_download(repository, file, local_files_only=offline))
     except Exception as error:
