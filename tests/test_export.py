@@ -13,9 +13,8 @@ import pytest
 
 import resrt
 from conftest import GOLDEN, Golden
-from reference import infer
+from networks import GRID, sample
 from resrt import _core, cli, demo, exporting, onnx_writer, weights
-from test_lowering import GRID
 
 GOLDENS = sorted(path.stem for path in GOLDEN.glob("*.npz"))
 
@@ -37,19 +36,9 @@ def write(graph: resrt.Graph, arrays: weights.Weights, **options: object) -> byt
 @pytest.mark.parametrize("size", [(32, 32), (37, 50)], ids=str)
 def test_logits_are_what_the_definitions_say(config, size) -> None:  # type: ignore[no-untyped-def]
     """Of a graph as it is, and of what the passes make of it."""
-    graph = resrt.build_graph(config, classes=5, input_size=size, in_channels=2)
-    arrays = _core.random_weights(graph, 1)
-    x = np.random.default_rng(0).standard_normal((3, *graph.input_shape)).astype(np.float32)
-    expected = infer(graph, arrays, x)
-    folded, folded_arrays = _core.fold_batch_norm(graph, arrays)
-    variants = [
-        (graph, arrays),
-        (folded, folded_arrays),
-        (_core.fuse_add_relu(folded), folded_arrays),
-    ]
-    for variant in variants:
-        logits = run(write(*variant), x)
-        np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    network = sample(config, size)
+    for graph, arrays in ((network.graph, network.weights), *network.after_passes()):
+        network.assert_close(run(write(graph, arrays), network.images))
 
 
 @pytest.mark.parametrize("opset", [13, 15, 18, 21])
