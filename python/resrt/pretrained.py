@@ -154,6 +154,17 @@ def fetch(
     are on its hub, both with where to put them by hand; DownloadError, too, where the file is not
     the one that was fetched first; FileError where the folder cannot be written.
     """
+    return fetch_checked(name, offline=offline, cache=cache, progress=progress)[0]
+
+
+def fetch_checked(
+    name: str,
+    *,
+    offline: bool = False,
+    cache: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, str]:
+    """Do as `fetch` does, and return the file and its SHA-256, by which it was just checked."""
     entry = find(name)
     if entry is None:
         raise WeightsError(
@@ -165,8 +176,7 @@ def fetch(
     else:
         with _advice(entry, path):
             found = _bring(entry, path, offline or is_offline(), progress)
-    _check(found, path, called=f"'{found}'")
-    return found
+    return found, _check(found, path, called=f"'{found}'")
 
 
 @cache
@@ -282,11 +292,12 @@ def _from_server(url: str, path: Path, progress: Progress | None) -> None:
     discard(part)
 
 
-def _check(file: Path, path: Path, *, called: str) -> None:
+def _check(file: Path, path: Path, *, called: str) -> str:
     """Compare a file with the checksum beside `path`; where there is none yet, note it there.
 
-    Before it is noted the file is read once: it must be weights. Raises DownloadError where it is
-    another file than then, WeightsError where it is no sound weights file.
+    Before it is noted the file is read once: it must be weights. Returns the checksum. Raises
+    DownloadError where it is another file than then, WeightsError where it is no sound weights
+    file.
     """
     record = path.with_name(path.name + ".sha256")
     now = sha256(file)
@@ -297,7 +308,7 @@ def _check(file: Path, path: Path, *, called: str) -> None:
 
         weights.read(file)
         _write_record(record, f"{now}  {path.name}\n")  # as sha256sum -c reads it
-        return
+        return now
     except OSError as error:
         raise FileError(f"cannot read '{record}': {error.strerror}") from None
     if now != then:
@@ -306,6 +317,7 @@ def _check(file: Path, path: Path, *, called: str) -> None:
             f"'{record}' keeps. Delete a damaged file to fetch it again; to take the file as it "
             f"is now, delete '{record}'"
         )
+    return now
 
 
 def _write_record(record: Path, line: str) -> None:
