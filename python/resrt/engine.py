@@ -156,6 +156,14 @@ class Engine:
         """Write the engine file: whole or, where that fails (FileError), not at all."""
         self._core.save(path(file))
 
+    @property
+    def plan(self) -> bytes:
+        """What the backend made of the network, in the backend's own format.
+
+        For those of TensorRT it is what TensorRT itself loads, and with it trtexec and Triton.
+        """
+        return self._core.plan
+
 
 def build(
     model: Model,
@@ -176,8 +184,8 @@ def build(
 ) -> Engine:
     """Build an engine from a network's layer definitions and its weights.
 
-    TensorRT for RTX builds engines on a machine that has no GPU, too. Such an engine can be saved,
-    but not run there.
+    TensorRT for RTX builds engines on a machine that has no GPU, too, and for other GPUs than the
+    one that is there (compute_capabilities). Such an engine can be saved, but not run there.
 
     Args:
         model: a name of the catalog, or of one of its pretrained weights ("resnet50.tv_in1k"); a

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "resrt/device_array.h"
@@ -90,10 +91,10 @@ RESRT_API EngineInfo inspect(const std::string& path);
 // that it was built from may go.
 class RESRT_API Engine {
  public:
-  // Builds an engine and loads it, or, where it can be built but not run (see BackendStatus), only
-  // builds it: such an engine can be saved, but not infer. Throws WeightsError where the weights do
-  // not fit the graph, PrecisionError where the device lacks the precision, BackendError where the
-  // backend is not installed or fails.
+  // Builds an engine and loads it, or, where it can be built but not run (see BackendStatus) or is
+  // for other GPUs (compute_capabilities), only builds it: such an engine can be saved, but not
+  // infer. Throws WeightsError where the weights do not fit the graph, PrecisionError where the
+  // device lacks the precision, BackendError where the backend is not installed or fails.
   static Engine build(const Graph& graph, const Weights& weights, const BuildOptions& options = {},
                       const LoadOptions& load = {});
 
@@ -105,6 +106,10 @@ class RESRT_API Engine {
   void save(const std::string& path) const;
 
   const EngineInfo& info() const;
+
+  // What the backend made of the network, in the backend's own format; for those of TensorRT what
+  // TensorRT itself loads. As long as the engine lives.
+  std::string_view plan() const;
 
   // Classifies `batch` images, float32 (batch, channels, height, width) in row-major order, into
   // `logits`, float32 (batch, classes), both the caller's memory. Any batch from 0 on.

@@ -250,6 +250,7 @@ void bind_engine(py::module_& module) {
           },
           py::arg("path"))
       .def_property_readonly("info", &Engine::info)
+      .def_property_readonly("plan", [](const Engine& self) { return py::bytes(self.plan()); })
       .def(
           "infer",
           [](const Engine& self, const FloatArray& batch) {

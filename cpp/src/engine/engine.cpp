@@ -42,6 +42,11 @@ void require_batch(int64_t batch) {
   if (batch < 0) throw InputError(concat("a batch cannot have ", batch, " images"));
 }
 
+// Whether the GPU here need not be one of those that the engine is for.
+bool is_for_named_gpus(const BuildOptions& options) {
+  return options.tensorrt && !options.tensorrt->compute_capabilities.empty();
+}
+
 void require_vector(const Graph& graph) {
   const Shape shape = graph.shape(graph.output());
   if (shape.height != 1 || shape.width != 1) {
@@ -105,8 +110,9 @@ DeviceArray::~DeviceArray() = default;
 
 struct Engine::State {
   void load(Backend& backend, const LoadOptions& options) {
-    loaded = std::make_unique<Loaded>(backend.load(plan, info, options));
-    loaded->warm_up(info);
+    auto ready = std::make_unique<Loaded>(backend.load(plan, info, options));
+    ready->warm_up(info);
+    loaded = std::move(ready);
   }
 
   Loaded& get_loaded() const {
@@ -178,7 +184,12 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   if (const auto reason = backend.why_build_only()) {
     state->why_build_only = *reason;
   } else {
-    state->load(backend, load);
+    try {
+      state->load(backend, load);
+    } catch (const BackendError& error) {
+      if (!is_for_named_gpus(options)) throw;
+      state->why_build_only = error.what();
+    }
   }
   return Engine(std::move(state));
 }
@@ -208,6 +219,10 @@ void Engine::save(const std::string& path) const {
 
 const EngineInfo& Engine::info() const {
   return state_->info;
+}
+
+std::string_view Engine::plan() const {
+  return state_->plan.bytes;
 }
 
 void Engine::infer(const float* images, int64_t batch, float* logits) const {
