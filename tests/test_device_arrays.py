@@ -69,8 +69,9 @@ class Core:
     def device_of(self, pointer: int) -> int:
         return 1
 
-    def infer_on_device(self, pointer: int, batch: int, stream: int) -> str:
+    def infer_on_device(self, pointer: int, batch: int, stream: int, owner: Any) -> str:
         self.given.append((pointer, batch, stream))
+        self.owner = owner
         return "logits"
 
 
@@ -125,6 +126,23 @@ def test_one_image_is_contiguous_whatever_its_batch_stride(
     assert core.given == [(images.ctypes.data, 1, 1)]
 
 
+def test_strides_of_axes_of_one_say_nothing(core: Any, images: npt.NDArray[np.float32]) -> None:
+    strides = (999, *images.strides[1:])
+    device_arrays.infer(core, InterfaceArray(images[:1], strides=strides), None)
+    assert core.given == [(images.ctypes.data, 1, 1)]
+
+
+def test_an_empty_batch_may_have_no_pointer(core: Any, images: npt.NDArray[np.float32]) -> None:
+    core.device_of = None
+    device_arrays.infer(core, InterfaceArray(images[:0], data=(0, False)), None)
+    assert core.given == [(0, 0, 1)]
+
+
+def test_a_masked_batch(core: Any, images: npt.NDArray[np.float32]) -> None:
+    with pytest.raises(resrt.InputError, match="has a mask"):
+        device_arrays.infer(core, InterfaceArray(images, mask=InterfaceArray(images)), None)
+
+
 def test_other_memory(core: Any, images: npt.NDArray[np.float32]) -> None:
     with pytest.raises(resrt.InputError, match=r"of cuda:0, but the engine runs on cuda:1; copy"):
         device_arrays.infer(core, DLPackArray(images, (CUDA, 0)), None)
@@ -151,14 +169,20 @@ def test_a_library_that_refuses(core: Any, images: npt.NDArray[np.float32]) -> N
         device_arrays.infer(core, NeedsGradient(images, (CUDA, 1)), None)
 
 
-def test_a_batch_is_given_back(core: Any) -> None:
+@pytest.mark.parametrize("kind", [lambda array: DLPackArray(array, (CUDA, 1)), InterfaceArray])
+def test_the_logits_are_given_what_keeps_the_batch(core: Any, kind: Any) -> None:
     class Array(np.ndarray[Any, Any]):
         """An array that can be watched."""
 
     images = np.zeros((1, 3, 32, 32), np.float32).view(Array)
     alive = weakref.ref(images)
-    device_arrays.infer(core, DLPackArray(images, (CUDA, 1)), None)
-    del images
+    batch = kind(images)
+    batch.array = images
+    device_arrays.infer(core, batch, None)
+    del images, batch
+    gc.collect()
+    assert alive() is not None
+    core.owner = None
     gc.collect()
     assert alive() is None
 
@@ -200,13 +224,16 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a copy of the package that has a stand-in for a GPU's backend."""
     if not (ROOT / "cpp/src").exists():
         pytest.skip("the core's source is not here")
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        pytest.skip(f"there is no compiler {compiler} to build the stand-in with")
     folder = tmp_path_factory.mktemp("site")
     for module in (resrt, _core):
         shutil.copytree(Path(module.__file__).parent, folder / "resrt", dirs_exist_ok=True)
     libraries = folder / "resrt" / "lib"
     subprocess.run(
         [
-            *(os.environ.get("CXX", "c++"), "-std=c++20", "-shared", "-fPIC"),
+            *(compiler, "-std=c++20", "-shared", "-fPIC"),
             *(f"-I{ROOT / 'cpp' / part}" for part in ("include", "src")),
             ROOT / "tests/data/stand_in_gpu.cpp",
             *(f"-L{libraries}", "-lresrt"),
@@ -279,6 +306,45 @@ def test_logits_live_as_long_as_their_reader(package: Path) -> None:
         *("9 waits", f"{LOGITS} True True"),
         *("free", "the end"),
     ]
+
+
+def test_logits_keep_their_batch(package: Path) -> None:
+    assert told(
+        package,
+        """
+        class Owner(Array):
+            def __init__(self, array):
+                self.array = array
+                self.__cuda_array_interface__ = {
+                    "shape": array.shape, "typestr": "<f4", "version": 3,
+                    "data": (array.ctypes.data, False),
+                }
+            __dlpack__ = property()
+            __dlpack_device__ = property()
+            def __del__(self): tell("the batch goes")
+        logits = engine.infer(Owner(images), stream=7)
+        gc.collect()
+        tell("and stays until here")
+        foreign = _core.ForeignArray(logits.__dlpack__(stream=-1))
+        del logits
+        del foreign
+        tell("the end")
+        """,
+    )[4:] == ["and stays until here", "free", "the batch goes", "the end"]
+
+
+@pytest.mark.parametrize("stream", [0, -2])
+def test_what_is_no_stream_for_dlpack(package: Path, stream: int) -> None:
+    said = told(
+        package,
+        f"""
+        try:
+            engine.infer(Array(images), stream=7).__dlpack__(stream={stream})
+        except ValueError as error:
+            tell(error)
+        """,
+    )
+    assert f"for DLPack, {stream} is no CUDA stream" in said
 
 
 def test_logits_that_nobody_reads_are_freed(package: Path) -> None:

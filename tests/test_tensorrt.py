@@ -105,7 +105,8 @@ def test_precisions(small_graph: resrt.Graph) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workspace": -1}, "workspace must be at least 0 MiB, not -1"),
+        ({"workspace": -1}, r"workspace must be from 0 to \d+ MiB, not -1"),
+        ({"workspace": 2**62}, r"workspace must be from 0 to \d+ MiB, not \d+"),
         ({"optimization_level": 6}, "from 0 to 5, not 6"),
         ({"optimization_level": -1}, "from 0 to 5, not -1"),
         ({"optimum_batch": 5}, r"from 1 to max_batch \(4\), not 5"),

@@ -33,7 +33,7 @@ if ((size > largest)); then
 fi
 
 "$python" -m venv fresh
-fresh/bin/pip install --quiet "$repaired[test]"
+fresh/bin/pip install --quiet "$repaired[test,tensorrt-rtx]"
 # Nothing but the environment's own programs, and what a shell needs to start them.
 export PATH="$work/fresh/bin"
 if command -v c++ || command -v gcc || command -v cc; then

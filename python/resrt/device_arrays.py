@@ -71,14 +71,16 @@ def infer(core: _core.Engine, array: Any, stream: int | None) -> _core.LogitsOnD
             f"{info.model} takes a batch that lies contiguous in the GPU's memory, row by row; "
             "copy it, as with .contiguous()"
         )
-    device = core.device_of(batch.pointer) if batch.device is None else batch.device
+    device = batch.device
+    if device is None:  # an empty array may have no pointer
+        device = core.device_of(batch.pointer) if batch.shape[0] else core.device
     if core.device is not None and device != core.device:
         raise InputError(
             f"the batch is in the memory of cuda:{device}, but the engine runs on "
             f"cuda:{core.device}; copy the batch there, or load the engine with "
             f"device='cuda:{device}'"
         )
-    return core.infer_on_device(batch.pointer, batch.shape[0], batch.stream)
+    return core.infer_on_device(batch.pointer, batch.shape[0], batch.stream, batch.owner)
 
 
 def _read(array: Any, stream: int | None) -> Batch:
@@ -114,8 +116,8 @@ def _from_interface(interface: dict[str, Any], stream: int | None, owner: object
     """Read an array that is ready in the stream that it names, or in the caller's."""
     shape = tuple(interface["shape"])
     pointer, _ = interface["data"]
-    strides = interface.get("strides")
-    contiguous = tuple(4 * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    if interface.get("mask") is not None:
+        raise InputError("the batch has a mask, and an engine reads all values; give it without")
     own = interface.get("stream")
     if stream is None:
         stream = DEFAULT_STREAM if own is None else own
@@ -123,10 +125,18 @@ def _from_interface(interface: dict[str, Any], stream: int | None, owner: object
         pointer=pointer,
         shape=shape,
         is_float32=interface["typestr"] == "<f4",
-        is_contiguous=strides is None or tuple(strides) == contiguous,
+        is_contiguous=_is_contiguous(shape, interface.get("strides")),
         device=None,
         stream=stream,
         owner=owner,
+    )
+
+
+def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bool:
+    """Whether float32 values lie row by row; the stride of an axis of one says nothing."""
+    return strides is None or all(
+        size == 1 or stride == 4 * math.prod(shape[axis + 1 :])
+        for axis, (size, stride) in enumerate(zip(shape, strides, strict=True))
     )
 
 

@@ -60,8 +60,8 @@ class Engine:
         """Return the logits of a batch, float32 (N, classes).
 
         Logits of a batch in a GPU's memory stay there: torch.from_dlpack, cupy.from_dlpack and
-        others read them without a copy. They are returned while the GPU still computes, and the
-        batch's memory must stay as it is until then; a reader's stream waits by itself.
+        others read them without a copy. They are returned while the GPU still computes; they keep
+        the batch's memory, which must stay as it is until then. A reader's stream waits by itself.
 
         Args:
             batch: float32 (N, channels, height, width), preprocessed; any N from 0 on, also more

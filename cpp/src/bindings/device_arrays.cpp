@@ -11,6 +11,7 @@
 #include "bindings/bindings.h"
 #include "bindings/dlpack.h"
 #include "resrt/error.h"
+#include "text.h"
 
 namespace py = pybind11;
 
@@ -101,6 +102,22 @@ py::object to_capsule(const LogitsOnDevice& logits) {
 
 }  // namespace
 
+std::shared_ptr<const DeviceArray> keep_batch(std::unique_ptr<DeviceArray> logits,
+                                              py::object batch) {
+  const auto free = [kept = batch.release().ptr()](const DeviceArray* array) {
+    {
+      // Which waits for the GPU; other threads need not.
+      std::optional<py::gil_scoped_release> release;
+      if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) release.emplace();
+      delete array;
+    }
+    if (Py_IsInitialized() == 0) return;  // with the interpreter all its objects went
+    const py::gil_scoped_acquire gil;
+    Py_DECREF(kept);
+  };
+  return {logits.release(), free};
+}
+
 void bind_device_arrays(py::module_& module) {
   py::class_<ForeignArray>(module, "ForeignArray",
                            "Another library's array, by its DLPack capsule.")
@@ -125,6 +142,9 @@ void bind_device_arrays(py::module_& module) {
             }
             if (copy.value_or(false)) throw py::buffer_error("logits are handed over uncopied");
             constexpr int64_t no_waiting = -1;
+            if (stream && (*stream == 0 || *stream < no_waiting)) {
+              throw py::value_error(concat("for DLPack, ", *stream, " is no CUDA stream"));
+            }
             if (stream != no_waiting) {
               self.array->make_wait(static_cast<StreamHandle>(stream.value_or(kDefaultStream)));
             }

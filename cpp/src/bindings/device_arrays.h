@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <memory>
 
+#include <pybind11/pybind11.h>
+
 #include "resrt/device_array.h"
 
 namespace resrt {
@@ -17,5 +19,9 @@ struct LogitsOnDevice {
   int device;
   StreamHandle stream;  // in whose order they are computed
 };
+
+// Logits that keep the batch that they are computed of, which the GPU reads after the call.
+std::shared_ptr<const DeviceArray> keep_batch(std::unique_ptr<DeviceArray> logits,
+                                              pybind11::object batch);
 
 }  // namespace resrt

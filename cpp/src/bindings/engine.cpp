@@ -282,15 +282,19 @@ void bind_engine(py::module_& module) {
           py::arg("pointer"), "The number of the GPU in whose memory a pointer points.")
       .def(
           "infer_on_device",
-          [](const Engine& self, uintptr_t pointer, int64_t batch, StreamHandle stream) {
-            const py::gil_scoped_release release;
-            auto logits =
-                self.infer_on_device(reinterpret_cast<const float*>(pointer), batch, stream);
-            return LogitsOnDevice{std::move(logits), batch, self.info().classes,
-                                  self.device().value(), stream};
+          [](const Engine& self, uintptr_t pointer, int64_t batch, StreamHandle stream,
+             py::object owner) {
+            std::unique_ptr<DeviceArray> logits;
+            {
+              const py::gil_scoped_release release;
+              logits = self.infer_on_device(reinterpret_cast<const float*>(pointer), batch, stream);
+            }
+            return LogitsOnDevice{keep_batch(std::move(logits), std::move(owner)), batch,
+                                  self.info().classes, self.device().value(), stream};
           },
-          py::arg("pointer"), py::arg("batch"), py::arg("stream"),
-          "A contiguous batch in its GPU's memory, in a stream's order -> logits there");
+          py::arg("pointer"), py::arg("batch"), py::arg("stream"), py::arg("owner"),
+          "A contiguous batch in its GPU's memory, in a stream's order -> logits there, which keep "
+          "the owner of the batch's memory");
 }
 
 }  // namespace resrt

@@ -144,6 +144,73 @@ TEST(SplitAttentionPlugin, GivesOneSplitOfTheSameType) {
   EXPECT_EQ(output, DataType::kBF16);
 }
 
+// What TensorRT hands over as a size: a constant, or, for the batch, what is not known yet.
+struct Size : nvinfer1::apiv::VDimensionExpr, nvinfer1::IDimensionExpr {
+  explicit Size(int64_t size) : value(size) { mImpl = this; }
+  bool isConstant() const override { return value >= 0; }
+  int64_t getConstantValue() const override { return value; }
+  bool isSizeTensor() const override { return false; }
+  int64_t value;
+};
+
+struct Sizes : nvinfer1::apiv::VExprBuilder, nvinfer1::IExprBuilder {
+  Sizes() { mImpl = this; }
+  const nvinfer1::IDimensionExpr* constant(int64_t value) override {
+    return all.emplace_back(std::make_unique<Size>(value)).get();
+  }
+  const nvinfer1::IDimensionExpr* operation(nvinfer1::DimensionOperation,
+                                            const nvinfer1::IDimensionExpr&,
+                                            const nvinfer1::IDimensionExpr&) override {
+    return nullptr;
+  }
+  const nvinfer1::IDimensionExpr* declareSizeTensor(int32_t, const nvinfer1::IDimensionExpr&,
+                                                    const nvinfer1::IDimensionExpr&) override {
+    return nullptr;
+  }
+  nvinfer1::DimsExprs shape(const std::vector<int64_t>& sizes) {
+    nvinfer1::DimsExprs result{};
+    for (const int64_t size : sizes)
+      result.d[result.nbDims++] = nvinfer1::IExprBuilder::constant(size);
+    return result;
+  }
+  std::vector<std::unique_ptr<Size>> all;
+};
+
+// The output's shape for inputs of these shapes; none where the plugin refuses them.
+std::vector<int64_t> output_shape(const std::vector<std::vector<int64_t>>& shapes) {
+  Sizes sizes;
+  std::vector<nvinfer1::DimsExprs> inputs;
+  for (const auto& shape : shapes) inputs.push_back(sizes.shape(shape));
+  nvinfer1::DimsExprs output{};
+  const auto count = static_cast<int32_t>(inputs.size());
+  if (build(*create(kBlock)).getOutputShapes(inputs.data(), count, nullptr, 0, &output, 1, sizes) !=
+      0) {
+    return {};
+  }
+  std::vector<int64_t> shape;
+  for (int i = 0; i < output.nbDims; ++i) shape.push_back(output.d[i]->getConstantValue());
+  return shape;
+}
+
+TEST(SplitAttentionPlugin, RefusesInputsThatItsFieldsDoNotDescribe) {
+  const std::vector<std::vector<int64_t>> inputs = {
+      {-1, 128, 7, 9}, {32, 64, 1, 1}, {32}, {128, 32, 1, 1}, {128}};
+  EXPECT_EQ(output_shape(inputs), (std::vector<int64_t>{-1, 64, 7, 9}));
+  auto missing = inputs;
+  missing.pop_back();
+  EXPECT_TRUE(output_shape(missing).empty());
+  const std::vector<std::vector<int64_t>> wrong = {
+      {-1, 64, 7, 9}, {32, 63, 1, 1}, {-1}, {64, 32, 1, 1}, {64}};
+  for (size_t i = 0; i < wrong.size(); ++i) {
+    auto changed = inputs;
+    changed[i] = wrong[i];
+    EXPECT_TRUE(output_shape(changed).empty()) << i;
+  }
+  auto flat = inputs;
+  flat[0] = {-1, 128};
+  EXPECT_TRUE(output_shape(flat).empty());
+}
+
 TEST(SplitAttentionPlugin, AsksForWorkspaceThatIsEnoughForEveryBatch) {
   for (const auto& [channels, side] : {std::pair{64, 56}, std::pair{512, 7}}) {
     auto values = kBlock;

@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <string_view>
@@ -21,6 +22,7 @@ namespace {
 
 constexpr int kHighestOptimizationLevel = 5;
 constexpr int64_t kMebibyte = 1 << 20;
+constexpr int64_t kMostWorkspace = std::numeric_limits<int64_t>::max() / kMebibyte;
 
 // Hands TensorRT's steps to the caller's function, which may ask to stop.
 class Monitor : public nvinfer1::IProgressMonitor {
@@ -62,8 +64,8 @@ void require(bool holds, const std::string& message) {
 
 // What every flavour has; each knows its own rules besides.
 void check_options(const TensorRTOptions& options, const EngineInfo& info) {
-  require(options.workspace >= 0,
-          concat("workspace must be at least 0 MiB, not ", options.workspace));
+  require(options.workspace >= 0 && options.workspace <= kMostWorkspace,
+          concat("workspace must be from 0 to ", kMostWorkspace, " MiB, not ", options.workspace));
   require(
       options.optimization_level >= 0 && options.optimization_level <= kHighestOptimizationLevel,
       concat("optimization_level must be from 0 to ", kHighestOptimizationLevel, ", not ",
@@ -139,6 +141,7 @@ class Build {
         mark_(logger.mark()),
         info_(info),
         progress_(options.progress),
+        monitor_(options.progress),
         options_(options.tensorrt.value_or(TensorRTOptions())) {
     check_options(options_, info);
     check_flavour_options(options_, info);
@@ -156,13 +159,12 @@ class Build {
           split_attention());
     configure();
     add_profile();
-    Monitor monitor(progress_);
-    if (progress_) config_->setProgressMonitor(&monitor);
+    if (progress_) config_->setProgressMonitor(&monitor_);
     read_timing_cache();
     mark_ = logger_.mark();
     const std::unique_ptr<nvinfer1::IHostMemory> plan(
         builder_->buildSerializedNetwork(*network_, *config_));
-    if (monitor.cancelled()) throw BackendError("the build was stopped, as the caller asked");
+    if (monitor_.cancelled()) throw BackendError("the build was stopped, as the caller asked");
     if (plan == nullptr) fail(concat("build ", graph.name()));
     write_timing_cache();
     return {std::string(static_cast<const char*>(plan->data()), plan->size())};
@@ -239,10 +241,10 @@ class Build {
                  path, "; build resrt where nvcc is"));
     }
     nvinfer1::IPluginRegistry& registry = builder_->getPluginRegistry();
-    nvinfer1::IPluginCreatorInterface* creator = nullptr;
-    if (registry.loadLibrary(path.c_str()) != nullptr) {
-      creator = registry.getCreator("SplitAttention", "1", "resrt");
-    }
+    const auto find = [&] { return registry.getCreator("SplitAttention", "1", "resrt"); };
+    // A program may have it already, and TensorRT takes no plugin twice.
+    nvinfer1::IPluginCreatorInterface* creator = find();
+    if (creator == nullptr && registry.loadLibrary(path.c_str()) != nullptr) creator = find();
     if (creator == nullptr) fail(concat("open the plugin ", path));
     const char* paths[] = {path.c_str()};
     config_->setPluginsToSerialize(paths, 1);
@@ -274,14 +276,15 @@ class Build {
   uint64_t mark_;
   const EngineInfo& info_;
   const Progress& progress_;
+  Monitor monitor_;
   TensorRTOptions options_;
   // In the order in which they need each other.
-  std::unique_ptr<nvinfer1::IBuilder> builder_;
-  std::unique_ptr<nvinfer1::INetworkDefinition> network_;
-  std::unique_ptr<nvinfer1::IBuilderConfig> config_;
 #if !defined(TRT_MAJOR_RTX)
   std::unique_ptr<nvinfer1::ITimingCache> cache_;
 #endif
+  std::unique_ptr<nvinfer1::IBuilder> builder_;
+  std::unique_ptr<nvinfer1::INetworkDefinition> network_;
+  std::unique_ptr<nvinfer1::IBuilderConfig> config_;
 };
 
 }  // namespace

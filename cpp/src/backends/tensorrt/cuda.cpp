@@ -49,6 +49,7 @@ Driver open() {
   find(driver.copy_to_host, "cuMemcpyDtoHAsync_v2");
   find(driver.stream_create, "cuStreamCreate");
   find(driver.stream_destroy, "cuStreamDestroy_v2");
+  find(driver.stream_query, "cuStreamQuery");
   find(driver.stream_synchronize, "cuStreamSynchronize");
   find(driver.stream_wait_event, "cuStreamWaitEvent");
   find(driver.stream_begin_capture, "cuStreamBeginCapture_v2");
@@ -65,9 +66,33 @@ Driver open() {
     no_gpu(concat("NVIDIA's driver does not start (", describe(driver, result), ")"));
   }
   int count = 0;
-  driver.device_get_count(&count);
+  if (const CUresult result = driver.device_get_count(&count); result != CUDA_SUCCESS) {
+    no_gpu(concat("NVIDIA's driver does not count GPUs (", describe(driver, result), ")"));
+  }
   if (count == 0) no_gpu("NVIDIA's driver finds none");
   return driver;
+}
+
+// Whether every later call fails in the same way.
+bool is_lost(CUresult result) {
+  switch (result) {
+    case CUDA_ERROR_DEINITIALIZED:
+    case CUDA_ERROR_DEVICE_UNAVAILABLE:
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+    case CUDA_ERROR_NVLINK_UNCORRECTABLE:
+    case CUDA_ERROR_ILLEGAL_ADDRESS:
+    case CUDA_ERROR_LAUNCH_TIMEOUT:
+    case CUDA_ERROR_CONTEXT_IS_DESTROYED:
+    case CUDA_ERROR_ASSERT:
+    case CUDA_ERROR_HARDWARE_STACK_ERROR:
+    case CUDA_ERROR_ILLEGAL_INSTRUCTION:
+    case CUDA_ERROR_MISALIGNED_ADDRESS:
+    case CUDA_ERROR_INVALID_ADDRESS_SPACE:
+    case CUDA_ERROR_INVALID_PC:
+    case CUDA_ERROR_LAUNCH_FAILED:
+    case CUDA_ERROR_EXTERNAL_DEVICE: return true;
+    default: return false;
+  }
 }
 
 }  // namespace
@@ -93,7 +118,22 @@ void check(CUresult result, const char* what) {
     throw BackendError(concat("the GPU has too little free memory to ", what, " (", reason,
                               "); end what else runs on it, or build with a smaller max_batch"));
   }
+  if (result == CUDA_ERROR_DEINITIALIZED) {
+    throw BackendError(
+        concat("NVIDIA's driver has shut down with the process that ends, so the GPU ",
+               "could not ", what, " (", reason, "); use engines before that"));
+  }
+  if (is_lost(result)) {
+    throw BackendError(concat("the GPU is lost to this process, so it could not ", what, " (",
+                              reason, "); start the process anew, and where that does not help, ",
+                              "see what nvidia-smi and the kernel's log say of the GPU"));
+  }
   throw BackendError(concat("the GPU could not ", what, ": ", reason));
+}
+
+void check_not_lost(const char* what) {
+  const CUresult result = Driver::get().stream_query(nullptr);
+  if (is_lost(result)) check(result, what);
 }
 
 Device::Device(int index) {
@@ -124,15 +164,22 @@ int Device::of(const void* pointer) {
   const auto address = reinterpret_cast<CUdeviceptr>(pointer);
   const CUresult result =
       Driver::get().pointer_get_attribute(&index, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address);
-  if (result == CUDA_SUCCESS) return index;
+  if (result != CUDA_ERROR_INVALID_VALUE) {
+    check(result, "tell where the batch is");
+    return index;
+  }
   throw InputError("the batch says that it is in a GPU's memory, but it is in none of a GPU here");
 }
 
-Device::Current::Current(const Device& device) {
-  check(Driver::get().context_push(device.context_), "be made current");
+Device::Current::Current(const Device& device) : Current(device, std::nothrow) {
+  check(pushed_, "be made current");
 }
 
+Device::Current::Current(const Device& device, std::nothrow_t) noexcept
+    : pushed_(Driver::get().context_push(device.context_)) {}
+
 Device::Current::~Current() {
+  if (pushed_ != CUDA_SUCCESS) return;
   CUcontext popped = nullptr;
   Driver::get().context_pop(&popped);
 }

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cuda.h>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -29,6 +30,7 @@ struct Driver {
   decltype(&::cuMemcpyDtoHAsync) copy_to_host;
   decltype(&::cuStreamCreate) stream_create;
   decltype(&::cuStreamDestroy) stream_destroy;
+  decltype(&::cuStreamQuery) stream_query;
   decltype(&::cuStreamSynchronize) stream_synchronize;
   decltype(&::cuStreamWaitEvent) stream_wait_event;
   decltype(&::cuStreamBeginCapture) stream_begin_capture;
@@ -53,6 +55,10 @@ std::optional<std::string> why_no_gpu();
 // Throws BackendError where a call of the driver failed; `what` is what it was to do.
 void check(CUresult result, const char* what);
 
+// Throws BackendError where the current GPU is lost, as by a kernel that went wrong: then all that
+// this process asks of it fails, and only a new process can use it again.
+void check_not_lost(const char* what);
+
 // A GPU, by its number from 0 on, and its primary context, which TensorRT uses too.
 class Device {
  public:
@@ -69,9 +75,15 @@ class Device {
   class Current {
    public:
     explicit Current(const Device& device);
+    // For destructors: where the GPU is lost, what they free is lost with it, and the driver says
+    // so to no harm.
+    Current(const Device& device, std::nothrow_t) noexcept;
     ~Current();
     Current(const Current&) = delete;
     Current& operator=(const Current&) = delete;
+
+   private:
+    CUresult pushed_;
   };
 
  private:

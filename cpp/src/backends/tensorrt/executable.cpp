@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,18 @@ CUstream to_stream(StreamHandle handle) {
   return reinterpret_cast<CUstream>(handle);
 }
 
+// Puts an inference into a stream. Where that fails half-way, what is in the stream of it must end
+// before its context goes or its memory is used again.
+template <class Enqueue>
+void put_whole(CUstream stream, Enqueue enqueue) {
+  try {
+    enqueue();
+  } catch (...) {
+    Driver::get().stream_synchronize(stream);
+    throw;
+  }
+}
+
 // Memory of its own, and when it is filled.
 class Logits : public DeviceLogits {
  public:
@@ -33,7 +46,7 @@ class Logits : public DeviceLogits {
   }
   // Whoever reads them may not have come to the end yet, in any stream; freeing waits for all.
   ~Logits() override {
-    const Device::Current current(device_);
+    const Device::Current current(device_, std::nothrow);
     memory_ = {};
     end_ = {};
   }
@@ -69,7 +82,9 @@ struct Loaded {
   }
   size_t logits_bytes() const { return sizeof(float) * static_cast<size_t>(info.classes); }
 
+  // Of what TensorRT could not do, while the device is current.
   [[noreturn]] void fail(const char* what, uint64_t mark) const {
+    check_not_lost(what);
     throw BackendError(concat(kProduct, " could not ", what, ": ", logger.errors_since(mark)));
   }
 };
@@ -101,7 +116,7 @@ class Session : public Context {
   }
 
   ~Session() override {
-    const Device::Current current(loaded_.device);
+    const Device::Current current(loaded_.device, std::nothrow);
     // Of an inference in another's stream: its context must not go before.
     Driver::get().event_synchronize(memory_->end.get());
     memory_.reset();
@@ -128,12 +143,14 @@ class Session : public Context {
     wait_in(stream);
     auto& context = memory_->on_device[batch.batch];
     if (context == nullptr) context = create_context(batch.batch, Memories::others);
-    const uint64_t mark = loaded_.logger.mark();
-    if (!context->setInputTensorAddress(kImages, batch.images) ||
-        !context->setTensorAddress(kLogits, batch.logits) || !context->enqueueV3(stream)) {
-      loaded_.fail("run an inference", mark);
-    }
-    check(Driver::get().event_record(memory_->end.get(), stream), "mark a stream");
+    put_whole(stream, [&] {
+      const uint64_t mark = loaded_.logger.mark();
+      if (!context->setInputTensorAddress(kImages, batch.images) ||
+          !context->setTensorAddress(kLogits, batch.logits) || !context->enqueueV3(stream)) {
+        loaded_.fail("run an inference", mark);
+      }
+      check(Driver::get().event_record(memory_->end.get(), stream), "mark a stream");
+    });
   }
 
  private:
@@ -181,14 +198,16 @@ class Session : public Context {
     const Driver& driver = Driver::get();
     const CUstream stream = memory_->stream.get();
     const auto count = static_cast<size_t>(batch);
-    check(driver.copy_to_device(memory_->images.get(), memory_->pinned_images.get(),
-                                count * loaded_.image_bytes(), stream),
-          "take images");
-    const uint64_t mark = loaded_.logger.mark();
-    if (!context.enqueueV3(stream)) loaded_.fail("run an inference", mark);
-    check(driver.copy_to_host(memory_->pinned_logits.get(), memory_->logits.get(),
-                              count * loaded_.logits_bytes(), stream),
-          "give back logits");
+    put_whole(stream, [&] {
+      check(driver.copy_to_device(memory_->images.get(), memory_->pinned_images.get(),
+                                  count * loaded_.image_bytes(), stream),
+            "take images");
+      const uint64_t mark = loaded_.logger.mark();
+      if (!context.enqueueV3(stream)) loaded_.fail("run an inference", mark);
+      check(driver.copy_to_host(memory_->pinned_logits.get(), memory_->logits.get(),
+                                count * loaded_.logits_bytes(), stream),
+            "give back logits");
+    });
   }
 
   GraphExec capture(nvinfer1::IExecutionContext& context, int batch) {
@@ -263,7 +282,7 @@ class Engine : public Executable, public DeviceAccess {
   explicit Engine(std::unique_ptr<Loaded> loaded) : loaded_(std::move(loaded)) {}
 
   ~Engine() override {
-    const Device::Current current(loaded_->device);
+    const Device::Current current(loaded_->device, std::nothrow);
     loaded_->engine.reset();
     loaded_->runtime.reset();
   }
@@ -301,9 +320,10 @@ class Engine : public Executable, public DeviceAccess {
 
 std::unique_ptr<Executable> load(const Library& library, Logger& logger, const Plan& plan,
                                  const EngineInfo& info, const LoadOptions& options) {
-  auto loaded = std::make_unique<Loaded>(
-      Loaded{Device(options.device), options.device, logger, info, nullptr, nullptr});
-  const Device::Current current(loaded->device);
+  const Device device(options.device);
+  const Device::Current current(device);  // until after what is loaded goes, where that fails
+  auto loaded =
+      std::make_unique<Loaded>(Loaded{device, options.device, logger, info, nullptr, nullptr});
   const uint64_t mark = logger.mark();
   loaded->runtime = library.create_runtime(logger);
   if (loaded->runtime == nullptr) loaded->fail("start", mark);

@@ -75,6 +75,16 @@ Layout to_layout(TensorFormat format) {
   return format == TensorFormat::kHWC8 ? Layout::channels_last : Layout::planes;
 }
 
+// Of a tensor of known shape; -1 for another.
+int64_t count_values(const DimsExprs& shape) {
+  int64_t count = 1;
+  for (int i = 0; i < shape.nbDims; ++i) {
+    if (!shape.d[i]->isConstant()) return -1;
+    count *= shape.d[i]->getConstantValue();
+  }
+  return count;
+}
+
 int to_int(int64_t value) {
   return static_cast<int>(value);
 }
@@ -121,9 +131,11 @@ class SplitAttention : public nvinfer1::IPluginV3,
     return 0;
   }
 
-  int32_t getOutputShapes(const DimsExprs* inputs, int32_t, const DimsExprs*, int32_t,
+  // Fails where the inputs are not what the fields say, as an ONNX file may have it.
+  int32_t getOutputShapes(const DimsExprs* inputs, int32_t count, const DimsExprs*, int32_t,
                           DimsExprs* outputs, int32_t,
                           nvinfer1::IExprBuilder& builder) noexcept override {
+    if (count != kInputs || !are_mine(inputs)) return 1;
     outputs[0] = inputs[0];
     outputs[0].d[1] = builder.constant(sizes_.channels);
     return 0;
@@ -196,6 +208,18 @@ class SplitAttention : public nvinfer1::IPluginV3,
   const PluginFieldCollection* getFieldsToSerialize() noexcept override { return &collection_; }
 
  private:
+  bool are_mine(const DimsExprs* inputs) const {
+    const auto [channels, radix, cardinality, hidden] = sizes_;
+    const int32_t splits = radix * channels;
+    const std::array<int64_t, 4> parameters = {int64_t{hidden} * (channels / cardinality), hidden,
+                                               int64_t{splits} * (hidden / cardinality), splits};
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      if (count_values(inputs[i + 1]) != parameters[i]) return false;
+    }
+    return inputs[0].nbDims == 4 && inputs[0].d[1]->isConstant() &&
+           inputs[0].d[1]->getConstantValue() == splits;
+  }
+
   SplitAttention* copy() const noexcept {
     try {
       return new SplitAttention(sizes_);

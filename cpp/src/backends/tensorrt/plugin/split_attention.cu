@@ -15,12 +15,15 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarp = 32;
 constexpr int kWarps = kThreads / kWarp;
+constexpr int kLanesPerRow = 8;  // of a warp, for a row of a product
+constexpr int kRowsAtOnce = kThreads / kLanesPerRow;
 constexpr int kHwc8 = 8;                    // channels that lie together in HWC8
 constexpr int kPlanesAtOnce = 8;            // channels that a block weighs, as planes
 constexpr int kChannelsAtOnce = 64;         // and with channels last: 128 bytes of a pixel
 constexpr int kBlocksWanted = 512;          // enough to fill a large GPU
+constexpr int kMostParts = 128;             // of an image, as every block adds up their sums again
 constexpr int kHiddenWorthALaunch = 16384;  // multiply-adds of fc1 that no block should do alone
-constexpr size_t kSharedMemory = 48 * 1024;
+constexpr size_t kSharedMemory = 48 * 1024 - sizeof(float) * kThreads;  // beside take_means' own
 
 // Where the stages leave their results in the workspace.
 struct Stages {
@@ -73,8 +76,11 @@ struct alignas(sizeof(T) * N) Pack {
   T values[N];
 };
 
-__device__ float sum_over_warp(float value) {
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+// Over neighbouring lanes of a warp, all of which must call it.
+template <int Lanes>
+__device__ float sum_over_lanes(float value) {
+#pragma unroll
+  for (int offset = Lanes / 2; offset > 0; offset /= 2) {
     value += __shfl_xor_sync(0xFFFFFFFFU, value, offset);
   }
   return value;
@@ -99,7 +105,7 @@ __global__ void sum_planes(Parameters p) {
 #pragma unroll
     for (int k = 0; k < N; ++k) sum += to_float(pack.values[k]);
   }
-  sum = sum_over_warp(sum);
+  sum = sum_over_lanes<kWarp>(sum);
   if (threadIdx.x % kWarp == 0) {
     p.stages.sums[(int64_t{blockIdx.z} * p.stages.parts + part) * all_channels + channel] = sum;
   }
@@ -138,50 +144,108 @@ __global__ void sum_channels_last(Parameters p) {
 }
 
 // The mean of the sum of the splits, (channels), in shared memory. Pooling is linear, so that the
-// splits' sums are added up here instead of the splits.
+// splits' sums are added up here instead of the splits. Where channels are fewer than threads,
+// several threads share the sums of each.
 __device__ void take_means(const Parameters& p, int image, float* means) {
-  const int all_channels = p.sizes.radix * p.sizes.channels;
-  const float* sums = p.stages.sums + int64_t{image} * p.stages.parts * all_channels;
-  for (int channel = threadIdx.x; channel < p.sizes.channels; channel += kThreads) {
+  __shared__ float shares[kThreads];
+  const int channels = p.sizes.channels;
+  const int rows = p.stages.parts * p.sizes.radix;
+  const float* sums = p.stages.sums + int64_t{image} * rows * channels;
+  const int sharers = max(1, kThreads / channels);
+  const auto add_up = [&](int channel, int first) {
     float sum = 0.0F;
-    for (int part = 0; part < p.stages.parts; ++part) {
-      for (int r = 0; r < p.sizes.radix; ++r) {
-        sum += sums[part * all_channels + r * p.sizes.channels + channel];
-      }
+#pragma unroll 8
+    for (int row = first; row < rows; row += sharers) sum += sums[row * channels + channel];
+    return sum;
+  };
+  const auto pixels = static_cast<float>(p.pixels);
+  if (sharers == 1) {
+    for (int channel = threadIdx.x; channel < channels; channel += kThreads) {
+      means[channel] = add_up(channel, 0) / pixels;
     }
-    means[channel] = sum / static_cast<float>(p.pixels);
+  } else {
+    const int share = threadIdx.x / channels;
+    if (share < sharers) shares[threadIdx.x] = add_up(threadIdx.x % channels, share);
+    __syncthreads();
+    if (threadIdx.x < channels) {
+      float sum = 0.0F;
+      for (int k = 0; k < sharers; ++k) sum += shares[k * channels + threadIdx.x];
+      means[threadIdx.x] = sum / pixels;
+    }
   }
   __syncthreads();
 }
 
-// A row of a product, by a warp.
-template <class T>
-__device__ float dot(const void* weights, int64_t row, int length, const float* vector) {
-  const T* weight = static_cast<const T*>(weights) + row * length;
-  float sum = 0.0F;
-  for (int i = threadIdx.x % kWarp; i < length; i += kWarp) sum += to_float(weight[i]) * vector[i];
-  return sum_over_warp(sum);
+// A row of a matrix and the vector that it is multiplied by.
+struct Operands {
+  int row;
+  const float* vector;
+};
+
+// `count` products of rows of `length` elements, each by a few lanes of a warp, so that a block has
+// many rows under way: find(i) says which, take(i, product) gets them, in one thread.
+template <class T, int N, class Find, class Take>
+__device__ void multiply_packs(const void* weights, int count, int length, Find find, Take take) {
+  const int lane = threadIdx.x % kLanesPerRow;
+  for (int first = 0; first < count; first += kRowsAtOnce) {
+    const int i = first + threadIdx.x / kLanesPerRow;
+    float sum = 0.0F;
+    if (i < count) {
+      const Operands operands = find(i);
+      const auto* packs = reinterpret_cast<const Pack<T, N>*>(static_cast<const T*>(weights) +
+                                                              int64_t{operands.row} * length);
+#pragma unroll 4
+      for (int pack = lane; pack < length / N; pack += kLanesPerRow) {
+        const Pack<T, N> weight = packs[pack];
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+          sum += to_float(weight.values[k]) * operands.vector[pack * N + k];
+        }
+      }
+    }
+    sum = sum_over_lanes<kLanesPerRow>(sum);
+    if (i < count && lane == 0) take(i, sum);
+  }
 }
 
-// fc1 and ReLU for one unit, by a warp.
+// The same, in the widest packs that divide a row.
+template <class T, class Find, class Take>
+__device__ void multiply(const void* weights, int count, int length, Find find, Take take) {
+  constexpr int widest = 16 / sizeof(T);
+  if (length % widest == 0) {
+    multiply_packs<T, widest>(weights, count, length, find, take);
+  } else {
+    multiply_packs<T, 1>(weights, count, length, find, take);
+  }
+}
+
+// fc1 and ReLU for `count` units from `first` on.
 template <class T>
-__device__ float hidden_unit(const Parameters& p, const float* means, int unit) {
+__device__ void compute_units(const Parameters& p, const float* means, int first, int count,
+                              float* hidden) {
   const SplitAttentionSizes& s = p.sizes;
-  const int group = unit / (s.hidden / s.cardinality);
   const int length = s.channels / s.cardinality;
-  const float sum = dot<T>(p.fc1_weight, unit, length, means + group * length);
-  return fmaxf(sum + to_float(static_cast<const T*>(p.fc1_bias)[unit]), 0.0F);
+  const int group_units = s.hidden / s.cardinality;
+  multiply<T>(
+      p.fc1_weight, count, length,
+      [&](int i) {
+        const int unit = first + i;
+        return Operands{unit, means + unit / group_units * length};
+      },
+      [&](int i, float sum) {
+        const T* bias = static_cast<const T*>(p.fc1_bias);
+        hidden[i] = fmaxf(sum + to_float(bias[first + i]), 0.0F);
+      });
 }
 
-// The hidden layer by blocks of its own, each of which computes a unit per warp.
+// The hidden layer by blocks of its own.
 template <class T>
 __global__ void compute_hidden(Parameters p) {
   extern __shared__ float means[];
   take_means(p, blockIdx.y, means);
-  const int unit = blockIdx.x * kWarps + threadIdx.x / kWarp;
-  if (unit >= p.sizes.hidden) return;
-  const float value = hidden_unit<T>(p, means, unit);
-  if (threadIdx.x % kWarp == 0) p.stages.hidden[blockIdx.y * p.sizes.hidden + unit] = value;
+  const int first = blockIdx.x * kRowsAtOnce;
+  compute_units<T>(p, means, first, min(kRowsAtOnce, p.sizes.hidden - first),
+                   p.stages.hidden + int64_t{blockIdx.y} * p.sizes.hidden + first);
 }
 
 // The attention of `count` channels from `first` on, (radix, count) in shared memory.
@@ -190,8 +254,6 @@ __device__ void attend(const Parameters& p, int image, int first, int count, flo
                        float* scratch) {
   const SplitAttentionSizes& s = p.sizes;
   float* hidden = scratch;
-  const int warp = threadIdx.x / kWarp;
-  const bool leader = threadIdx.x % kWarp == 0;
   if (p.hidden_is_ready) {
     for (int i = threadIdx.x; i < s.hidden; i += kThreads) {
       hidden[i] = p.stages.hidden[image * s.hidden + i];
@@ -199,24 +261,27 @@ __device__ void attend(const Parameters& p, int image, int first, int count, flo
   } else {
     float* means = scratch + s.hidden;
     take_means(p, image, means);
-    for (int unit = warp; unit < s.hidden; unit += kWarps) {
-      const float value = hidden_unit<T>(p, means, unit);
-      if (leader) hidden[unit] = value;
-    }
+    compute_units<T>(p, means, 0, s.hidden, hidden);
   }
   __syncthreads();
 
   const int group_channels = s.channels / s.cardinality;
   const int length = s.hidden / s.cardinality;
-  for (int i = warp; i < s.radix * count; i += kWarps) {
-    const int split = i / count;
+  // fc2's rows lie cardinality-major: (cardinality, radix, channels / cardinality).
+  const auto row_of = [&](int i) {
     const int channel = first + i % count;
-    const int group = channel / group_channels;
-    // fc2's rows lie cardinality-major: (cardinality, radix, channels / cardinality).
-    const int row = (group * s.radix + split) * group_channels + channel % group_channels;
-    const float sum = dot<T>(p.fc2_weight, row, length, hidden + group * length);
-    if (leader) attention[i] = sum + to_float(static_cast<const T*>(p.fc2_bias)[row]);
-  }
+    const int split = i / count;
+    return (channel / group_channels * s.radix + split) * group_channels + channel % group_channels;
+  };
+  multiply<T>(
+      p.fc2_weight, s.radix * count, length,
+      [&](int i) {
+        const int group = (first + i % count) / group_channels;
+        return Operands{row_of(i), hidden + group * length};
+      },
+      [&](int i, float sum) {
+        attention[i] = sum + to_float(static_cast<const T*>(p.fc2_bias)[row_of(i)]);
+      });
   __syncthreads();
 
   for (int i = threadIdx.x; i < count; i += kThreads) {
@@ -314,9 +379,11 @@ int spread(int64_t blocks, int64_t rounds) {
 
 int parts_of_an_image(const SplitAttentionSizes& sizes, int batch, int pixels, Layout layout) {
   const int64_t channels = int64_t{sizes.radix} * sizes.channels;
-  return layout == Layout::planes
-             ? spread(divide_up(channels, kWarps) * int64_t{batch}, pixels / 256)
-             : spread(divide_up(channels, kWarp * kHwc8) * int64_t{batch}, pixels / (2 * kWarps));
+  const int parts =
+      layout == Layout::planes
+          ? spread(divide_up(channels, kWarps) * int64_t{batch}, pixels / 256)
+          : spread(divide_up(channels, kWarp * kHwc8) * int64_t{batch}, pixels / (2 * kWarps));
+  return std::min(parts, kMostParts);
 }
 
 size_t shared_to_attend(const SplitAttentionSizes& sizes, int channels_at_once,
@@ -331,7 +398,7 @@ bool is_worth_a_launch(const SplitAttentionSizes& sizes) {
 
 template <class T>
 void launch_hidden(const Parameters& p, int batch, cudaStream_t stream) {
-  const dim3 grid(divide_up(p.sizes.hidden, kWarps), batch);
+  const dim3 grid(divide_up(p.sizes.hidden, kRowsAtOnce), batch);
   compute_hidden<T><<<grid, kThreads, sizeof(float) * p.sizes.channels, stream>>>(p);
 }
 
