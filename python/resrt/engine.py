@@ -212,8 +212,8 @@ def build(
         progress: called with a phase's name, the steps of it that are done, and their number, as
             far as the backend knows its steps; what it raises stops the build.
 
-    Raises ModelError, FileError, WeightsError, DownloadError, PrecisionError, BackendError or
-    InputError, each saying what to do.
+    Raises ModelError, FileError, WeightsError, DownloadError, PackageError, PrecisionError,
+    BackendError or InputError, each saying what to do.
     """
     network = resolve(
         model,

@@ -1,12 +1,12 @@
 #include "resrt/engine.h"
 
 #include <algorithm>
-#include <array>
 #include <future>
 #include <memory>
 #include <utility>
 
 #include "backends/backend.h"
+#include "choices.h"
 #include "engine/engine_file.h"
 #include "engine/notes.h"
 #include "engine/pool.h"
@@ -17,10 +17,12 @@
 namespace resrt {
 namespace {
 
-constexpr std::array kPrecisionNames = {
-    std::pair{Precision::automatic, "auto"}, std::pair{Precision::fp32, "fp32"},
-    std::pair{Precision::tf32, "tf32"}, std::pair{Precision::bf16, "bf16"},
-    std::pair{Precision::fp16, "fp16"}};
+constexpr auto kPrecisions =
+    choices<PrecisionError, Precision>("precision", {{Precision::automatic, "auto"},
+                                                     {Precision::fp32, "fp32"},
+                                                     {Precision::tf32, "tf32"},
+                                                     {Precision::bf16, "bf16"},
+                                                     {Precision::fp16, "fp16"}});
 
 std::string names_of(const std::vector<Precision>& precisions) {
   std::vector<std::string> names;
@@ -100,24 +102,15 @@ void Loaded::warm_up(const EngineInfo& info) {
 }  // namespace
 
 const char* to_string(Precision precision) {
-  for (const auto& [value, name] : kPrecisionNames) {
-    if (value == precision) return name;
-  }
-  throw PrecisionError("a Precision that has no name");
+  return kPrecisions.name(precision);
 }
 
 Precision parse_precision(const std::string& name) {
-  for (const auto& [value, known] : kPrecisionNames) {
-    if (name == known) return value;
-  }
-  throw PrecisionError(
-      concat("there is no precision named '", name, "'; choose one of ", join(precision_names())));
+  return kPrecisions.value(name);
 }
 
 std::vector<std::string> precision_names() {
-  std::vector<std::string> names;
-  for (const auto& [value, name] : kPrecisionNames) names.emplace_back(name);
-  return names;
+  return kPrecisions.names();
 }
 
 DeviceArray::~DeviceArray() = default;
