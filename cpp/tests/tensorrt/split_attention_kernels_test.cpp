@@ -118,9 +118,10 @@ TEST_F(SplitAttentionKernels, FillTheirWorkspaceAndNoMore) {
     const size_t size = workspace_of(c);
     const std::vector<uint8_t> untouched(256, 0xFF);
     std::vector<uint8_t> workspace(size + untouched.size(), 0xFF);
-    largest_error(c, random(), [&](const Case&, const Inputs& in, std::vector<uint8_t> y) {
+    const auto compute_there = [&](const Case&, const Inputs& in, std::vector<uint8_t> y) {
       return compute_in(workspace, c, in, std::move(y));
-    });
+    };
+    EXPECT_LE(largest_error(c, random(), compute_there), tolerance(c.element));
     const std::span all(workspace);
     EXPECT_TRUE(std::ranges::equal(all.subspan(size), untouched));
     EXPECT_FALSE(std::ranges::equal(all.subspan(size - 4, 4), std::span(untouched).first(4)));
