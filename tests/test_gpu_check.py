@@ -309,8 +309,12 @@ def test_what_should_be_refused_but_is_not(sound: StandIn, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("script", "outcome", "detail"),
     [
-        ("echo ok; echo 0 of 3 wrong", "ok", "0 of 3 wrong"),
-        ("echo WRONG size; echo 1 of 3 wrong; exit 1", "failed", "exit status 1: WRONG size"),
+        ("echo ok; echo 0 of 3 wrong, seed 7", "ok", "0 of 3 wrong, seed 7"),
+        (
+            "echo WRONG size; echo ok; echo 1 of 3 wrong, seed 7; exit 1",
+            "failed",
+            "exit status 1: WRONG size; 1 of 3 wrong, seed 7",
+        ),
         ("kill -SEGV $$", "failed", "exit status -11: "),
     ],
 )
