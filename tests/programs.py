@@ -56,7 +56,7 @@ def build(source: Path, folder: Path, needs: str | None = None) -> Path:
 
     Skips the test where CMake does not find the package that the program needs.
     """
-    if needs is not None and not _has_package(needs):
+    if needs is not None and not _has_package(needs, folder):
         pytest.skip(f"needs the development package of {needs}, which is not installed here")
     shutil.copytree(source, folder / "source")
     configure(folder / "source", folder / "build")
@@ -64,7 +64,8 @@ def build(source: Path, folder: Path, needs: str | None = None) -> Path:
     return folder / "build"
 
 
-def _has_package(name: str) -> bool:
+def _has_package(name: str, folder: Path) -> bool:
+    """Whether CMake finds a package; `folder` is where it may leave files of its own."""
     asked = ["--find-package", f"-DNAME={name}", "-DCOMPILER_ID=GNU", "-DLANGUAGE=CXX"]
     command = [tool("cmake"), *asked, "-DMODE=EXIST"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 0

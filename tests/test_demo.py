@@ -65,22 +65,6 @@ def test_module_and_version() -> None:
     assert result.stdout == f"resrt {resrt.__version__}\n"
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "resrt", "demo"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    process.stderr.close()
-    assert process.wait() == 141
-
-
 def test_build_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "resnet18.engine"
     arguments = ["build", "resnet18", "--weights", "random", "--input-size", "64", "-o", str(out)]

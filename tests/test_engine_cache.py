@@ -82,6 +82,23 @@ def test_weights_are_told_by_their_content(tmp_path: Path) -> None:
     assert after.info.weights_sha256 != before.info.weights_sha256
 
 
+def test_all_that_layers_say_tells_an_engine(tmp_path: Path) -> None:
+    """Even what their text leaves out, where the weights say nothing of it."""
+    out = tmp_path / "x.engine"
+    for bias in (False, True):
+        config = resrt.ResNeSt(depths=[1], width=16, stem_channels=16, attention_bias=bias)
+        graph = resrt.build_graph(config, classes=7, input_size=32, name="same")
+        assert not resrt.build_file(graph, out, "random").from_cache
+        assert resrt.build_file(graph, out, "random").from_cache
+
+
+def test_progress_makes_no_other_engine(tmp_path: Path) -> None:
+    told: list[tuple[object, ...]] = []
+    for _ in range(2):
+        built = build(tmp_path / "x.engine", progress=lambda *step: told.append(step))
+    assert built.from_cache
+
+
 def test_a_damaged_copy_is_built_anew(
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,9 +13,8 @@ import pytest
 
 import resrt
 from conftest import GOLDEN, Golden
-from reference import infer
+from networks import GRID, sample
 from resrt import _core, cli, demo, exporting, onnx_writer, weights
-from test_lowering import GRID
 
 GOLDENS = sorted(path.stem for path in GOLDEN.glob("*.npz"))
 
@@ -37,19 +36,9 @@ def write(graph: resrt.Graph, arrays: weights.Weights, **options: object) -> byt
 @pytest.mark.parametrize("size", [(32, 32), (37, 50)], ids=str)
 def test_logits_are_what_the_definitions_say(config, size) -> None:  # type: ignore[no-untyped-def]
     """Of a graph as it is, and of what the passes make of it."""
-    graph = resrt.build_graph(config, classes=5, input_size=size, in_channels=2)
-    arrays = _core.random_weights(graph, 1)
-    x = np.random.default_rng(0).standard_normal((3, *graph.input_shape)).astype(np.float32)
-    expected = infer(graph, arrays, x)
-    folded, folded_arrays = _core.fold_batch_norm(graph, arrays)
-    variants = [
-        (graph, arrays),
-        (folded, folded_arrays),
-        (_core.fuse_add_relu(folded), folded_arrays),
-    ]
-    for variant in variants:
-        logits = run(write(*variant), x)
-        np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    network = sample(config, size)
+    for graph, arrays in ((network.graph, network.weights), *network.after_passes()):
+        network.assert_close(run(write(graph, arrays), network.images))
 
 
 @pytest.mark.parametrize("opset", [13, 15, 18, 21])
@@ -107,6 +96,93 @@ def test_the_demos_network_comes_back_whole(tmp_path: Path) -> None:
     assert json.loads(properties["labels"]) == labels
     steps = json.loads(properties["preprocessing"])
     assert (steps["resize"], steps["mean"]) == (32, pytest.approx([0.3]))
+
+
+# Longer together than any name in an ONNX file may be.
+LABELS = [f"the {number}. of {'several ' * 100}" for number in range(7)]
+STEPS = resrt.Preprocessing(
+    resize=40, interpolation="bicubic", mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6]
+)
+OTHER_STEPS = resrt.Preprocessing(
+    resize=33, interpolation="bilinear", mean=[0.0] * 3, std=[1.0] * 3, pipeline="paddleclas"
+)
+
+
+def described(steps: resrt.Preprocessing) -> tuple[object, ...]:
+    return steps.resize, steps.interpolation, steps.mean, steps.std, steps.pipeline
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_labels_and_preprocessing_come_back(
+    small_graph: resrt.Graph, fold: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    resrt.export(
+        small_graph, path, "random", labels=LABELS, preprocessing=STEPS, fold=fold, verify=False
+    )
+    info = resrt.build(small_graph, path).info
+    assert info.labels == LABELS
+    assert described(info.preprocessing) == described(STEPS)
+    # What is given goes before.
+    info = resrt.build(small_graph, path, labels=list("abcdefg"), preprocessing=OTHER_STEPS).info
+    assert info.labels == list("abcdefg")
+    assert described(info.preprocessing) == described(OTHER_STEPS)
+
+
+def test_labels_and_preprocessing_outlive_a_conversion(tmp_path: Path) -> None:
+    exported, converted = tmp_path / "model.onnx", tmp_path / "model.safetensors"
+    resrt.export(
+        "RegNetX_200MF",
+        exported,
+        "random",
+        classes=7,
+        labels=LABELS,
+        preprocessing=STEPS,
+        verify=False,
+    )
+    resrt.convert(exported, converted)
+    info = resrt.build("RegNetX_200MF", converted, input_size=32, max_batch=1).info
+    assert info.labels == LABELS
+    assert described(info.preprocessing) == described(STEPS)
+
+
+def exported_with(path: Path, graph: resrt.Graph, metadata: dict[str, str]) -> onnx.ModelProto:
+    path.write_bytes(write(graph, _core.random_weights(graph, 0), metadata=metadata))
+    return onnx.load(path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"labels": "[1, 2]"},
+        {"labels": "[" * 100_000},
+        {"labels": '["only one"]'},
+        {"preprocessing": "{}"},
+        {"preprocessing": "7"},
+        {"preprocessing": "[" * 100_000},
+        {"preprocessing": '{"resize": "large"}'},
+    ],
+    ids=lambda metadata: str(metadata)[:40],
+)
+def test_metadata_that_are_damaged(
+    small_graph: resrt.Graph, metadata: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    exported_with(path, small_graph, metadata)
+    (what,) = metadata
+    with pytest.raises(resrt.InputError, match=what):
+        resrt.build(small_graph, path)
+    weights.load(path, small_graph)
+    resrt.build(small_graph, path, labels=list("abcdefg"), preprocessing=STEPS)
+
+
+def test_metadata_of_others_mean_something_else(small_graph: resrt.Graph, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    model = exported_with(path, small_graph, {"labels": "on", "preprocessing": "off"})
+    model.producer_name = "another"
+    path.write_bytes(model.SerializeToString())
+    assert weights.read(path).metadata == {}
+    assert resrt.build(small_graph, path).info.labels == []
 
 
 @pytest.mark.parametrize("fold", [False, True])
@@ -191,12 +267,15 @@ def test_too_large(
         resrt.export(small_graph, tmp_path / "x.onnx", "random")
 
 
-def test_without_onnx_runtime(
-    small_graph: resrt.Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_what_is_not_installed(
+    package: str, small_graph: resrt.Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(resrt.BackendError, match=r"pip install 'resrt\[onnx\]'"):
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"takes {package}, which is not installed.*pip install 'resrt\[onnx\]'"
+    with pytest.raises(resrt.PackageError, match=message):
         resrt.export(small_graph, tmp_path / "x.onnx", "random", verify=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ import pytest
 from safetensors.numpy import save
 
 import resrt
-from resrt import _core, download, pretrained
+from resrt import _core, download, files, network, pretrained
 
 ROOT = Path(__file__).parent.parent
 NAME = "ResNet18"  # what most tests fetch; the server decides what that is
@@ -752,7 +752,7 @@ def test_progress_is_a_line_on_a_terminal(server: Server, monkeypatch: pytest.Mo
 
 def test_the_hub_without_its_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(resrt.DownloadError, match=r"pip install 'resrt\[hub\]'") as caught:
+    with pytest.raises(resrt.PackageError, match=r"pip install 'resrt\[hub\]'") as caught:
         resrt.fetch("resnet18")
     path = folder.parent / "resnet18.a1_in1k/model.safetensors"
     assert f"put it at '{path}'" in str(caught.value)
@@ -805,6 +805,37 @@ def test_builds_by_name_alone(server: Server) -> None:
     batch = np.random.default_rng(0).standard_normal((1, 3, 64, 64), np.float32)
     same = resrt.build(name, weights, **options)
     np.testing.assert_array_equal(engine.infer(batch), same.infer(batch))
+
+
+def test_a_file_is_read_for_its_checksum_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = resrt.build_graph("RegNetX_200MF")
+    server.answers = [whole(save(_core.random_weights(graph, 3)))]
+    file = resrt.fetch("RegNetX_200MF")
+    read: list[Path] = []
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return files.sha256(path)
+
+    for module in (pretrained, network):
+        monkeypatch.setattr(module, "sha256", counted)
+    for weights in (None, file):
+        for from_cache in (False, True):
+            built = resrt.build_file(
+                "RegNetX_200MF", tmp_path / "x.engine", weights, input_size=32, max_batch=1
+            )
+            assert built.from_cache is from_cache
+            assert built.info.weights_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+            assert read == [file]
+            read.clear()
+
+
+def test_a_wish_that_no_weights_grant_downloads_nothing(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(resrt.InputError, match="have 1000 classes"):
+        resrt.build_file("RegNetX_200MF", tmp_path / "x.engine", classes=7)
+    assert not server.requests
 
 
 def test_preprocessing_is_that_of_the_named_weights() -> None:

@@ -305,7 +305,7 @@ def test_missing_packages_are_named(tmp_path: Path) -> None:
         f"import resrt; resrt.report({str(tmp_path / 'page.html')!r})"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "PackageError" in done.stderr
+    assert "PackageError: to draw the report takes matplotlib" in done.stderr
     assert "pip install 'resrt[report]'" in done.stderr
 
 

@@ -47,12 +47,27 @@ def test_a_duration_is_filled() -> None:
     assert 2 < found.repeats <= 0.1 / 0.002 + 1
 
 
-def test_percentiles_are_of_runs_that_took_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The clock at the start and the end of runs of 1, 2, … 10 ms.
-    clock = itertools.chain.from_iterable((0, 1_000_000 * ms) for ms in range(1, 11))
+@pytest.mark.parametrize(
+    ("runs", "median", "p90", "p99"),
+    [  # as in cpp/tests/engine_test.cpp
+        (1, 1, 1, 1),
+        (2, 1, 2, 2),
+        (9, 5, 9, 9),
+        (10, 5, 9, 10),
+        (30, 15, 27, 30),
+        (100, 50, 90, 99),
+        (101, 51, 91, 100),
+        (1000, 500, 900, 990),
+    ],
+)
+def test_percentiles_are_of_runs_that_took_place(
+    runs: int, median: float, p90: float, p99: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The clock at the start and the end of runs of …, 3, 2, 1 ms.
+    clock = itertools.chain.from_iterable((0, 1_000_000 * ms) for ms in range(runs, 0, -1))
     monkeypatch.setattr(timing, "perf_counter_ns", lambda: next(clock))
-    found = timing.measure(lambda: None, 1, repeats=10, warm_up=0)
-    assert (found.min_ms, found.median_ms, found.p90_ms, found.p99_ms) == (1, 5.5, 9, 10)
+    found = timing.measure(lambda: None, 1, repeats=runs, warm_up=0)
+    assert (found.min_ms, found.median_ms, found.p90_ms, found.p99_ms) == (1, median, p90, p99)
 
 
 def test_callers_come_at_once() -> None:

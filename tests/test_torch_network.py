@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 import resrt
-from reference import infer
-from resrt import _core
-from test_lowering import GRID
+from networks import GRID, sample
 
 torch = pytest.importorskip("torch")
 
@@ -18,21 +16,12 @@ torch = pytest.importorskip("torch")
 def test_logits_are_what_the_definitions_say(config, size) -> None:  # type: ignore[no-untyped-def]
     from resrt.torch_network import TorchNetwork
 
-    graph = resrt.build_graph(config, classes=5, input_size=size, in_channels=2)
-    arrays = _core.random_weights(graph, 1)
-    x = np.random.default_rng(0).standard_normal((3, *graph.input_shape)).astype(np.float32)
-    expected = infer(graph, arrays, x)
-    folded, folded_arrays = _core.fold_batch_norm(graph, arrays)
-    for variant, its_arrays in (
-        (graph, arrays),
-        (folded, folded_arrays),
-        (_core.fuse_add_relu(folded), folded_arrays),
-    ):
-        network = TorchNetwork(variant).eval()
-        network.load({name: torch.from_numpy(array) for name, array in its_arrays.items()})
+    network = sample(config, size)
+    for graph, arrays in ((network.graph, network.weights), *network.after_passes()):
+        module = TorchNetwork(graph).eval()
+        module.load({name: torch.from_numpy(array) for name, array in arrays.items()})
         with torch.inference_mode():
-            logits = network(torch.from_numpy(x)).numpy()
-        np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+            network.assert_close(module(torch.from_numpy(network.images)).numpy())
 
 
 def test_weights_go_back_and_forth(small_graph: resrt.Graph) -> None:

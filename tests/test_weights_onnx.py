@@ -528,7 +528,7 @@ class TestMalformed:
             (onnx.TensorProto(dims=[1] * 50, data_type=1, raw_data=b"1234"), "has 9 dim"),
             (onnx.TensorProto(dims=[2], data_type=10, int32_data=[1]), "has 2 bytes, not 4"),
             (onnx.TensorProto(dims=[2], data_type=1), "has 0 bytes, not 8"),
-            (onnx.TensorProto(name="x" * 100_000, data_type=1), "a name has 100000 bytes"),
+            (onnx.TensorProto(name="x" * 100_000, data_type=1), "a text has 100000 bytes"),
         ],
     )
     def test_tensors(self, tensor: onnx.TensorProto, message: str, tmp_path: Path) -> None:
@@ -558,6 +558,12 @@ class TestMalformed:
         model = export(graph, arrays)
         model.graph.node.append(helper.make_node("Identity", ["bn1"], ["conv1"], "again"))
         with pytest.raises(resrt.WeightsError, match=r"'again' writes 'conv1' a second time"):
+            weights.read(save(model, tmp_path / "model"))
+
+    def test_a_property_longer_than_any(self, tmp_path: Path) -> None:
+        model = export(*small("basic"))
+        helper.set_model_props(model, {"labels": "x" * (1 << 21)})
+        with pytest.raises(resrt.WeightsError, match="a text has 2097152 bytes"):
             weights.read(save(model, tmp_path / "model"))
 
     @pytest.mark.parametrize("entry", [b"\x0a\x03\x22\x01a", b"\x2a\x00", b"\x70\x00"])

@@ -11,7 +11,6 @@ as well. Without --photos, parts of the photographs in tests/data are enlarged t
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -66,7 +65,7 @@ def main() -> None:
 
 
 def measure(file: Path, files: list[str], rounds: int) -> None:
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     pool = ThreadPoolExecutor(cores)
     engine = batches.ready(file)  # an inference for each core
     latency = resrt.load(file, threads=cores)  # all cores for an inference

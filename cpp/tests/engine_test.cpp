@@ -1,7 +1,9 @@
 #include "resrt/engine.h"
 
 #include <gtest/gtest.h>
+#include <numeric>
 
+#include "engine/percentile.h"
 #include "resrt/error.h"
 #include "resrt/timing.h"
 #include "support.h"
@@ -67,6 +69,25 @@ TEST(Engine, SaysWhatIsWrong) {
   EXPECT_THROW(parse_precision("fp64"), PrecisionError);
   // Every one of them is of the one hierarchy.
   EXPECT_THROW(Engine::load("/nowhere/x.engine"), Error);
+}
+
+// The same numbers as in tests/test_timing.py.
+TEST(Percentile, IsOfRunsThatTookPlace) {
+  struct Case {
+    size_t runs;  // of 1, 2, 3, … ms
+    double median, p90, p99;
+  };
+  const Case cases[] = {
+      {1, 1, 1, 1},     {2, 1, 2, 2},      {9, 5, 9, 9},       {10, 5, 9, 10},
+      {30, 15, 27, 30}, {100, 50, 90, 99}, {101, 51, 91, 100}, {1000, 500, 900, 990},
+  };
+  for (const auto& [runs, median, p90, p99] : cases) {
+    std::vector<double> milliseconds(runs);
+    std::iota(milliseconds.begin(), milliseconds.end(), 1.0);
+    EXPECT_EQ(percentile(milliseconds, 50), median) << runs;
+    EXPECT_EQ(percentile(milliseconds, 90), p90) << runs;
+    EXPECT_EQ(percentile(milliseconds, 99), p99) << runs;
+  }
 }
 
 TEST(Engine, IsTimed) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from resrt import images
+from resrt import images, machine
 from resrt._arguments import whole
 from resrt.engine import Engine, load
 from resrt.errors import FileError, InputError
@@ -50,7 +49,7 @@ def infer_files(
         exact: False allows large JPEGs to be decoded at reduced size, see `images.preprocess`.
         workers: threads that decode and infer; None: one for each core.
     """
-    count = len(os.sched_getaffinity(0)) if workers is None else whole("workers", workers)
+    count = machine.cores() if workers is None else whole("workers", workers)
     images.require_photographs(engine.info.input_shape[0])
     _keep_image_memory(2 * count)
     return _outcomes(engine, iter(files), exact, count)

@@ -158,7 +158,7 @@ def compare(
     if not batch_sizes:
         raise InputError("batch_sizes is empty; name at least one")
     rounds = whole("rounds", rounds)
-    threads = len(os.sched_getaffinity(0)) if threads is None else whole("threads", threads)
+    threads = machine.cores() if threads is None else whole("threads", threads)
     load = os.getloadavg()[0]
     chosen = _chosen(competitors)
     network = resolve(

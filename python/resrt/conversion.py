@@ -41,8 +41,10 @@ def convert(
         network: whose weights they are; None: the network of the catalog that they fit.
         names: the labels of the classes; None: those in the source, if it has any.
 
+    The preprocessing is the source's, if it has one, or else the network's of the catalog.
+
     Raises what `resrt.weights.load` raises; WeightsError where they fit no network of the catalog;
-    InputError for labels that are not as many as classes.
+    InputError for labels that are not as many as classes, and for metadata that are not resrt's.
     """
     checkpoint = weights.read(source)
     name = network or _only_network(checkpoint, fspath(source))
@@ -54,7 +56,9 @@ def convert(
         SOURCE: f"{Path(source).name}: {checkpoint.format}, named as {convention} does",
         SOURCE_SHA256: sha256(Path(source)),
     }
-    if steps := _preprocessing(name, graph.input_shape[0]):
+    if preprocessing_of(checkpoint.metadata):
+        metadata[PREPROCESSING] = checkpoint.metadata[PREPROCESSING]
+    elif steps := _preprocessing(name, graph.input_shape[0]):
         metadata[PREPROCESSING] = json.dumps(steps)
     if listed := names or labels_of(checkpoint.metadata):
         if len(listed) != graph.classes:
@@ -77,7 +81,7 @@ def preprocessing_of(metadata: Mapping[str, str]) -> _core.Preprocessing | None:
         return None
     try:
         return _core.Preprocessing(**json.loads(metadata[PREPROCESSING]))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise InputError(
             f"the weights file's preprocessing is not resrt's: {metadata[PREPROCESSING][:100]!r}; "
             "convert the weights again, or give preprocessing"

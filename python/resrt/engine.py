@@ -212,8 +212,8 @@ def build(
         progress: called with a phase's name, the steps of it that are done, and their number, as
             far as the backend knows its steps; what it raises stops the build.
 
-    Raises ModelError, FileError, WeightsError, DownloadError, PrecisionError, BackendError or
-    InputError, each saying what to do.
+    Raises ModelError, FileError, WeightsError, DownloadError, PackageError, PrecisionError,
+    BackendError or InputError, each saying what to do.
     """
     network = resolve(
         model,
@@ -268,7 +268,11 @@ def build_network(
 
 
 def load(
-    file: str | PathLike[str], *, threads: int | None = None, device: str | None = None
+    file: str | PathLike[str],
+    *,
+    threads: int | None = None,
+    device: str | None = None,
+    runtime_cache: str | PathLike[str] | None = None,
 ) -> Engine:
     """Load an engine file and warm it up, so that its first inference is as fast as any.
 
@@ -276,13 +280,23 @@ def load(
         file: what `Engine.save` wrote.
         threads: processor threads per inference; None: one for each core.
         device: the GPU, for an engine that runs on one: "cuda:1"; None: the first.
+        runtime_cache: a file of the kernels that TensorRT for RTX compiles for the GPU while it
+            loads an engine: read if it exists and is of this GPU, and written where others were
+            compiled, so that the next loading is faster.
 
     Raises FileError where there is no such file, EngineFileError where it is no engine, damaged,
     or built for something else, and BackendError where its backend or its GPU is not there.
     """
     for name in BACKENDS:
         _ready(name)
-    return Engine(_core.Engine.load(path(file), threads=_threads(threads), device=_device(device)))
+    return Engine(
+        _core.Engine.load(
+            path(file),
+            threads=_threads(threads),
+            device=_device(device),
+            runtime_cache=b"" if runtime_cache is None else path(runtime_cache),
+        )
+    )
 
 
 def backends() -> list[_core.BackendStatus]:

@@ -20,14 +20,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from resrt import _core, diagnosis, labels, machine, pretrained
-from resrt.engine import backends, build
+from resrt import _core, diagnosis, machine
+from resrt.engine import backends, build_network
 from resrt.errors import EngineFileError, FileError, InputError
 from resrt.files import cache_folder, replacing
-from resrt.models import Config
-from resrt.network import weights_sha256
+from resrt.network import Model, Network, WeightsLike, resolve
 
 _logger = logging.getLogger("resrt")
+
+# Of the options of `resrt.build`, those that say what the network is.
+_OF_NETWORK = ("input_size", "classes", "in_channels", "labels", "preprocessing")
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class BuiltFile:
 
 
 def build_file(
-    model: str | Config | _core.Graph,
+    model: Model,
     output: str | PathLike[str],
-    weights: str | PathLike[str] | Mapping[str, Any] | None = None,
+    weights: WeightsLike | None = None,
     *,
     cache: bool = True,
     **options: Any,
@@ -62,11 +64,12 @@ def build_file(
     """
     start = time.perf_counter()
     output = Path(output)
-    kept = _kept(model, weights, options) if cache else None
+    network = resolve(model, weights, **{name: options.pop(name, None) for name in _OF_NETWORK})
+    kept = _kept(network, options) if cache else None
     info = _copied(kept, output) if kept is not None else None
     from_cache = info is not None
     if info is None:
-        engine = build(model, weights, **options)
+        engine = build_network(network, **options)
         engine.save(output)
         info = engine.info
         if kept is not None:
@@ -76,35 +79,32 @@ def build_file(
     )
 
 
-def _kept(
-    model: str | Config | _core.Graph,
-    weights: str | PathLike[str] | Mapping[str, Any] | None,
-    options: dict[str, Any],
-) -> Path | None:
-    """Return where such an engine is kept if it was built before; None for what cannot be built."""
-    name = Path(weights).name if isinstance(weights, (str, PathLike)) else type(weights).__name__
-    if weights is None:
-        if not isinstance(model, str):
-            return None
-        weights = pretrained.fetch(model)
+def _kept(network: Network, options: Mapping[str, Any]) -> Path:
+    """Return where such an engine is kept if it was built before."""
     here, gpus = machine.describe(libraries=()), diagnosis.gpus()
     depends_on = {
         "resrt": _core.__version__,
         "backends": {backend.name: backend.version for backend in backends()},
         "processor": [here.processor, *here.features],
         "gpus": [gpus.driver, *gpus.models],
-        "model": str(model) if isinstance(model, _core.Graph) else repr(model),
-        "weights": [name, weights_sha256(weights)],
-        "options": {name: _value(name, value) for name, value in sorted(options.items())},
+        "graph": [network.graph.name, *map(_layer, network.graph.layers)],
+        "weights": [network.origin, network.sha256],
+        "labels": network.labels,
+        "preprocessing": _fields(network.preprocessing),
+        "options": {name: repr(options[name]) for name in sorted(options) if name != "progress"},
     }
     key = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
     return cache_folder() / "engines" / f"{key}.engine"
 
 
-def _value(name: str, value: object) -> str:
-    if name == "labels" and isinstance(value, (str, PathLike)):
-        return repr(labels.read(value))
-    return repr(value)
+def _layer(layer: _core.Layer) -> list[Any]:
+    return [layer.name, layer.kind, layer.inputs, _fields(layer.definition)]
+
+
+def _fields(value: object) -> dict[str, Any]:
+    """All that a value of the core says, of which its text leaves out what is usual."""
+    fields = [name for name, kind in vars(type(value)).items() if isinstance(kind, property)]
+    return {name: getattr(value, name) for name in sorted(fields)}
 
 
 def _copied(kept: Path, output: Path) -> _core.EngineInfo | None:

@@ -19,7 +19,7 @@ from resrt._arguments import path as checked_path
 from resrt._arguments import whole
 from resrt.conversion import LABELS, NETWORK, PREPROCESSING
 from resrt.engine import build_network
-from resrt.errors import BackendError, InputError
+from resrt.errors import BackendError, InputError, needing_extra
 from resrt.files import replacing
 from resrt.network import Model, Network, WeightsLike, resolve
 
@@ -95,8 +95,8 @@ def export(
         labels: the names of the classes.
         preprocessing: how photographs become inputs.
 
-    Raises what `resrt.build` raises; BackendError where onnx, or for verify onnxruntime, is not
-    installed, or ONNX Runtime gives other logits.
+    Raises what `resrt.build` raises; PackageError where onnx, or for verify onnxruntime, is not
+    installed; BackendError where ONNX Runtime gives other logits.
     """
     writable = Path(fsdecode(checked_path(path)))
     network = resolve(
@@ -133,13 +133,12 @@ def onnx_model(
 ) -> onnx.ModelProto:
     """Return a network as an ONNX model that ONNX's checker has passed.
 
-    Raises InputError for a batch, an opset or a size that ONNX has not, BackendError without onnx.
+    Raises InputError for a batch, an opset or a size that ONNX has not, PackageError without onnx.
     """
-    if importlib.util.find_spec("onnx") is None:
-        raise BackendError("ONNX models need onnx; install it with: pip install 'resrt[onnx]'")
-    import onnx
+    with needing_extra("onnx", to="write an ONNX model"):
+        import onnx
 
-    from resrt import onnx_writer
+        from resrt import onnx_writer
 
     opset = whole("opset", opset)
     if not onnx_writer.OLDEST_OPSET <= opset <= onnx.defs.onnx_opset_version():
@@ -204,13 +203,8 @@ def _difference(network: Network, written: bytes, batch: int | None) -> float:
 
 
 def _run(written: bytes, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    try:
+    with needing_extra("onnx", to="verify an export"):
         import onnxruntime
-    except ImportError:
-        raise BackendError(
-            "to verify an export needs onnxruntime; install it with: pip install 'resrt[onnx]', "
-            "or do not verify it"
-        ) from None
     session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
     (name,) = (value.name for value in session.get_inputs())
     logits: npt.NDArray[np.float32] = session.run(None, {name: images})[0]

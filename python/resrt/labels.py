@@ -45,7 +45,7 @@ def parse(text: str) -> list[str]:
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
         names = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the labels begin as a JSON list but are none: {error}") from None
     if not all(isinstance(name, str) for name in names):
         raise InputError("the labels are a JSON list of something else than names")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from resrt import machine
+
 Limit = TypeVar("Limit", int, float)
 
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -34,7 +36,7 @@ class Limits:
 
 def find(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> Limits:
     """Return the limits of this process. What the system does not say is None."""
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     quota = min(_each(_cpu_quota, "cpu", proc, cgroups), default=None)
     return Limits(
         cores=cores,

@@ -49,6 +49,11 @@ class Machine:
         )
 
 
+def cores() -> int:
+    """Return how many logical processors this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 def describe(libraries: Iterable[str] = ("openvino", "numpy", "pillow")) -> Machine:
     """Return what this machine is, with the versions of those of the libraries that are here."""
     found = {"resrt": _core.__version__}
@@ -62,7 +67,7 @@ def describe(libraries: Iterable[str] = ("openvino", "numpy", "pillow")) -> Mach
     return Machine(
         processor=info.get("model name") or platform.processor() or platform.machine(),
         features=tuple(name for name in _FEATURES if name in flags),
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         memory_gib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),

@@ -54,13 +54,15 @@ def resolve(
 ) -> Network:
     """Return the network that the arguments of `resrt.build`, which explains them, describe.
 
-    Raises ModelError, FileError, WeightsError, DownloadError or InputError.
+    Raises ModelError, FileError, WeightsError, DownloadError, PackageError or InputError.
     """
     entry = pretrained.find(model) if isinstance(model, str) else None
     if entry is not None:
         model = entry.model
         input_size = entry.crop if input_size is None else input_size
-    given = _fetch(model, entry, classes, in_channels) if weights is None else weights
+    given, checksum = weights, None
+    if given is None:
+        given, checksum = _fetch(model, entry, classes, in_channels)
     checkpoint, called = _read(given)
     if isinstance(model, _core.Graph):
         _refuse_options_beside_a_graph(input_size, classes, in_channels)
@@ -77,7 +79,7 @@ def resolve(
         graph,
         arrays,
         origin=_origin(weights, entry),
-        sha256=weights_sha256(given),
+        sha256=checksum or _sha256(given),
         labels=_labels(labels, graph.classes),
         preprocessing=_checked(preprocessing) or _preprocessing(entry, model, graph),
     )
@@ -88,15 +90,15 @@ def _fetch(
     entry: pretrained.Pretrained | None,
     classes: int | None,
     in_channels: int | None,
-) -> Path:
-    """Return the file of the network's pretrained weights."""
+) -> tuple[Path, str]:
+    """Return the file of the network's pretrained weights, and its checksum."""
     if not isinstance(model, str):
         raise InputError(
             "a network of your own has no pretrained weights; give weights: a file, arrays, or "
             '"random"'
         )
     if entry is None:
-        return pretrained.fetch(model)  # which says that there are none
+        return pretrained.fetch_checked(model)  # which says that there are none
     if classes not in (None, entry.classes) or in_channels not in (None, 3):
         # Known before anything is downloaded.
         raise InputError(
@@ -104,7 +106,7 @@ def _fetch(
             f"channels, not {classes or entry.classes} and {in_channels or 3}; leave these options "
             "out, or give weights of your own"
         )
-    return pretrained.fetch(entry.name)
+    return pretrained.fetch_checked(entry.name)
 
 
 def _read(weights: WeightsLike) -> tuple[weights_.Checkpoint | None, str]:
@@ -116,7 +118,7 @@ def _read(weights: WeightsLike) -> tuple[weights_.Checkpoint | None, str]:
     return weights_.read(weights), f"'{fspath(weights)}'"
 
 
-def weights_sha256(weights: WeightsLike) -> str:
+def _sha256(weights: WeightsLike) -> str:
     """Return the checksum of a file's bytes, or of arrays' names, types, shapes and values."""
     if isinstance(weights, str) and weights == "random":
         return ""

@@ -29,7 +29,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from resrt import _core
 from resrt._arguments import matches
-from resrt.errors import DownloadError, FileError, InputError, WeightsError
+from resrt.errors import (
+    DownloadError,
+    FileError,
+    InputError,
+    PackageError,
+    WeightsError,
+    needing_extra,
+)
 from resrt.files import cache_folder, sha256, writing_to_cache
 
 if TYPE_CHECKING:
@@ -143,9 +150,21 @@ def fetch(
             huggingface_hub shows progress of its own.
 
     Raises ModelError for an unknown network; WeightsError where it has no pretrained weights;
-    DownloadError where they cannot be fetched, with where to put them by hand, and where the file
-    is not the one that was fetched first; FileError where the folder cannot be written.
+    DownloadError where they cannot be fetched, or PackageError without huggingface_hub where they
+    are on its hub, both with where to put them by hand; DownloadError, too, where the file is not
+    the one that was fetched first; FileError where the folder cannot be written.
     """
+    return fetch_checked(name, offline=offline, cache=cache, progress=progress)[0]
+
+
+def fetch_checked(
+    name: str,
+    *,
+    offline: bool = False,
+    cache: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, str]:
+    """Do as `fetch` does, and return the file and its SHA-256, by which it was just checked."""
     entry = find(name)
     if entry is None:
         raise WeightsError(
@@ -157,8 +176,7 @@ def fetch(
     else:
         with _advice(entry, path):
             found = _bring(entry, path, offline or is_offline(), progress)
-    _check(found, path, called=f"'{found}'")
-    return found
+    return found, _check(found, path, called=f"'{found}'")
 
 
 @cache
@@ -194,10 +212,10 @@ def _advice(entry: Pretrained, path: Path) -> Iterator[None]:
     """Add to the reason why a file could not be fetched what can be done instead."""
     try:
         yield
-    except DownloadError as error:
+    except (DownloadError, PackageError) as error:
         variable = "HF_ENDPOINT" if entry.hub else "RESRT_MIRROR"
         mirror = os.environ.get(variable)
-        raise DownloadError(
+        raise type(error)(
             f"cannot fetch the weights {entry.name}{f' from the mirror {mirror}' if mirror else ''}"
             f": {error}. Fetch {entry.url} elsewhere and put it at '{path}', name "
             f"{'another' if mirror else 'a'} mirror in {variable}, or give a file of your own as "
@@ -241,13 +259,8 @@ def _mirrored(url: str) -> str | Path:
 
 
 def _from_hub(repository: str, file: str, offline: bool) -> Path:
-    try:
+    with needing_extra("hub", to="fetch from the Hugging Face hub"):
         import huggingface_hub
-    except ImportError:
-        raise DownloadError(
-            "it is on the Hugging Face hub, and huggingface_hub is not installed; "
-            "install it with: pip install 'resrt[hub]'"
-        ) from None
     try:
         return Path(huggingface_hub.hf_hub_download(repository, file, local_files_only=offline))
     except Exception as error:
@@ -279,11 +292,12 @@ def _from_server(url: str, path: Path, progress: Progress | None) -> None:
     discard(part)
 
 
-def _check(file: Path, path: Path, *, called: str) -> None:
+def _check(file: Path, path: Path, *, called: str) -> str:
     """Compare a file with the checksum beside `path`; where there is none yet, note it there.
 
-    Before it is noted the file is read once: it must be weights. Raises DownloadError where it is
-    another file than then, WeightsError where it is no sound weights file.
+    Before it is noted the file is read once: it must be weights. Returns the checksum. Raises
+    DownloadError where it is another file than then, WeightsError where it is no sound weights
+    file.
     """
     record = path.with_name(path.name + ".sha256")
     now = sha256(file)
@@ -294,7 +308,7 @@ def _check(file: Path, path: Path, *, called: str) -> None:
 
         weights.read(file)
         _write_record(record, f"{now}  {path.name}\n")  # as sha256sum -c reads it
-        return
+        return now
     except OSError as error:
         raise FileError(f"cannot read '{record}': {error.strerror}") from None
     if now != then:
@@ -303,6 +317,7 @@ def _check(file: Path, path: Path, *, called: str) -> None:
             f"'{record}' keeps. Delete a damaged file to fetch it again; to take the file as it "
             f"is now, delete '{record}'"
         )
+    return now
 
 
 def _write_record(record: Path, line: str) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter, perf_counter_ns
-
-import numpy as np
 
 
 @dataclass(frozen=True)
 class Timing:
     """Latencies of one batch size, in milliseconds per batch, over `repeats` timed runs.
 
-    The percentiles are the latencies of runs that took place: nine tenths took at most `p90_ms`.
-    Of fewer than 100 runs, `p99_ms` is the slowest. The runs took `seconds` in all, by
-    `concurrency` callers at once, each of whom waits for its own.
+    Median and percentiles are latencies of runs that took place: half took at most `median_ms`,
+    nine tenths at most `p90_ms`. Of fewer than 100 runs, `p99_ms` is the slowest. The runs took
+    `seconds` in all, by `concurrency` callers at once, each of whom waits for its own.
     """
 
     batch: int
@@ -84,14 +82,27 @@ def measure(
             seconds = perf_counter() - start
         finally:
             stop.set()  # or an interrupted measurement would go on to its end
-    p90, p99 = np.percentile(latencies, [90, 99], method="inverted_cdf")
+    latencies.sort()
     return Timing(
         batch=batch,
         repeats=len(latencies),
-        min_ms=min(latencies),
-        median_ms=float(np.median(latencies)),
-        p90_ms=float(p90),
-        p99_ms=float(p99),
+        min_ms=latencies[0],
+        median_ms=percentile(latencies, 50),
+        p90_ms=percentile(latencies, 90),
+        p99_ms=percentile(latencies, 99),
         seconds=seconds,
         concurrency=concurrency,
     )
+
+
+def percentile(ordered: Sequence[float], percent: int) -> float:
+    """Return the least of the values that `percent` in a hundred of them do not exceed.
+
+    By nearest rank, so it is one of the values, as in C++ (cpp/src/engine/percentile.h).
+
+    Args:
+        ordered: the values, at least one, from the least to the largest.
+        percent: from 1 to 100.
+    """
+    rank = -(-percent * len(ordered) // 100)  # from 1, rounded up
+    return ordered[rank - 1]

@@ -65,6 +65,10 @@ struct LoadOptions {
   // many inferences run at once as there is room for; further callers wait for their turn.
   int threads = 0;
   int device = 0;  // the GPU's number, for a backend that runs on one
+  // A file of the kernels that TensorRT for RTX compiles for the GPU while it loads an engine: read
+  // if it exists and is of this GPU, and written where others were compiled, so that the next
+  // loading is faster; empty: none. Only with TensorRT for RTX. [--runtimeCacheFile]
+  std::string runtime_cache;
 };
 
 // What an engine is.

@@ -61,6 +61,8 @@ class Executable {
   virtual std::vector<int> batch_sizes() const = 0;
   // Those to run once when the engine is loaded, so that they are as fast as ever from then on.
   virtual std::vector<int> warm_sizes() const { return batch_sizes(); }
+  // Told once all contexts have run these.
+  virtual void warmed_up() {}
   // How many contexts run at once; more would wait for each other.
   virtual int concurrency() const = 0;
   virtual std::unique_ptr<Context> create_context() = 0;

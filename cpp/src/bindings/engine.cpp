@@ -235,12 +235,15 @@ void bind_engine(py::module_& module) {
           py::arg("tensorrt"), py::arg("progress"))
       .def_static(
           "load",
-          [](const py::bytes& path, int threads, int device) {
+          [](const py::bytes& path, int threads, int device, const py::bytes& runtime_cache) {
             const std::string file = path;
+            const LoadOptions options = {
+                .threads = threads, .device = device, .runtime_cache = runtime_cache};
             const py::gil_scoped_release release;
-            return Engine::load(file, {.threads = threads, .device = device});
+            return Engine::load(file, options);
           },
-          py::arg("path"), py::kw_only(), py::arg("threads"), py::arg("device"))
+          py::arg("path"), py::kw_only(), py::arg("threads"), py::arg("device"),
+          py::arg("runtime_cache"))
       .def(
           "save",
           [](const Engine& self, const py::bytes& path) {

@@ -1,11 +1,11 @@
 #include "resrt/models.h"
 
-#include <array>
 #include <utility>
 
 #include <pybind11/stl.h>
 
 #include "bindings/bindings.h"
+#include "choices.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -14,30 +14,13 @@ namespace py = pybind11;
 namespace resrt {
 namespace {
 
-constexpr std::array kBlocks = {std::pair{"basic", Block::basic},
-                                std::pair{"bottleneck", Block::bottleneck}};
-constexpr std::array kStems = {std::pair{"plain", Stem::plain}, std::pair{"deep", Stem::deep}};
-constexpr std::array kDownsamples = {std::pair{"convolution", Downsample::convolution},
-                                     std::pair{"average_pool", Downsample::average_pool}};
-
-template <class Choices>
-auto choose(const char* what, const std::string& name, const Choices& choices) {
-  std::vector<std::string> names;
-  for (const auto& [known, value] : choices) {
-    if (name == known) return value;
-    names.emplace_back(known);
-  }
-  throw ModelError(
-      concat("there is no ", what, " named '", name, "'; choose one of ", join(names)));
-}
-
-template <class Value, class Choices>
-std::string chosen(Value value, const Choices& choices) {
-  for (const auto& [name, known] : choices) {
-    if (known == value) return name;
-  }
-  throw ModelError("a choice that has no name");
-}
+constexpr auto kBlocks = choices<ModelError, Block>(
+    "block", {{Block::basic, "basic"}, {Block::bottleneck, "bottleneck"}});
+constexpr auto kStems =
+    choices<ModelError, Stem>("stem", {{Stem::plain, "plain"}, {Stem::deep, "deep"}});
+constexpr auto kDownsamples = choices<ModelError, Downsample>(
+    "downsample",
+    {{Downsample::convolution, "convolution"}, {Downsample::average_pool, "average_pool"}});
 
 // What a value has: equality, a hash, and a repr() that names every parameter as the constructor
 // does.
@@ -72,32 +55,31 @@ void bind_resnet(py::module_& module) {
                        const std::string& stem, int stem_channels, const std::string& downsample,
                        bool project_first, int cardinality, int base_width) {
              return ResNetConfig{.depths = std::move(depths),
-                                 .block = choose("block", block, kBlocks),
+                                 .block = kBlocks.value(block),
                                  .width = width,
-                                 .stem = choose("stem", stem, kStems),
+                                 .stem = kStems.value(stem),
                                  .stem_channels = stem_channels,
-                                 .downsample = choose("downsample", downsample, kDownsamples),
+                                 .downsample = kDownsamples.value(downsample),
                                  .project_first = project_first,
                                  .cardinality = cardinality,
                                  .base_width = base_width};
            }),
            py::kw_only(), py::arg("depths") = normal.depths,
-           py::arg("block") = chosen(normal.block, kBlocks), py::arg("width") = normal.width,
-           py::arg("stem") = chosen(normal.stem, kStems),
+           py::arg("block") = kBlocks.name(normal.block), py::arg("width") = normal.width,
+           py::arg("stem") = kStems.name(normal.stem),
            py::arg("stem_channels") = normal.stem_channels,
-           py::arg("downsample") = chosen(normal.downsample, kDownsamples),
+           py::arg("downsample") = kDownsamples.name(normal.downsample),
            py::arg("project_first") = normal.project_first,
            py::arg("cardinality") = normal.cardinality, py::arg("base_width") = normal.base_width)
       .def_readonly("depths", &ResNetConfig::depths)
       .def_property_readonly("block",
-                             [](const ResNetConfig& self) { return chosen(self.block, kBlocks); })
+                             [](const ResNetConfig& self) { return kBlocks.name(self.block); })
       .def_readonly("width", &ResNetConfig::width)
       .def_property_readonly("stem",
-                             [](const ResNetConfig& self) { return chosen(self.stem, kStems); })
+                             [](const ResNetConfig& self) { return kStems.name(self.stem); })
       .def_readonly("stem_channels", &ResNetConfig::stem_channels)
       .def_property_readonly(
-          "downsample",
-          [](const ResNetConfig& self) { return chosen(self.downsample, kDownsamples); })
+          "downsample", [](const ResNetConfig& self) { return kDownsamples.name(self.downsample); })
       .def_readonly("project_first", &ResNetConfig::project_first)
       .def_readonly("cardinality", &ResNetConfig::cardinality)
       .def_readonly("base_width", &ResNetConfig::base_width);

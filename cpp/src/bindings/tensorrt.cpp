@@ -1,10 +1,9 @@
 #include "resrt/tensorrt.h"
 
-#include <array>
-
 #include <pybind11/stl.h>
 
 #include "bindings/bindings.h"
+#include "choices.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -13,27 +12,11 @@ namespace py = pybind11;
 namespace resrt {
 namespace {
 
-constexpr std::array kCompatibilities = {
-    std::pair{HardwareCompatibility::none, "none"},
-    std::pair{HardwareCompatibility::ampere_plus, "ampere+"},
-    std::pair{HardwareCompatibility::same_compute_capability, "same_compute_capability"}};
-
-HardwareCompatibility parse_compatibility(const std::string& name) {
-  std::vector<std::string> names;
-  for (const auto& [value, known] : kCompatibilities) {
-    if (name == known) return value;
-    names.emplace_back(known);
-  }
-  throw InputError(
-      concat("there is no hardware_compatibility '", name, "'; choose one of ", join(names)));
-}
-
-const char* to_name(HardwareCompatibility compatibility) {
-  for (const auto& [value, name] : kCompatibilities) {
-    if (value == compatibility) return name;
-  }
-  throw InputError("a HardwareCompatibility that has no name");
-}
+constexpr auto kCompatibilities = choices<InputError, HardwareCompatibility>(
+    "hardware_compatibility",
+    {{HardwareCompatibility::none, "none"},
+     {HardwareCompatibility::ampere_plus, "ampere+"},
+     {HardwareCompatibility::same_compute_capability, "same_compute_capability"}});
 
 }  // namespace
 
@@ -63,7 +46,7 @@ Args:
                                     optimization_level,
                                     optimum_batch,
                                     std::move(timing_cache),
-                                    parse_compatibility(hardware_compatibility),
+                                    kCompatibilities.value(hardware_compatibility),
                                     version_compatible,
                                     std::move(compute_capabilities),
                                     split_attention_plugin};
@@ -77,14 +60,14 @@ Args:
            py::arg("compute_capabilities") = defaults.compute_capabilities,
            py::arg("split_attention_plugin") = defaults.split_attention_plugin)
       .def("__repr__", [](const TensorRTOptions& self) {
-        return concat("TensorRTOptions(workspace=", self.workspace,
-                      ", optimization_level=", self.optimization_level,
-                      ", optimum_batch=", self.optimum_batch, ", timing_cache='", self.timing_cache,
-                      "', hardware_compatibility='", to_name(self.hardware_compatibility),
-                      "', version_compatible=", self.version_compatible ? "True" : "False",
-                      ", compute_capabilities=[", join(self.compute_capabilities),
-                      "], split_attention_plugin=", self.split_attention_plugin ? "True" : "False",
-                      ")");
+        return concat(
+            "TensorRTOptions(workspace=", self.workspace,
+            ", optimization_level=", self.optimization_level,
+            ", optimum_batch=", self.optimum_batch, ", timing_cache='", self.timing_cache,
+            "', hardware_compatibility='", kCompatibilities.name(self.hardware_compatibility),
+            "', version_compatible=", self.version_compatible ? "True" : "False",
+            ", compute_capabilities=[", join(self.compute_capabilities),
+            "], split_attention_plugin=", self.split_attention_plugin ? "True" : "False", ")");
       });
 }
 

@@ -1,12 +1,12 @@
 #include "resrt/engine.h"
 
 #include <algorithm>
-#include <array>
 #include <future>
 #include <memory>
 #include <utility>
 
 #include "backends/backend.h"
+#include "choices.h"
 #include "engine/engine_file.h"
 #include "engine/notes.h"
 #include "engine/pool.h"
@@ -17,10 +17,12 @@
 namespace resrt {
 namespace {
 
-constexpr std::array kPrecisionNames = {
-    std::pair{Precision::automatic, "auto"}, std::pair{Precision::fp32, "fp32"},
-    std::pair{Precision::tf32, "tf32"}, std::pair{Precision::bf16, "bf16"},
-    std::pair{Precision::fp16, "fp16"}};
+constexpr auto kPrecisions =
+    choices<PrecisionError, Precision>("precision", {{Precision::automatic, "auto"},
+                                                     {Precision::fp32, "fp32"},
+                                                     {Precision::tf32, "tf32"},
+                                                     {Precision::bf16, "bf16"},
+                                                     {Precision::fp16, "fp16"}});
 
 std::string names_of(const std::vector<Precision>& precisions) {
   std::vector<std::string> names;
@@ -38,6 +40,12 @@ void require_precision(Precision wanted, const Backend& backend, const std::stri
 
 void require_batch(int64_t batch) {
   if (batch < 0) throw InputError(concat("a batch cannot have ", batch, " images"));
+}
+
+void check_load_options(const LoadOptions& options, const std::string& backend) {
+  if (options.runtime_cache.empty() || backend == "tensorrt_rtx") return;
+  throw InputError(concat("backend '", backend, "' compiles no kernels while it loads an engine; ",
+                          "leave out runtime_cache"));
 }
 
 // Whether the GPU here need not be one of those that the engine is for.
@@ -88,29 +96,21 @@ void Loaded::warm_up(const EngineInfo& info) {
   }
   run_all_sizes();
   for (std::future<void>& other : others) other.get();
+  executable->warmed_up();
 }
 
 }  // namespace
 
 const char* to_string(Precision precision) {
-  for (const auto& [value, name] : kPrecisionNames) {
-    if (value == precision) return name;
-  }
-  throw PrecisionError("a Precision that has no name");
+  return kPrecisions.name(precision);
 }
 
 Precision parse_precision(const std::string& name) {
-  for (const auto& [value, known] : kPrecisionNames) {
-    if (name == known) return value;
-  }
-  throw PrecisionError(
-      concat("there is no precision named '", name, "'; choose one of ", join(precision_names())));
+  return kPrecisions.value(name);
 }
 
 std::vector<std::string> precision_names() {
-  std::vector<std::string> names;
-  for (const auto& [value, name] : kPrecisionNames) names.emplace_back(name);
-  return names;
+  return kPrecisions.names();
 }
 
 DeviceArray::~DeviceArray() = default;
@@ -169,6 +169,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   if (options.tensorrt && !options.backend.starts_with("tensorrt")) {
     throw InputError(concat("backend '", options.backend, "' takes no options of TensorRT"));
   }
+  check_load_options(load, options.backend);
   check_weights(graph, weights);
   require_vector(graph);
   check_notes(options.notes, graph.input_shape().channels, graph.classes());
@@ -207,6 +208,7 @@ EngineInfo inspect(const std::string& path) {
 
 Engine Engine::load(const std::string& path, const LoadOptions& options) {
   EngineFile file = read_engine_file(path);
+  check_load_options(options, file.info.backend);
   Backend& backend = find_backend(file.info.backend);
   if (file.info.backend_version != backend.version() && !file.info.version_compatible) {
     throw EngineFileError(concat("the engine file '", path, "' was built with ", file.info.backend,

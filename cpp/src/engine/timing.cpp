@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <random>
 #include <vector>
 
+#include "engine/percentile.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -13,14 +13,6 @@ namespace resrt {
 namespace {
 
 constexpr int kWarmUp = 3;
-
-// Between the two nearest of the sorted values, as NumPy has it.
-double percentile(const std::vector<double>& sorted, double percent) {
-  const double place = percent / 100 * static_cast<double>(sorted.size() - 1);
-  const auto below = static_cast<size_t>(place);
-  const size_t above = std::min(below + 1, sorted.size() - 1);
-  return std::lerp(sorted[below], sorted[above], place - std::floor(place));
-}
 
 }  // namespace
 

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <utility>
 
+#include "choices.h"
 #include "images/resample.h"
 #include "resrt/error.h"
 #include "resrt/images.h"
@@ -11,22 +11,12 @@
 namespace resrt {
 namespace {
 
-constexpr std::array kPipelines = {std::pair{Pipeline::paddleclas, "paddleclas"},
-                                   std::pair{Pipeline::torchvision, "torchvision"}};
-constexpr std::array kFilters = {std::pair{Filter::bilinear, "bilinear"},
-                                 std::pair{Filter::bicubic, "bicubic"},
-                                 std::pair{Filter::lanczos, "lanczos"}};
-
-template <class Choices>
-auto choose(const char* what, const std::string& name, const Choices& choices) {
-  std::vector<std::string> names;
-  for (const auto& [value, known] : choices) {
-    if (name == known) return value;
-    names.emplace_back(known);
-  }
-  throw InputError(
-      concat("there is no ", what, " named '", name, "'; choose one of ", join(names)));
-}
+constexpr auto kPipelines = choices<InputError, Pipeline>(
+    "preprocessing pipeline",
+    {{Pipeline::paddleclas, "paddleclas"}, {Pipeline::torchvision, "torchvision"}});
+constexpr auto kFilters = choices<InputError, Filter>(
+    "interpolation",
+    {{Filter::bilinear, "bilinear"}, {Filter::bicubic, "bicubic"}, {Filter::lanczos, "lanczos"}});
 
 Size resized_size(const ImageView& image, const Preprocessing& steps) {
   const double width = image.width;
@@ -84,14 +74,11 @@ void check_image(const ImageView& image, const Shape& input) {
 }  // namespace
 
 const char* to_string(Pipeline pipeline) {
-  for (const auto& [value, name] : kPipelines) {
-    if (value == pipeline) return name;
-  }
-  throw InputError("a Pipeline that has no name");
+  return kPipelines.name(pipeline);
 }
 
 Pipeline parse_pipeline(const std::string& name) {
-  return choose("preprocessing pipeline", name, kPipelines);
+  return kPipelines.value(name);
 }
 
 void check_preprocessing(const Preprocessing& steps, int channels) {
@@ -99,7 +86,7 @@ void check_preprocessing(const Preprocessing& steps, int channels) {
     throw InputError(concat("preprocessing must resize to at least 1 pixel and at most ",
                             kLargestSide, ", not ", steps.resize));
   }
-  const Filter filter = choose("interpolation", steps.interpolation, kFilters);
+  const Filter filter = kFilters.value(steps.interpolation);
   if (steps.pipeline == Pipeline::paddleclas && filter != Filter::bilinear) {
     throw InputError(concat("PaddleClas's pipeline is bilinear, not ", steps.interpolation,
                             "; choose bilinear, or the pipeline torchvision"));
@@ -128,8 +115,7 @@ void preprocess(const ImageView& image, const Preprocessing& steps, const Shape&
   const std::vector<uint8_t> pixels =
       steps.pipeline == Pipeline::paddleclas
           ? resize_like_opencv(image, size, crop)
-          : resize_like_pillow(image, choose("interpolation", steps.interpolation, kFilters), size,
-                               crop);
+          : resize_like_pillow(image, kFilters.value(steps.interpolation), size, crop);
   const auto channels = static_cast<size_t>(input.channels);
   for (size_t channel = 0; channel < channels; ++channel) {
     const auto values = normalised(steps.mean[channel], steps.std[channel], steps.pipeline);

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <gtest/gtest.h>
 #include <memory>
 #include <random>
@@ -51,10 +52,13 @@ class PlanFile : public TemporaryFile {
   }
 };
 
-Engine load(int device = 0) {
+Engine load(const LoadOptions& options) {
   static const PlanFile file("stand-in.engine",
                              stand_in::make_plan({kPixels, kClasses, kMaxBatch}));
-  return Engine::load(file.path(), {.device = device});
+  return Engine::load(file.path(), options);
+}
+Engine load(int device = 0) {
+  return load(LoadOptions{.device = device});
 }
 
 // Whole numbers, so that sums are exact, other ones for every seed.
@@ -78,13 +82,16 @@ Floats expected(const Floats& images) {
   return logits;
 }
 
-// What a caller has on a GPU of his own: a stream, images and logits in its memory.
+// What a caller has on a GPU of his own: a stream, unless it is the default one, images and logits
+// in its memory.
 class Caller {
  public:
-  explicit Caller(size_t batch, unsigned seed, int device = 0)
+  enum class In { own_stream, default_stream };
+
+  explicit Caller(size_t batch, unsigned seed, int device = 0, In in = In::own_stream)
       : device_(device), batch_(batch), images_(images(batch, seed)) {
     on_gpu([&] {
-      ok(cuStreamCreate(&stream_, CU_STREAM_NON_BLOCKING));
+      if (in == In::own_stream) ok(cuStreamCreate(&stream_, CU_STREAM_NON_BLOCKING));
       ok(cuMemAlloc(&from_, batch * kPixels * sizeof(float)));
       ok(cuMemAlloc(&to_, batch * kClasses * sizeof(float)));
       // The images are not there before, and in none but the stream's order.
@@ -96,9 +103,10 @@ class Caller {
   }
   ~Caller() {
     on_gpu([&] {
+      ok(cuStreamSynchronize(stream_));
       ok(cuMemFree(from_));
       ok(cuMemFree(to_));
-      ok(cuStreamDestroy(stream_));
+      if (stream_ != nullptr) ok(cuStreamDestroy(stream_));
     });
   }
   Caller(const Caller&) = delete;
@@ -255,6 +263,53 @@ TEST_F(StandIn, OrdersInferencesInCallersStreamsAndItsOwn) {
     EXPECT_EQ(first.read(), first.expected());
     EXPECT_EQ(third.read(), third.expected());
   }
+}
+
+TEST_F(StandIn, OrdersInferencesInTheDefaultStream) {
+  for (unsigned order = 0; order < kOrders; ++order) {
+    stand_in::start_anew(order);
+    const Engine engine = load();
+    const Caller first(kMaxBatch, 1, 0, Caller::In::default_stream);
+    const Caller second(3, 2);
+    first.infer(engine);
+    second.infer(engine);
+    const auto logits = first.infer_into_new(engine);
+    EXPECT_EQ(second.read(), second.expected());
+    EXPECT_EQ(first.read(logits->data()), first.expected());
+    EXPECT_EQ(first.read(), first.expected());
+  }
+}
+
+// The parts of a batch begin wherever the one before ends, which TensorRT does not take.
+TEST_F(StandIn, InfersWhatLiesAnywhere) {
+  const Engine engine = load();
+  for (unsigned seed = 0; seed < kOrders; ++seed) {
+    const Caller caller(3 * kMaxBatch + 3, seed);
+    caller.infer(engine);
+    EXPECT_EQ(caller.read(), caller.expected());
+  }
+}
+
+TEST_F(StandIn, KeepsTheKernelsThatItCompiles) {
+  const TemporaryFile file("kernels");
+  const auto compiled_by_loading = [](const std::string& runtime_cache) {
+    const int before = stand_in::compiled();
+    const Engine engine = load({.runtime_cache = runtime_cache});
+    const Floats some = images(kMaxBatch, 0);
+    EXPECT_EQ(engine.infer(some), expected(some));
+    return stand_in::compiled() - before;
+  };
+  if (!tensorrt::kRtx) {
+    EXPECT_THROW(compiled_by_loading(file.path()), InputError);
+    return;
+  }
+  constexpr int sizes = 4;  // that are warmed up: 1, 2, 4 and 5, in both sessions
+  EXPECT_EQ(compiled_by_loading(""), sizes);
+  EXPECT_EQ(compiled_by_loading(file.path()), sizes);
+  EXPECT_EQ(compiled_by_loading(file.path()), 0);
+  std::ofstream(file.path()) << "of another GPU";
+  EXPECT_EQ(compiled_by_loading(file.path()), sizes);
+  EXPECT_EQ(compiled_by_loading(file.path()), 0);
 }
 
 TEST_F(StandIn, HasOtherStreamsWaitForLogits) {

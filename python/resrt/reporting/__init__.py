@@ -14,7 +14,7 @@ from pathlib import Path
 from resrt import files, machine
 from resrt._arguments import choice, path, whole
 from resrt.engine import PRECISIONS, backends
-from resrt.errors import FileError, InputError, PackageError
+from resrt.errors import FileError, InputError, needing_extra
 from resrt.models import list_models, model_info
 from resrt.reporting.measurements import Measurements, Progress, Settings, measure, read
 
@@ -110,13 +110,8 @@ def report(
 
 
 def _renderer() -> Callable[[Measurements], str]:
-    try:
+    with needing_extra("report", to="draw the report"):
         from resrt.reporting.page import render
-    except ModuleNotFoundError as error:
-        raise PackageError(
-            f"the report is drawn with {error.name}, which is not installed; install it with: "
-            "pip install 'resrt[report]'"
-        ) from None
     return render
 
 

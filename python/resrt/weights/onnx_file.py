@@ -39,6 +39,7 @@ def recognises(content: memoryview) -> bool:
 def read(content: memoryview, path: str) -> Checkpoint:
     """Every array that a node reads by its name, a view of the content; and how to fit a graph.
 
+    What `resrt.export` wrote has labels and preprocessing in its metadata, as converted weights do.
     Tensors that lie in a file beside this one are read as well, if that file is in this one's
     folder. bfloat16 is widened to float32. Raises WeightsError, and FileError where a file of
     tensors cannot be read.
@@ -60,7 +61,7 @@ def read(content: memoryview, path: str) -> Checkpoint:
     arrays = {
         name: array for name, array in model.constants.items() if name in in_use and array.ndim > 0
     }
-    return Checkpoint(FORMAT, arrays, fit=fit)
+    return Checkpoint(FORMAT, arrays, model.metadata, fit=fit)
 
 
 def _refuse_other_models(model: Model, path: str) -> None:

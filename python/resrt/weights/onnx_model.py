@@ -16,6 +16,7 @@ import numpy as np
 
 from resrt.weights.checkpoint import Array, widen_bfloat16
 from resrt.weights.protobuf import (
+    LONGEST_NAME,
     Malformed,
     Value,
     Wire,
@@ -32,6 +33,11 @@ _MOST_FIELDS = 300_000
 _MOST_NODES = 50_000
 _MOST_TENSORS = 50_000
 _MOST_DIMENSIONS = 8
+
+# What resrt calls itself where it writes a model. Others' metadata mean something else.
+_PRODUCER = "resrt"
+_MOST_PROPERTIES = 16
+_LONGEST_PROPERTY = 1 << 20  # some times the labels of ImageNet-21k
 
 _BFLOAT16 = 16
 _DTYPES: dict[int, np.dtype[np.generic]] = {
@@ -66,7 +72,7 @@ class Model:
     """The nodes in topological order, and the constants that are arrays of floats.
 
     Constants are initialisers and the outputs of Constant nodes; `initialisers` are the names of
-    those that are the former.
+    those that are the former. `metadata` is what resrt wrote as the model's metadata_props.
     """
 
     nodes: tuple[Node, ...]
@@ -74,6 +80,7 @@ class Model:
     initialisers: frozenset[str]
     outputs: tuple[str, ...]
     functions: frozenset[str]
+    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -122,10 +129,16 @@ class _Decoder:
 
     def model(self, content: memoryview) -> Model:
         has_graph = False
+        producer = ""
+        properties: list[Value] = []
         for number, value in self._wire.fields(content):
-            if number == 7:
+            if number == 2:
+                producer = as_text(value)
+            elif number == 7:
                 has_graph = True
                 self._graph(value)
+            elif number == 14 and len(properties) < _MOST_PROPERTIES:
+                properties.append(value)
             elif number == 25:
                 self._functions.add(self._name(value))
         if not has_graph:
@@ -137,7 +150,11 @@ class _Decoder:
             initialisers=frozenset(self._initialisers),
             outputs=tuple(self._outputs),
             functions=frozenset(self._functions),
+            metadata=self._metadata(properties if producer == _PRODUCER else ()),
         )
+
+    def _metadata(self, properties: Iterable[Value]) -> dict[str, str]:
+        return dict(self._entry(value, longest=_LONGEST_PROPERTY) for value in properties)
 
     def _graph(self, message: Value) -> None:
         for number, value in self._wire.fields(message):
@@ -238,11 +255,12 @@ class _Decoder:
                 tensor.is_external = as_int(value) == 1
         return tensor
 
-    def _entry(self, message: Value) -> tuple[str, str]:
+    def _entry(self, message: Value, longest: int = LONGEST_NAME) -> tuple[str, str]:
+        """The key and the value, of up to so many bytes, of a StringStringEntryProto."""
         entry = {1: "", 2: ""}
         for number, value in self._wire.fields(message):
             if number in entry:
-                entry[number] = as_text(value)
+                entry[number] = as_text(value, longest)
         return entry[1], entry[2]
 
     def _array(self, tensor: _Tensor) -> Array:

@@ -18,7 +18,7 @@ Value: TypeAlias = int | memoryview
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT = 10
-_LONGEST_TEXT = 1 << 12
+LONGEST_NAME = 1 << 12
 _LONGEST_LIST = 1 << 16
 _PIECE = 1 << 20
 
@@ -66,11 +66,11 @@ def as_bytes(value: Value) -> memoryview:
     return value
 
 
-def as_text(value: Value) -> str:
-    """The text of a field."""
+def as_text(value: Value, longest: int = LONGEST_NAME) -> str:
+    """The text of a field. Raises Malformed for one of more than `longest` bytes."""
     content = as_bytes(value)
-    if len(content) > _LONGEST_TEXT:
-        raise Malformed(f"a name has {len(content)} bytes")
+    if len(content) > longest:
+        raise Malformed(f"a text has {len(content)} bytes")
     return bytes(content).decode(errors="replace")
 
 

@@ -40,6 +40,7 @@ Driver open() {
   find(driver.primary_context_retain, "cuDevicePrimaryCtxRetain");
   find(driver.context_push, "cuCtxPushCurrent_v2");
   find(driver.context_pop, "cuCtxPopCurrent_v2");
+  find(driver.context_synchronize, "cuCtxSynchronize");
   find(driver.pointer_get_attribute, "cuPointerGetAttribute");
   find(driver.memory_allocate, "cuMemAlloc_v2");
   find(driver.memory_free, "cuMemFree_v2");
@@ -47,6 +48,7 @@ Driver open() {
   find(driver.host_free, "cuMemFreeHost");
   find(driver.copy_to_device, "cuMemcpyHtoDAsync_v2");
   find(driver.copy_to_host, "cuMemcpyDtoHAsync_v2");
+  find(driver.copy_on_device, "cuMemcpyDtoDAsync_v2");
   find(driver.stream_create, "cuStreamCreate");
   find(driver.stream_destroy, "cuStreamDestroy_v2");
   find(driver.stream_query, "cuStreamQuery");

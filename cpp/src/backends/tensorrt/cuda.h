@@ -21,6 +21,7 @@ struct Driver {
   decltype(&::cuDevicePrimaryCtxRetain) primary_context_retain;
   decltype(&::cuCtxPushCurrent) context_push;
   decltype(&::cuCtxPopCurrent) context_pop;
+  decltype(&::cuCtxSynchronize) context_synchronize;
   decltype(&::cuPointerGetAttribute) pointer_get_attribute;
   decltype(&::cuMemAlloc) memory_allocate;
   decltype(&::cuMemFree) memory_free;
@@ -28,6 +29,7 @@ struct Driver {
   decltype(&::cuMemFreeHost) host_free;
   decltype(&::cuMemcpyHtoDAsync) copy_to_device;
   decltype(&::cuMemcpyDtoHAsync) copy_to_host;
+  decltype(&::cuMemcpyDtoDAsync) copy_on_device;
   decltype(&::cuStreamCreate) stream_create;
   decltype(&::cuStreamDestroy) stream_destroy;
   decltype(&::cuStreamQuery) stream_query;

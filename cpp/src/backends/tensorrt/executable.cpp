@@ -2,14 +2,19 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <map>
+#include <mutex>
 #include <new>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "backends/tensorrt/cuda.h"
 #include "backends/tensorrt/flavour.h"
 #include "backends/tensorrt/lower.h"
+#include "file_io.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -21,6 +26,17 @@ constexpr int kConcurrentInferences = 2;
 
 CUstream to_stream(StreamHandle handle) {
   return reinterpret_cast<CUstream>(handle);
+}
+
+// In the default stream, a thread's own too, TensorRT has the whole GPU come to an end.
+bool is_default_stream(StreamHandle handle) {
+  return handle <= reinterpret_cast<StreamHandle>(CU_STREAM_PER_THREAD);
+}
+
+// Where TensorRT takes tensors; parts of a batch may lie elsewhere.
+bool is_aligned(const void* address) {
+  constexpr uintptr_t alignment = 256;
+  return reinterpret_cast<uintptr_t>(address) % alignment == 0;
 }
 
 // Puts an inference into a stream. Where that fails half-way, what is in the stream of it must end
@@ -44,9 +60,10 @@ class Logits : public DeviceLogits {
     end_ = create_event();
     memory_ = std::move(memory);
   }
-  // Whoever reads them may not have come to the end yet, in any stream; freeing waits for all.
+  // Whoever reads them may not have come to the end yet, in any stream.
   ~Logits() override {
     const Device::Current current(device_, std::nothrow);
+    Driver::get().context_synchronize();
     memory_ = {};
     end_ = {};
   }
@@ -67,13 +84,68 @@ class Logits : public DeviceLogits {
   Event end_;
 };
 
+#if defined(TRT_MAJOR_RTX)
+// The kernels that TensorRT for RTX compiles for the GPU, one time for all sessions and batch
+// sizes, and kept in a file if one is named.
+class Kernels {
+ public:
+  explicit Kernels(std::string file) : file_(std::move(file)) {}
+
+  // What the file has, unless it is of another GPU or version, which TensorRT tells.
+  void open(nvinfer1::ICudaEngine& engine) {
+    const std::unique_ptr<nvinfer1::IRuntimeConfig> config(engine.createRuntimeConfig());
+    if (config != nullptr) cache_.reset(config->createRuntimeCache());
+    if (cache_ == nullptr || file_.empty() || !std::filesystem::exists(file_)) return;
+    kept_ = read_file(file_);
+    cache_->deserialize(kept_.data(), kept_.size());
+  }
+
+  void use_in(nvinfer1::IRuntimeConfig& config) const {
+    if (cache_ != nullptr) config.setRuntimeCache(*cache_);
+  }
+
+  void keep() {
+    if (cache_ == nullptr || file_.empty()) return;
+    const std::unique_ptr<nvinfer1::IHostMemory> memory(cache_->serialize());
+    if (memory == nullptr) return;
+    const std::string_view bytes(static_cast<const char*>(memory->data()), memory->size());
+    if (bytes == kept_) return;
+    write_file_atomically(file_, {bytes});
+    kept_ = bytes;
+  }
+
+ private:
+  std::string file_;
+  std::string kept_;
+  std::unique_ptr<nvinfer1::IRuntimeCache> cache_;
+};
+#else
+// TensorRT's engines bring theirs along.
+struct Kernels {
+  explicit Kernels(const std::string&) {}
+  void open(nvinfer1::ICudaEngine&) {}
+  void keep() {}
+};
+#endif
+
 // An engine on a GPU, as its sessions share it.
 struct Loaded {
+  Loaded(const Device& on, const LoadOptions& options, Logger& log, EngineInfo what)
+      : device(on),
+        device_index(options.device),
+        logger(log),
+        info(std::move(what)),
+        kernels(options.runtime_cache) {}
+
   Device device;
   int device_index;
   Logger& logger;
   EngineInfo info;
+  // Held while a batch size runs for the first time: what TensorRT makes ready or compiles then,
+  // the next session finds.
+  mutable std::mutex first_runs;
   std::unique_ptr<nvinfer1::IRuntime> runtime;
+  Kernels kernels;
   std::unique_ptr<nvinfer1::ICudaEngine> engine;
 
   size_t image_bytes() const {
@@ -105,6 +177,7 @@ class Session : public Context {
     // Where something fails, the rest is freed while the device is still current.
     auto memory = std::make_unique<Memory>();
     memory->stream = create_stream();
+    memory->begin = create_event();
     memory->end = create_event();
     memory->pinned_images = allocate_pinned(most * loaded_.image_bytes());
     memory->pinned_logits = allocate_pinned(most * loaded_.logits_bytes());
@@ -139,25 +212,29 @@ class Session : public Context {
 
   void infer_on_device(const DeviceBatch& batch) override {
     const Device::Current current(loaded_.device);
-    const CUstream stream = to_stream(batch.stream);
+    const CUstream asked = to_stream(batch.stream);
+    const CUstream stream = is_default_stream(batch.stream) ? memory_->stream.get() : asked;
+    if (stream != asked) order(memory_->begin, asked, stream);
     wait_in(stream);
     auto& context = memory_->on_device[batch.batch];
-    if (context == nullptr) context = create_context(batch.batch, Memories::others);
+    std::unique_lock<std::mutex> first_run;
+    if (context == nullptr) {
+      first_run = std::unique_lock(loaded_.first_runs);
+      context = create_context(batch.batch, Memories::others);
+    }
     put_whole(stream, [&] {
-      const uint64_t mark = loaded_.logger.mark();
-      if (!context->setInputTensorAddress(kImages, batch.images) ||
-          !context->setTensorAddress(kLogits, batch.logits) || !context->enqueueV3(stream)) {
-        loaded_.fail("run an inference", mark);
-      }
+      enqueue_on_device(*context, batch, stream);
       check(Driver::get().event_record(memory_->end.get(), stream), "mark a stream");
     });
+    if (stream != asked) wait_in(asked);
   }
 
  private:
   // All that must be freed while the device is current, in the reverse order.
   struct Memory {
     Stream stream;
-    Event end;  // of the last inference in another's stream
+    Event begin;  // of an inference for the default stream
+    Event end;    // of the last inference in another's memory
     PinnedMemory pinned_images;
     PinnedMemory pinned_logits;
     DeviceMemory images;
@@ -169,14 +246,47 @@ class Session : public Context {
     std::map<int, std::unique_ptr<nvinfer1::IExecutionContext>> on_device;
   };
 
-  // Scratch memory is one for all inferences, of which those in others' streams may still run.
+  // Scratch memory is one for all inferences, of which those in others' memory may still run.
   void wait_in(CUstream stream) const {
     check(Driver::get().stream_wait_event(stream, memory_->end.get(), 0), "have a stream wait");
+  }
+
+  // Has what comes in one stream wait for what is in another.
+  static void order(const Event& event, CUstream first, CUstream second) {
+    check(Driver::get().event_record(event.get(), first), "mark a stream");
+    check(Driver::get().stream_wait_event(second, event.get(), 0), "have a stream wait");
+  }
+
+  // By way of the session's own memory where TensorRT does not take the batch's.
+  void enqueue_on_device(nvinfer1::IExecutionContext& context, const DeviceBatch& batch,
+                         CUstream stream) const {
+    const Driver& driver = Driver::get();
+    const auto count = static_cast<size_t>(batch.batch);
+    const void* images = batch.images;
+    void* logits = batch.logits;
+    if (!is_aligned(images)) {
+      check(driver.copy_on_device(memory_->images.get(), reinterpret_cast<CUdeviceptr>(images),
+                                  count * loaded_.image_bytes(), stream),
+            "take images");
+      images = to_pointer(memory_->images);
+    }
+    if (!is_aligned(logits)) logits = to_pointer(memory_->logits);
+    const uint64_t mark = loaded_.logger.mark();
+    if (!context.setInputTensorAddress(kImages, images) ||
+        !context.setTensorAddress(kLogits, logits) || !context.enqueueV3(stream)) {
+      loaded_.fail("run an inference", mark);
+    }
+    if (logits != batch.logits) {
+      check(driver.copy_on_device(reinterpret_cast<CUdeviceptr>(batch.logits),
+                                  memory_->logits.get(), count * loaded_.logits_bytes(), stream),
+            "give back logits");
+    }
   }
 
   // Runs a batch of a size that has not been run before, and records it for the next one. TensorRT
   // makes ready what it needs in the first run, which a recording cannot.
   void prepare(int batch) {
+    const std::lock_guard first_run(loaded_.first_runs);
     Prepared prepared{create_context(batch, Memories::own), {}};
     enqueue(*prepared.context, batch);
     check(Driver::get().stream_synchronize(memory_->stream.get()), "run an inference");
@@ -252,6 +362,7 @@ class Session : public Context {
     // Compiled for the batch size now, so that a warmed-up engine is as fast as it will ever be.
     config->setDynamicShapesKernelSpecializationStrategy(
         nvinfer1::DynamicShapesKernelSpecializationStrategy::kEAGER);
+    loaded_.kernels.use_in(*config);
     std::unique_ptr<nvinfer1::IExecutionContext> context(
         engine.createExecutionContext(config.get()));
 #else
@@ -283,8 +394,7 @@ class Engine : public Executable, public DeviceAccess {
 
   ~Engine() override {
     const Device::Current current(loaded_->device, std::nothrow);
-    loaded_->engine.reset();
-    loaded_->runtime.reset();
+    loaded_.reset();
   }
 
   // Any size, in one launch.
@@ -299,6 +409,11 @@ class Engine : public Executable, public DeviceAccess {
     std::vector<int> sizes = {loaded_->info.max_batch};
     for (int size = 1; size < loaded_->info.max_batch; size *= 2) sizes.push_back(size);
     return sizes;
+  }
+
+  void warmed_up() override {
+    const Device::Current current(loaded_->device);
+    loaded_->kernels.keep();
   }
 
   int concurrency() const override { return kConcurrentInferences; }
@@ -322,8 +437,7 @@ std::unique_ptr<Executable> load(const Library& library, Logger& logger, const P
                                  const EngineInfo& info, const LoadOptions& options) {
   const Device device(options.device);
   const Device::Current current(device);  // until after what is loaded goes, where that fails
-  auto loaded =
-      std::make_unique<Loaded>(Loaded{device, options.device, logger, info, nullptr, nullptr});
+  auto loaded = std::make_unique<Loaded>(device, options, logger, info);
   const uint64_t mark = logger.mark();
   loaded->runtime = library.create_runtime(logger);
   if (loaded->runtime == nullptr) loaded->fail("start", mark);
@@ -332,8 +446,10 @@ std::unique_ptr<Executable> load(const Library& library, Logger& logger, const P
   loaded->engine.reset(
       loaded->runtime->deserializeCudaEngine(plan.bytes.data(), plan.bytes.size()));
   if (loaded->engine == nullptr) {
-    loaded->fail("load the engine, which may be for another GPU; build it for this one", mark);
+    loaded->fail(
+        "load the engine, which may be for another GPU and then must be built for this one", mark);
   }
+  loaded->kernels.open(*loaded->engine);
   return std::make_unique<Engine>(std::move(loaded));
 }
 

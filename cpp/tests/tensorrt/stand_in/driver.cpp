@@ -112,6 +112,10 @@ CUresult cuCtxPopCurrent(CUcontext* context) {
   });
 }
 
+CUresult cuCtxSynchronize() {
+  return call_on_gpu(__func__, Kind::loses, [](int) { run_all(); });
+}
+
 CUresult cuPointerGetAttribute(void* value, CUpointer_attribute, CUdeviceptr address) {
   return call(Kind::plain, [&] {
     for (const auto& [begin, memory] : state().device_memory.things) {
@@ -133,12 +137,10 @@ CUresult cuMemAlloc(CUdeviceptr* address, size_t bytes) {
   });
 }
 
-// Waits, as the driver does, for all that may use the memory.
+// Waits for nothing, which drivers may do.
 CUresult cuMemFree(CUdeviceptr address) {
-  return call_on_gpu(__func__, Kind::releases, [&](int) {
-    run_all();
-    remove(state().device_memory, address);
-  });
+  return call_on_gpu(__func__, Kind::releases,
+                     [&](int) { remove(state().device_memory, address); });
 }
 
 CUresult cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
@@ -164,6 +166,10 @@ CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t bytes, CUstr
 CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t bytes, CUstream stream) {
   return copy(__func__, state().pinned_memory, number(to), state().device_memory, from, bytes,
               stream);
+}
+
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  return copy(__func__, state().device_memory, to, state().device_memory, from, bytes, stream);
 }
 
 CUresult cuStreamCreate(CUstream* stream, unsigned) {

@@ -1,11 +1,14 @@
 #include "inference.h"
 
 #include <NvInfer.h>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <set>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 
 #include "driver.h"
 #include "unneeded.h"
@@ -14,6 +17,8 @@ namespace resrt::stand_in {
 namespace {
 
 constexpr const char* kMagic = "stand-in";
+
+std::atomic<int> compiled_sizes = 0;
 
 void check(CUresult result) {
   if (result == CUDA_SUCCESS) return;
@@ -93,6 +98,43 @@ struct Inference {
   }
 };
 
+#if defined(TRT_MAJOR_RTX)
+class HostMemory final : public IHostMemory, public UnneededHostMemory {
+ public:
+  explicit HostMemory(std::string bytes) : bytes_(std::move(bytes)) { mImpl = this; }
+  void* data() const noexcept override { return const_cast<char*>(bytes_.data()); }
+  size_t size() const noexcept override { return bytes_.size(); }
+
+ private:
+  std::string bytes_;
+};
+
+// The batch sizes that kernels were compiled for, in the place of these.
+class RuntimeCache final : public IRuntimeCache, public UnneededRuntimeCache {
+ public:
+  RuntimeCache() { mImpl = this; }
+  IHostMemory* serialize() const noexcept override {
+    std::ostringstream text;
+    text << kMagic;
+    for (const size_t batch : batches_) text << ' ' << batch;
+    return new HostMemory(text.str());
+  }
+  bool deserialize(const void* bytes, size_t size) noexcept override {
+    std::istringstream text(std::string(static_cast<const char*>(bytes), size));
+    std::string magic;
+    if (!(text >> magic) || magic != kMagic) return false;
+    for (size_t batch = 0; text >> batch;) batches_.insert(batch);
+    return true;
+  }
+  void compile(size_t batch) {
+    if (batches_.insert(batch).second) ++compiled_sizes;
+  }
+
+ private:
+  std::set<size_t> batches_;
+};
+#endif
+
 class ExecutionContext final : public IExecutionContext, public UnneededExecutionContext {
  public:
   ExecutionContext(ILogger& logger, const Sizes& sizes, CUdeviceptr biases)
@@ -103,6 +145,9 @@ class ExecutionContext final : public IExecutionContext, public UnneededExecutio
     inference_.context = alive_;
   }
 
+#if defined(TRT_MAJOR_RTX)
+  void compile_into(RuntimeCache* kernels) { kernels_ = kernels; }
+#endif
   void setDeviceMemoryV2(void* memory, int64_t bytes) noexcept override {
     const Sizes& sizes = inference_.sizes;
     const auto needed = static_cast<int64_t>(sizes.max_batch * sizes.classes * sizeof(float));
@@ -122,20 +167,25 @@ class ExecutionContext final : public IExecutionContext, public UnneededExecutio
   bool setTensorAddress(const char* name, void* address) noexcept override {
     if (is(name, "logits")) {
       inference_.logits = address;
-      return true;
+      return is_aligned(address);
     }
     return setInputTensorAddress(name, address);
   }
   bool setInputTensorAddress(const char* name, const void* address) noexcept override {
     if (is(name, "images")) inference_.images = address;
-    return is(name, "images");
+    return is(name, "images") && is_aligned(address);
   }
 
   bool enqueueV3(cudaStream_t stream) noexcept override {
     return guarded(logger_, [&] {
       if (!inference_.is_ready()) throw std::runtime_error("an address or a shape is not set");
       // What the first inference makes ready, which none that is recorded may.
-      if (!workspace_) workspace_.emplace(inference_.sizes.classes);
+      if (!workspace_) {
+        workspace_.emplace(inference_.sizes.classes);
+#if defined(TRT_MAJOR_RTX)
+        if (kernels_ != nullptr) kernels_->compile(inference_.batch);
+#endif
+      }
       check(submit(stream, [inference = inference_] { inference.begin(); }));
       check(submit(stream, [inference = inference_] { inference.end(); }));
       return true;
@@ -144,8 +194,16 @@ class ExecutionContext final : public IExecutionContext, public UnneededExecutio
 
  private:
   static bool is(const char* name, const char* wanted) { return std::strcmp(name, wanted) == 0; }
+  bool is_aligned(const void* address) const {
+    if (reinterpret_cast<uintptr_t>(address) % 256 == 0) return true;
+    logger_.log(ILogger::Severity::kERROR, "the address is not a multiple of 256 bytes");
+    return false;
+  }
 
   ILogger& logger_;
+#if defined(TRT_MAJOR_RTX)
+  RuntimeCache* kernels_ = nullptr;
+#endif
   DeviceMemory state_;
   std::optional<DeviceMemory> workspace_;
   std::shared_ptr<const int> alive_ = std::make_shared<const int>();
@@ -167,9 +225,18 @@ class RuntimeConfig final : public IRuntimeConfig, public UnneededRuntimeConfig 
   bool setCudaGraphStrategy(CudaGraphStrategy) noexcept override { return true; }
   void setDynamicShapesKernelSpecializationStrategy(
       DynamicShapesKernelSpecializationStrategy) noexcept override {}
+  IRuntimeCache* createRuntimeCache() const noexcept override { return new RuntimeCache(); }
+  bool setRuntimeCache(const IRuntimeCache& cache) noexcept override {
+    cache_ = const_cast<IRuntimeCache*>(&cache);
+    return true;
+  }
+  IRuntimeCache* getRuntimeCache() const noexcept override { return cache_; }
 #endif
 
  private:
+#if defined(TRT_MAJOR_RTX)
+  IRuntimeCache* cache_ = nullptr;
+#endif
   ExecutionContextAllocationStrategy strategy_ = ExecutionContextAllocationStrategy::kSTATIC;
 };
 
@@ -196,7 +263,15 @@ class Engine final : public ICudaEngine, public UnneededCudaEngine {
   }
   IExecutionContext* createExecutionContextWithRuntimeConfig(
       IRuntimeConfig* config) noexcept override {
-    return createExecutionContext(config->getExecutionContextAllocationStrategy());
+    IExecutionContext* made =
+        createExecutionContext(config->getExecutionContextAllocationStrategy());
+#if defined(TRT_MAJOR_RTX)
+    if (made != nullptr) {
+      static_cast<ExecutionContext*>(made)->compile_into(
+          static_cast<RuntimeCache*>(config->getRuntimeCache()));
+    }
+#endif
+    return made;
   }
   IRuntimeConfig* createRuntimeConfig() noexcept override { return new RuntimeConfig(); }
 
@@ -230,6 +305,10 @@ class Runtime final : public IRuntime, public UnneededRuntime {
 };
 
 }  // namespace
+
+int compiled() {
+  return compiled_sizes;
+}
 
 std::string make_plan(const Sizes& sizes) {
   std::ostringstream plan;

@@ -21,6 +21,9 @@ struct Sizes {
 // What its engines are made of, in the place of what TensorRT's builder writes.
 std::string make_plan(const Sizes& sizes);
 
+// For how many batch sizes TensorRT for RTX has compiled kernels.
+int compiled();
+
 // The logits of one image: the sum over its pixels, each times its weight, and the class's bias.
 // Exact for whole numbers up to a thousand.
 inline float weight(size_t pixel, size_t label) {
