@@ -80,6 +80,7 @@ def backend_checks(networks: Sequence[str], foreign: Path | None = None) -> list
         Check("the choice of a device", devices),
         Check("an engine for another GPU", functools.partial(another_gpu, foreign)),
         Check("memory that ends", out_of_memory),
+        Check("loaded with a runtime cache, twice", runtime_cache),
         Check("built with a timing cache, twice", timing_cache),
         *(
             Check(
@@ -295,6 +296,22 @@ def out_of_memory(workshop: Workshop) -> str:
     expect("memory" in message.lower(), f"another message: {message}")
     _still_runs(workshop)
     return message
+
+
+def runtime_cache(workshop: Workshop) -> str:
+    """The second engine reads the kernels that the first has compiled."""
+    if workshop.backend != RTX:
+        raise NotRunError("TensorRT's engines bring their kernels along")
+    file = workshop.engine_file(SMALLEST, "fp16")
+    images = workshop.images(SMALLEST, workshop.max_batch)
+    expected = workshop.reference(SMALLEST, images)
+    cache = workshop.file("checked.kernels")
+    cache.unlink(missing_ok=True)
+    for _ in range(2):
+        found = resrt.load(file, runtime_cache=cache).infer(images)
+        off = difference(found, expected, "fp16")
+        expect(cache.exists() and cache.stat().st_size > 0, "no kernels were kept")
+    return f"{cache.stat().st_size / 1e6:.1f} MB of kernels, off by {off:.1e}"
 
 
 def timing_cache(workshop: Workshop) -> str:
