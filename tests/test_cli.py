@@ -23,6 +23,7 @@ def _command_names() -> list[str]:
 
 
 COMMANDS = _command_names()
+PHOTOS = Path(__file__).parent / "data" / "photos"
 # None of these is needed to say how a command is called, or which networks there are.
 HEAVY = "numpy", "PIL", "openvino", "safetensors", "onnx", "matplotlib", "rich", "huggingface_hub"
 
@@ -161,3 +162,21 @@ def test_who_reads_the_beginning_alone_is_told_of_no_error(
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait() in statuses
+
+
+@pytest.mark.parametrize("command", ["classify", "eval", "time"])
+def test_device_reaches_the_engine(
+    command: str, small_engine: resrt.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = tmp_path / "small.engine"
+    small_engine.save(engine)
+    photos = {"classify": [str(PHOTOS)], "eval": [str(PHOTOS)], "time": []}[command]
+    assert cli.main([command, str(engine), *photos, "--device", "cuda:1"]) == 1
+    assert "'openvino' runs on no GPU; leave out device" in capsys.readouterr().err
+
+
+def test_build_takes_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "x.engine")
+    options = ["ResNet18", "--weights", "random", "-o", output, "--no-cache", "--device", "cuda:1"]
+    assert cli.main(["build", *options]) == 1
+    assert "'openvino' runs on no GPU; leave out device" in capsys.readouterr().err

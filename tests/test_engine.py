@@ -323,6 +323,15 @@ class TestFile:
         with pytest.raises(OSError, match="missing"):  # the built-in that fits it
             resrt.load(tmp_path / "missing.engine")
 
+    def test_options_of_gpus_alone(self, small_graph: resrt.Graph, saved: Path) -> None:
+        with pytest.raises(resrt.InputError, match="'openvino' runs on no GPU; leave out device"):
+            resrt.load(saved, device="cuda:1")
+        with pytest.raises(resrt.InputError, match="'openvino' runs on no GPU; leave out device"):
+            resrt.build(small_graph, "random", device="cuda:1")
+        with pytest.raises(resrt.InputError, match="compiles no kernels.*leave out runtime_cache"):
+            resrt.load(saved, runtime_cache=saved.with_name("kernels"))
+        assert not saved.with_name("kernels").exists()
+
     def test_saving_leaves_links_permissions_and_devices_alone(
         self, small_engine: resrt.Engine, saved: Path
     ) -> None:

@@ -217,6 +217,32 @@ def test_a_backend_that_refuses_the_gpu_fails_at_once(
     assert (result.outcome, result.detail) == ("failed", "it may be for another GPU")
 
 
+@pytest.mark.parametrize(
+    ("kernels", "outcome", "message"),
+    [(b"kernels", "ok", "0.0 MB of kernels"), (b"", "failed", "no kernels were kept")],
+)
+def test_kernels_that_are_kept(
+    kernels: bytes,
+    outcome: str,
+    message: str,
+    sound: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = resrt.load
+
+    def load_and_keep(file: Path, runtime_cache: Path | None = None) -> resrt.Engine:
+        if runtime_cache is not None:
+            runtime_cache.write_bytes(kernels)
+        return load(file)
+
+    monkeypatch.setattr(resrt, "load", load_and_keep)
+    check = checks.Check("kept kernels", checks.runtime_cache)
+    result = checks.result_of(check, replace(sound, backend=RTX))
+    assert result.outcome == outcome
+    assert message in result.detail
+    assert checks.result_of(check, sound).outcome == "not run"
+
+
 def test_an_engine_built_ahead_finds_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +324,8 @@ def test_outcomes(
 
 
 def test_what_should_be_refused_but_is_not(sound: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO has no GPU to choose, and so refuses none."""
+    load = resrt.load
+    monkeypatch.setattr(resrt, "load", lambda file, device=None: load(file))
     monkeypatch.setattr(checks, "Driver", lambda: SimpleNamespace(count=lambda: 1))
     foreign = sound.engine_file(checks.SMALLEST, "fp16")
     for run in (checks.devices, functools.partial(checks.another_gpu, foreign)):
@@ -309,8 +336,12 @@ def test_what_should_be_refused_but_is_not(sound: StandIn, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("script", "outcome", "detail"),
     [
-        ("echo ok; echo 0 of 3 wrong", "ok", "0 of 3 wrong"),
-        ("echo WRONG size; echo 1 of 3 wrong; exit 1", "failed", "exit status 1: WRONG size"),
+        ("echo ok; echo 0 of 3 wrong, seed 7", "ok", "0 of 3 wrong, seed 7"),
+        (
+            "echo WRONG size; echo ok; echo 1 of 3 wrong, seed 7; exit 1",
+            "failed",
+            "exit status 1: WRONG size; 1 of 3 wrong, seed 7",
+        ),
         ("kill -SEGV $$", "failed", "exit status -11: "),
     ],
 )

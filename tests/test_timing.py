@@ -109,8 +109,9 @@ def test_an_engine_that_was_loaded_before(small_engine: resrt.Engine) -> None:
     found = resrt.time(small_engine, batch_sizes=[2], repeats=1, duration=0, concurrency=2)
     assert (found.load_ms, found.first_ms) == (None, None)
     assert [(one.repeats, one.concurrency) for one in found.timings] == [(2, 2)]
-    with pytest.raises(resrt.InputError, match="threads from when it was loaded"):
-        resrt.time(small_engine, threads=1)
+    for settings in ({"threads": 1}, {"device": "cuda:1"}):
+        with pytest.raises(resrt.InputError, match="its device from when it was loaded"):
+            resrt.time(small_engine, **settings)
 
 
 def test_an_engine_that_takes_no_photographs() -> None:

@@ -25,13 +25,13 @@ Outcome: TypeAlias = tuple[str, npt.NDArray[np.float32] | FileError | InputError
 _MOST_AT_ONCE = 4
 
 
-def ready(engine: Engine | str | PathLike[str]) -> Engine:
+def ready(engine: Engine | str | PathLike[str], *, device: str | None = None) -> Engine:
     """Return the engine; that of a file runs as many inferences at once as there are cores.
 
     With a core for each inference none waits for another's threads, and the cores have work while
-    an image is decoded.
+    an image is decoded. `device` is the GPU that it is loaded on, where it runs on one.
     """
-    return engine if isinstance(engine, Engine) else load(engine, threads=1)
+    return engine if isinstance(engine, Engine) else load(engine, threads=1, device=device)
 
 
 def infer_files(

@@ -74,6 +74,7 @@ def time(
     duration: float = 1.0,
     warm_up: int = 3,
     threads: int | None = None,
+    device: str | None = None,
     concurrency: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> Benchmark:
@@ -86,6 +87,7 @@ def time(
         duration: seconds of them per batch size, at least.
         warm_up: untimed inferences before, by each caller.
         threads: processor threads per inference; None: one for each core. Only for a path.
+        device: the GPU, for an engine that runs on one: "cuda:1"; None: the first. Only for a path.
         concurrency: callers at once. Where inferences have fewer threads than there are cores,
             several run at once; otherwise the callers take turns, and latencies count the wait.
         progress: called with what is about to be measured.
@@ -102,7 +104,7 @@ def time(
     batch_sizes = [whole("a batch size", size) for size in batch_sizes]
     tell = progress or (lambda _: None)
     tell("load")
-    loaded, load_ms, first_ms = _loaded(engine, threads)
+    loaded, load_ms, first_ms = _loaded(engine, threads, device)
     tell("preprocessing")
     preprocessing = _time_preprocessing(loaded, settings)
     timings = []
@@ -134,17 +136,18 @@ def time(
 
 
 def _loaded(
-    engine: Engine | str | PathLike[str], threads: int | None
+    engine: Engine | str | PathLike[str], threads: int | None, device: str | None
 ) -> tuple[Engine, float | None, float | None]:
     """Return the engine, and the milliseconds of its loading and first inference."""
     if isinstance(engine, Engine):
-        if threads is not None:
+        if threads is not None or device is not None:
             raise InputError(
-                "an engine has its threads from when it was loaded; give them to resrt.load"
+                "an engine has its threads and its device from when it was loaded; give them to "
+                "resrt.load"
             )
         return engine, None, None
     start = perf_counter()
-    loaded = load(engine, threads=threads)
+    loaded = load(engine, threads=threads, device=device)
     is_loaded = perf_counter()
     batch = np.zeros((1, *loaded.info.input_shape), np.float32)
     begun = perf_counter()

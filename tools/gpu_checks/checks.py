@@ -80,6 +80,7 @@ def backend_checks(networks: Sequence[str], foreign: Path | None = None) -> list
         Check("the choice of a device", devices),
         Check("an engine for another GPU", functools.partial(another_gpu, foreign)),
         Check("memory that ends", out_of_memory),
+        Check("loaded with a runtime cache, twice", runtime_cache),
         Check("built with a timing cache, twice", timing_cache),
         *(
             Check(
@@ -103,7 +104,7 @@ def machine_checks(kernel_check: Path | None) -> list[Check]:
 
 
 def backend_is_there(workshop: Workshop) -> str:
-    """A library may open and build, and yet refuse this GPU: that is seen in seconds so."""
+    """A library may open and build, and yet refuse this GPU: that is seen here, once."""
     status = workshop.status()
     if status.why_not:
         raise NotRunError(status.why_not)
@@ -297,6 +298,22 @@ def out_of_memory(workshop: Workshop) -> str:
     return message
 
 
+def runtime_cache(workshop: Workshop) -> str:
+    """The second engine reads the kernels that the first has compiled."""
+    if workshop.backend != RTX:
+        raise NotRunError("TensorRT's engines bring their kernels along")
+    file = workshop.engine_file(SMALLEST, "fp16")
+    images = workshop.images(SMALLEST, workshop.max_batch)
+    expected = workshop.reference(SMALLEST, images)
+    cache = workshop.file("checked.kernels")
+    cache.unlink(missing_ok=True)
+    for _ in range(2):
+        found = resrt.load(file, runtime_cache=cache).infer(images)
+        off = difference(found, expected, "fp16")
+        expect(cache.exists() and cache.stat().st_size > 0, "no kernels were kept")
+    return f"{cache.stat().st_size / 1e6:.1f} MB of kernels, off by {off:.1e}"
+
+
 def timing_cache(workshop: Workshop) -> str:
     """The second build reads what the first has written."""
     cache = workshop.file("checked.cache")
@@ -326,14 +343,14 @@ def kernels(program: Path | None, tool: str | None, workshop: Workshop) -> str:
         command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *command]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines()
-    wrong = [line for line in lines if line.startswith("WRONG")]
+    wrong = [line for line in lines if line.startswith("WRONG") or "wrong, seed" in line]
     why = "; ".join((wrong or lines)[-3:])
     expect(done.returncode == 0, f"exit status {done.returncode}: {why}")
     return lines[-1]
 
 
 def _tiny(workshop: Workshop) -> Workshop:
-    """One whose engines are built in seconds, and whose images and logits are of odd sizes."""
+    """One whose engines are small, and whose images and logits are of odd sizes."""
     return replace(workshop, max_batch=1, input_size=33, classes=10)
 
 

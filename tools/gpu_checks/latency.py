@@ -32,9 +32,10 @@ METHOD = (
     "host: NumPy's arrays, so that resrt copies images to the GPU and logits back, and takes CUDA "
     "graphs. device: nothing is copied, and resrt takes no graph; it and PyTorch each compute in a "
     "stream besides the default one. No row shows resrt with a graph and without copies. resrt and "
-    "ONNX Runtime take float32 images in planes, which resrt casts and reformats within the time; "
-    "PyTorch's are in the precision and channels-last beforehand. PyTorch eager computes batch "
-    "normalisations by themselves; torch.compile folds them and takes CUDA graphs"
+    "ONNX Runtime take float32 images in planes, which resrt casts and reformats within the time, "
+    "and resrt allots its logits' memory in it; PyTorch's images are in the precision and "
+    "channels-last beforehand. PyTorch eager computes batch normalisations by themselves; "
+    "torch.compile folds them and takes CUDA graphs"
 )
 # What ResNeSt50's latency is compared with, and what is known of that ratio.
 RATIO = (SPLIT_ATTENTION, "ResNet50")

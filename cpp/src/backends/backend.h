@@ -77,7 +77,7 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string version() const = 0;
   // What the device computes natively, the fastest first.
-  virtual std::vector<Precision> precisions() const = 0;
+  virtual std::vector<Precision> precisions(int device) const = 0;
   // Why it builds plans here but cannot run them, where that is so.
   virtual std::optional<std::string> why_build_only() const { return std::nullopt; }
   // `info` names precision (resolved, never automatic), input and max_batch; `device` is where the

@@ -30,8 +30,9 @@ std::string names_of(const std::vector<Precision>& precisions) {
   return join(names);
 }
 
-void require_precision(Precision wanted, const Backend& backend, const std::string& backend_name) {
-  const std::vector<Precision> available = backend.precisions();
+void require_precision(Precision wanted, const Backend& backend, int device,
+                       const std::string& backend_name) {
+  const std::vector<Precision> available = backend.precisions(device);
   if (std::find(available.begin(), available.end(), wanted) != available.end()) return;
   throw PrecisionError(concat("this device does not compute ", to_string(wanted), " natively in ",
                               backend_name, "; it has ", names_of(available),
@@ -43,9 +44,13 @@ void require_batch(int64_t batch) {
 }
 
 void check_load_options(const LoadOptions& options, const std::string& backend) {
-  if (options.runtime_cache.empty() || backend == "tensorrt_rtx") return;
-  throw InputError(concat("backend '", backend, "' compiles no kernels while it loads an engine; ",
-                          "leave out runtime_cache"));
+  if (options.device != 0 && !backend.starts_with("tensorrt")) {
+    throw InputError(concat("backend '", backend, "' runs on no GPU; leave out device"));
+  }
+  if (!options.runtime_cache.empty() && backend != "tensorrt_rtx") {
+    throw InputError(concat("backend '", backend, "' compiles no kernels while it loads an ",
+                            "engine; leave out runtime_cache"));
+  }
 }
 
 // Whether the GPU here need not be one of those that the engine is for.
@@ -175,8 +180,8 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   check_notes(options.notes, graph.input_shape().channels, graph.classes());
   Backend& backend = find_backend(options.backend);
   Precision precision = options.precision;
-  if (precision == Precision::automatic) precision = backend.precisions().front();
-  require_precision(precision, backend, options.backend);
+  if (precision == Precision::automatic) precision = backend.precisions(load.device).front();
+  require_precision(precision, backend, load.device, options.backend);
   EngineInfo info = {.model = graph.name(),
                      .backend = options.backend,
                      .backend_version = backend.version(),
@@ -215,7 +220,7 @@ Engine Engine::load(const std::string& path, const LoadOptions& options) {
                                  " ", file.info.backend_version, "; here is ", backend.version(),
                                  "; build it again"));
   }
-  require_precision(file.info.precision, backend, file.info.backend);
+  require_precision(file.info.precision, backend, options.device, file.info.backend);
   auto state =
       std::make_unique<State>(State{std::move(file.info), std::move(file.plan), nullptr, {}});
   state->load(backend, options);

@@ -129,7 +129,7 @@ std::vector<BackendStatus> backends() {
   for (const Known& known : kKnown) {
     try {
       Backend& backend = find_backend(known.name);
-      all.push_back({known.name, backend.version(), backend.precisions(), std::nullopt,
+      all.push_back({known.name, backend.version(), backend.precisions(0), std::nullopt,
                      backend.why_build_only()});
     } catch (const BackendError& error) {
       all.push_back({known.name, "", {}, error.what(), std::nullopt});

@@ -85,6 +85,15 @@ def add_threads(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device(command: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    command.add_argument(
+        "--device",
+        metavar="GPU",
+        help="for a backend that runs on one: cuda:1; default: the first",
+    )
+
+
 def add_table_format(command: argparse.ArgumentParser) -> None:
     """Add --format, one of those that `resrt.cli.tables` writes."""
     command.add_argument(

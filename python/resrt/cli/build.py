@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from resrt.cli.arguments import DONE, Commands, add_command, add_network, add_precision
+from resrt.cli.arguments import (
+    DONE,
+    Commands,
+    add_command,
+    add_device,
+    add_network,
+    add_precision,
+)
 from resrt.cli.terminal import waiting
 
 
@@ -34,6 +41,7 @@ def add(commands: Commands) -> None:
         metavar="NAME",
         help="openvino (the default), tensorrt or tensorrt_rtx",
     )
+    add_device(parser)
     _add_tensorrt(parser)
 
 
@@ -110,6 +118,7 @@ def _run(options: argparse.Namespace) -> int:
             input_size=options.input_size,
             labels=None if options.labels is None else Path(options.labels),
             backend=options.backend,
+            device=options.device,
             tensorrt=resrt.TensorRTOptions(**given) if given else None,
         )
     if not options.quiet:

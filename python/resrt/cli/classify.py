@@ -14,6 +14,7 @@ from resrt.cli.arguments import (
     SKIPPED,
     Commands,
     add_command,
+    add_device,
     add_engine,
     add_resume,
     add_workers,
@@ -61,6 +62,7 @@ def add(commands: Commands) -> None:
         "--exact", action="store_true", help="decode every JPEG whole, however large it is"
     )
     add_workers(parser)
+    add_device(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -95,10 +97,11 @@ def _classify(
 
     `done` is how many others an earlier run did; `is_seen` that the results are progress enough.
     """
+    from resrt.batches import ready
     from resrt.classification import classify
 
     found = classify(
-        options.engine,
+        ready(options.engine, device=options.device),
         files,
         topk=options.topk,
         exact=options.exact,

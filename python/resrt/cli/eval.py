@@ -13,6 +13,7 @@ from resrt.cli.arguments import (
     SKIPPED,
     Commands,
     add_command,
+    add_device,
     add_engine,
     add_resume,
     add_workers,
@@ -50,6 +51,7 @@ def add(commands: Commands) -> None:
     add_resume(parser)
     parser.add_argument("--format", choices=["text", "json"], default="text")
     add_workers(parser)
+    add_device(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -58,7 +60,7 @@ def _run(options: argparse.Namespace) -> int:
     from resrt.records import JsonRanks, RecordFile
 
     check_resume(options)
-    engine = ready(options.engine)
+    engine = ready(options.engine, device=options.device)
     listed = evenly(labelled_images(options.data, engine, root=options.root), options.limit)
     records = None
     if options.output is not None:

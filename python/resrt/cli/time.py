@@ -8,7 +8,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from resrt.cli.arguments import DONE, Commands, add_command, add_engine, add_threads
+from resrt.cli.arguments import (
+    DONE,
+    Commands,
+    add_command,
+    add_device,
+    add_engine,
+    add_threads,
+)
 from resrt.cli.terminal import steps
 
 if TYPE_CHECKING:
@@ -54,6 +61,7 @@ def add(commands: Commands) -> None:
         help="untimed inferences before; default: %(default)s",
     )
     add_threads(parser)
+    add_device(parser)
     parser.add_argument(
         "--concurrency",
         type=int,
@@ -84,6 +92,7 @@ def _run(options: argparse.Namespace) -> int:
                 duration=options.duration,
                 warm_up=options.warm_up,
                 threads=options.threads,
+                device=options.device,
                 concurrency=options.concurrency,
                 progress=progress,
             )

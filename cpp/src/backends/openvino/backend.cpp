@@ -46,7 +46,7 @@ class OpenVino : public Backend {
  public:
   std::string version() const override { return RESRT_OPENVINO_VERSION; }
 
-  std::vector<Precision> precisions() const override {
+  std::vector<Precision> precisions(int) const override {
     return guard("be asked for its precisions", [&] { return native_precisions(); });
   }
   Plan build(const Graph& graph, const Weights& weights, const EngineInfo&, const BuildOptions&,

@@ -23,9 +23,9 @@ class TensorRT : public Backend {
 
   std::optional<std::string> why_build_only() const override { return why_no_gpu(); }
 
-  std::vector<Precision> precisions() const override {
+  std::vector<Precision> precisions(int device) const override {
     // Where engines are only built, they may be for any GPU.
-    if (why_no_gpu() || Device(0).compute_capability() >= 80) {
+    if (why_no_gpu() || Device(device).compute_capability() >= 80) {
       return {Precision::fp16, Precision::bf16, Precision::tf32, Precision::fp32};
     }
     return {Precision::fp16, Precision::fp32};

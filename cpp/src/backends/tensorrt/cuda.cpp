@@ -194,7 +194,13 @@ DeviceMemory allocate_on_device(size_t bytes) {
 
 PinnedMemory allocate_pinned(size_t bytes) {
   void* pointer = nullptr;
-  check(Driver::get().host_allocate(&pointer, bytes, 0), "share memory with the processor");
+  const CUresult result = Driver::get().host_allocate(&pointer, bytes, 0);
+  if (result == CUDA_ERROR_OUT_OF_MEMORY) {
+    throw BackendError(
+        concat("the processor has too little memory that it can lock for the GPU: ", bytes,
+               " bytes; end what else runs, or build with a smaller max_batch"));
+  }
+  check(result, "share memory with the processor");
   return PinnedMemory(pointer);
 }
 
