@@ -13,8 +13,8 @@
 //
 // Every thread of a block is a fiber, which gives way at barriers and shuffles; the blocks of a
 // grid, and the warps of a block between barriers, run in random order. Shared memory begins as
-// NaN where its size is given by the launch; that of a kernel's own variables keeps what the block
-// before left.
+// NaN where the launch gives its size; variables of a kernel in it keep what the block before left,
+// and do not count among the memory that a launch may have.
 
 #undef __shared__
 #define __shared__ static
@@ -29,6 +29,7 @@ extern uint3 blockIdx;
 extern uint3 threadIdx;
 
 void __syncthreads();
+// Of all lanes, whatever the mask.
 float __shfl_xor_sync(unsigned mask, float value, int lanes_apart);
 // As GPUs do it: the argument of the power of 2 is rounded.
 inline float __expf(float x) {
