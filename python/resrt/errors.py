@@ -1,10 +1,5 @@
 """The exceptions of resrt: one class for each thing that the caller can do about it."""
 
-from __future__ import annotations
-
-import contextlib
-from collections.abc import Iterator
-
 from resrt._core import (
     BackendError,
     EngineFileError,
@@ -27,7 +22,6 @@ __all__ = [
     "PackageError",
     "PrecisionError",
     "WeightsError",
-    "needing_extra",
 ]
 
 
@@ -37,19 +31,3 @@ class DownloadError(Error, OSError):
 
 class PackageError(Error, ImportError):
     """A package that is only needed for this, and not installed; the message says how to."""
-
-
-@contextlib.contextmanager
-def needing_extra(extra: str, to: str) -> Iterator[None]:
-    """Tell of a package that cannot be found as PackageError, with the extra that brings it.
-
-    >>> with needing_extra("onnx", to="write an ONNX model"):
-    ...     import onnx
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise PackageError(
-            f"to {to} takes {error.name}, which is not installed; install it with: "
-            f"pip install 'resrt[{extra}]'"
-        ) from None

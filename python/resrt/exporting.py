@@ -17,9 +17,10 @@ import numpy.typing as npt
 from resrt import _core
 from resrt._arguments import path as checked_path
 from resrt._arguments import whole
+from resrt._extras import needing_extra
 from resrt.conversion import LABELS, NETWORK, PREPROCESSING
 from resrt.engine import build_network
-from resrt.errors import BackendError, InputError, needing_extra
+from resrt.errors import BackendError, InputError
 from resrt.files import replacing
 from resrt.network import Model, Network, WeightsLike, resolve
 

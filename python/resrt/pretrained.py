@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from resrt import _core
 from resrt._arguments import matches
+from resrt._extras import needing_extra
 from resrt.errors import (
     DownloadError,
     FileError,
     InputError,
     PackageError,
     WeightsError,
-    needing_extra,
 )
 from resrt.files import cache_folder, sha256, writing_to_cache
 

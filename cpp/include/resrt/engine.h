@@ -68,7 +68,7 @@ struct LoadOptions {
   // A file of the kernels that TensorRT for RTX compiles for the GPU while it loads an engine: read
   // if it exists and is of this GPU, and written where others were compiled, so that the next
   // loading is faster; empty: none. Only with TensorRT for RTX. [--runtimeCacheFile]
-  std::string runtime_cache;
+  std::string runtime_cache = {};
 };
 
 // What an engine is.

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from resrt import files, machine
 from resrt._arguments import choice, path, whole
+from resrt._extras import needing_extra
 from resrt.engine import PRECISIONS, backends
-from resrt.errors import FileError, InputError, needing_extra
+from resrt.errors import FileError, InputError
 from resrt.models import list_models, model_info
 from resrt.reporting.measurements import Measurements, Progress, Settings, measure, read
 
