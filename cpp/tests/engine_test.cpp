@@ -64,6 +64,9 @@ TEST(Engine, SaysWhatIsWrong) {
   EXPECT_THROW(Engine::build(graph, weights, {.max_batch = 0}), InputError);
   EXPECT_THROW(Engine::build(graph, weights, {.backend = "none"}), BackendError);
   EXPECT_THROW(Engine::build(graph, weights, {.notes = {.labels = {"one"}}}), InputError);
+  EXPECT_THROW(Engine::build(graph, weights, {.tensorrt = TensorRTOptions()}), InputError);
+  EXPECT_THROW(tiny_engine({.device = 0}), InputError);
+  EXPECT_THROW(tiny_engine({.tensorrt = TensorRTLoadOptions()}), InputError);
   EXPECT_THROW(Engine::load("/nowhere/x.engine"), FileError);
   EXPECT_THROW(tiny_engine().save("/nowhere/x.engine"), FileError);
   EXPECT_THROW(parse_precision("fp64"), PrecisionError);

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
 import importlib.util
 import re
@@ -22,9 +20,6 @@ from resrt.network import Model, Network, WeightsLike, resolve
 
 BACKENDS = tuple(_core.backend_names())
 PRECISIONS = tuple(_core.precision_names())
-
-# The wheels that carry an inference library which the core opens by itself.
-_LIBRARY_WHEELS = ("tensorrt_libs", "tensorrt_rtx_libs", "onnxruntime_ep_nv_tensorrt_rtx")
 
 _log.forward()
 
@@ -294,7 +289,7 @@ def load(
             path(file),
             threads=_threads(threads),
             device=_device(device),
-            runtime_cache=b"" if runtime_cache is None else path(runtime_cache),
+            runtime_cache=None if runtime_cache is None else path(runtime_cache),
         )
     )
 
@@ -307,21 +302,14 @@ def backends() -> list[_core.BackendStatus]:
 
 
 def _ready(backend: str) -> str:
-    """Let the core find the backend's library where its wheel lies outside our folder of packages.
+    """Let the core find the backend's library in whichever folder its wheel is installed.
 
-    The core finds wheels beside itself. OpenVINO's library is linked, and one that is open already
-    is found anywhere; TensorRT's are opened by the core, which need only know the folder.
+    The core itself looks only in the folder of packages that resrt is installed in.
     """
-    if backend != "openvino":
-        for wheel in _LIBRARY_WHEELS:
-            if spec := importlib.util.find_spec(wheel):
-                for folder in spec.submodule_search_locations or ():
-                    _core.add_library_folder(path(Path(folder).parent))
-    elif spec := importlib.util.find_spec("openvino"):
-        for folder in spec.submodule_search_locations or ():
-            for library in Path(folder).glob("libs/libopenvino.so.*"):
-                with contextlib.suppress(OSError):  # the core says what is wrong with it
-                    ctypes.CDLL(str(library))
+    for package in _core.library_packages(backend):
+        if spec := importlib.util.find_spec(package):
+            for folder in spec.submodule_search_locations or ():
+                _core.add_library_folder(path(Path(folder).parent))
     return backend
 
 
@@ -329,10 +317,10 @@ def _threads(threads: int | None) -> int:
     return 0 if threads is None else whole("threads", threads)
 
 
-def _device(device: str | None) -> int:
-    """Return the number of a GPU that is named as PyTorch names it."""
+def _device(device: str | None) -> int | None:
+    """Return the number of a GPU that is named as PyTorch names it; None: the backend's default."""
     if device is None:
-        return 0
+        return None
     match = re.fullmatch(r"cuda(?::(\d{1,4}))?", choice("device", device))
     if match is None:
         raise InputError(f"device is a GPU, as 'cuda' or 'cuda:1', not '{device}'")
