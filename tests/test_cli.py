@@ -172,11 +172,11 @@ def test_device_reaches_the_engine(
     small_engine.save(engine)
     photos = {"classify": [str(PHOTOS)], "eval": [str(PHOTOS)], "time": []}[command]
     assert cli.main([command, str(engine), *photos, "--device", "cuda:1"]) == 1
-    assert "'openvino' runs on no GPU; leave out device" in capsys.readouterr().err
+    assert "'openvino' does not run on a GPU; leave out device" in capsys.readouterr().err
 
 
 def test_build_takes_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = str(tmp_path / "x.engine")
     options = ["ResNet18", "--weights", "random", "-o", output, "--no-cache", "--device", "cuda:1"]
     assert cli.main(["build", *options]) == 1
-    assert "'openvino' runs on no GPU; leave out device" in capsys.readouterr().err
+    assert "'openvino' does not run on a GPU; leave out device" in capsys.readouterr().err

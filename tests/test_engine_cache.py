@@ -207,6 +207,6 @@ class TestInspect:
     def test_what_is_no_engine(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "x").write_text("no engine")
         assert cli.main(["inspect", str(tmp_path / "x")]) == 1
-        assert "is no resrt engine file" in capsys.readouterr().err
+        assert "is not a resrt engine file" in capsys.readouterr().err
         with pytest.raises(resrt.FileError, match="none"):
             resrt.inspect(tmp_path / "none")

@@ -126,7 +126,7 @@ def test_a_graph_is_made_of_its_layers() -> None:
         graph.name, [(layer.name, layer.definition, layer.inputs) for layer in graph.layers]
     )
     assert str(again) == str(graph)
-    with pytest.raises(resrt.ModelError, match="'relu' of odd reads 'x', which is not among"):
+    with pytest.raises(resrt.ModelError, match="'relu' of odd reads 'x', which is not the name"):
         resrt.Graph("odd", [("input", _core.Input(3, 8, 8), []), ("relu", _core.Relu(), ["x"])])
     with pytest.raises(resrt.ModelError, match="has no layers"):
         resrt.Graph("empty", [])

@@ -110,11 +110,11 @@ def test_precisions(small_graph: resrt.Graph) -> None:
         ({"optimization_level": 6}, "from 0 to 5, not 6"),
         ({"optimization_level": -1}, "from 0 to 5, not -1"),
         ({"optimum_batch": 5}, r"from 1 to max_batch \(4\), not 5"),
-        ({"compute_capabilities": [86, 90]}, "no target of compute capability 90; choose of 75"),
+        ({"compute_capabilities": [86, 90]}, "not support compute capability 90; choose from 75"),
         ({"timing_cache": "cache"}, "leave out timing_cache"),
-        ({"hardware_compatibility": "ampere+"}, "compute_capabilities; give those"),
+        ({"hardware_compatibility": "ampere+"}, "hardware_compatibility; use compute_capabilities"),
         ({"version_compatible": True}, "leave out version_compatible"),
-        ({"split_attention_plugin": True}, "takes no plugins"),
+        ({"split_attention_plugin": True}, "does not support plugins"),
     ],
 )
 def test_options_that_cannot_be(small_graph, options, message) -> None:  # type: ignore[no-untyped-def]
@@ -133,7 +133,7 @@ def test_options_of_the_wrong_kind(small_graph: resrt.Graph) -> None:
         resrt.TensorRTOptions(hardware_compatibility="ampere")
     with pytest.raises(resrt.InputError, match="a resrt.TensorRTOptions, not dict"):
         resrt.build(small_graph, "random", backend=RTX, tensorrt={})  # type: ignore[arg-type]
-    with pytest.raises(resrt.InputError, match="'openvino' takes no options of TensorRT"):
+    with pytest.raises(resrt.InputError, match="'openvino' does not support TensorRT options"):
         resrt.build(small_graph, "random", tensorrt=resrt.TensorRTOptions())
     for device in ("cpu", "cuda:", "cuda:-1", "gpu0"):
         with pytest.raises(resrt.InputError, match="device is a GPU, as 'cuda' or 'cuda:1'"):
@@ -167,7 +167,7 @@ def test_options_reach_tensorrt(
     assert "at optimization level 0" in log
     with pytest.raises(resrt.BackendError, match="could not build small: .*workspace limit"):
         build("cramped", workspace=1)
-    with pytest.raises(resrt.PrecisionError, match="capability 75 have no bf16"):
+    with pytest.raises(resrt.PrecisionError, match="capability 75 do not support bf16"):
         resrt.build(
             small_graph,
             "random",
@@ -242,8 +242,8 @@ extern "C" int getInferLibVersion() { return %d; }
     [
         (IMPOSTOR % 10500, "is TensorRT for RTX 1.5.0, but this resrt was built for 1."),
         (IMPOSTOR % 20000, "is TensorRT for RTX 2.0.0, but this resrt was built for 1."),
-        ("", "has no getInferLibVersion"),
-        (None, "TensorRT for RTX 1 cannot be opened .*pip install 'resrt.tensorrt-rtx.'"),
+        ("", "does not export getInferLibVersion"),
+        (None, "cannot open TensorRT for RTX 1 .*pip install 'resrt.tensorrt-rtx.'"),
     ],
     ids=["older", "of another major version", "another library", "none"],
 )

@@ -10,14 +10,14 @@
 
 namespace resrt {
 
-// The bounds of what a graph describes, far beyond any network that is of use.
-inline constexpr int kLargestSide = 1 << 16;   // of an input, in pixels
-inline constexpr int kMostChannels = 1 << 20;  // of an activation
+// Upper limits for graphs, far beyond any useful network.
+inline constexpr int kLargestSide = 1 << 16;   // height or width of an input, in pixels
+inline constexpr int kMostChannels = 1 << 20;  // channels of an activation
 
-// Layer definitions: the closed set of layers that the networks consist of. Every lowering is one
-// std::visit over Definition, which the compiler checks for completeness.
+// Layer definitions: the closed set of layers that networks are made of. Every lowering is one
+// std::visit over Definition, so the compiler checks that it handles every layer.
 
-// The network's input: one image in planes, channels x height x width.
+// The network's input: one image, channels x height x width.
 struct Input {
   int channels;
   int height;
@@ -33,7 +33,7 @@ struct Conv2d {
   int padding = 0;
   int groups = 1;
   bool bias = false;
-  // Set by the fusing pass, in the order of application: adds the layer's second input, then ReLU.
+  // Set by the fuse_add_relu pass: the layer adds its second input, then applies ReLU.
   bool residual = false;
   bool relu = false;
 };
@@ -56,9 +56,9 @@ struct AvgPool2d {
   int kernel;
   int stride;
   int padding = 0;
-  // Whether a last window that the input fills only in part yields an output too.
+  // Whether a last window that the input fills only partly also produces an output.
   bool ceil_mode = false;
-  // Whether zeros of the padding count in the average. Not together with ceil_mode.
+  // Whether the zeros of the padding count in the average. Cannot be combined with ceil_mode.
   bool count_include_pad = true;
 };
 
@@ -68,8 +68,8 @@ struct GlobalAvgPool2d {};
 // The sum of two tensors of the same shape.
 struct Add {};
 
-// The split-attention block of ResNeSt (https://arxiv.org/abs/2004.08955), from the output U of the
-// grouped convolution, (radix * channels, H, W) with the splits one after another, to
+// The split-attention block of ResNeSt (https://arxiv.org/abs/2004.08955). Its input is the output
+// U of the grouped convolution, (radix * channels, H, W), one split after another. Its output is
 // (channels, H, W):
 //
 //   gap  = mean over H, W of the sum of the splits
@@ -77,7 +77,7 @@ struct Add {};
 //   a    = softmax of z over the radix     (radix 1: the sigmoid of z)
 //   y    = sum over r of a[r] * U[r]
 //
-// z holds, for each group of the cardinality, its radix x (channels / cardinality) logits.
+// For each of the `cardinality` groups, z holds radix x (channels / cardinality) logits.
 // Parameters: fc1.weight (hidden, channels / cardinality, 1, 1), fc1.bias (with `fc1_bias`), bn1.*
 // (with `batch_norm`), fc2.weight (radix * channels, hidden / cardinality, 1, 1), fc2.bias.
 struct SplitAttention {
@@ -87,7 +87,7 @@ struct SplitAttention {
   int hidden;
   bool fc1_bias = true;
   bool batch_norm = true;
-  float epsilon = 1e-5F;  // of bn1
+  float epsilon = 1e-5F;  // of the batch normalisation bn1
 };
 
 // Squeeze-and-excitation (https://arxiv.org/abs/1709.01507): x * sigmoid(fc2(relu(fc1(mean(x))))).
@@ -105,19 +105,19 @@ struct Linear {
 using Definition = std::variant<Input, Conv2d, BatchNorm2d, Relu, MaxPool2d, AvgPool2d,
                                 GlobalAvgPool2d, Add, SplitAttention, SqueezeExcite, Linear>;
 
-// The name of the definition's type: "Conv2d".
+// Returns the name of the definition's type: "Conv2d".
 RESRT_API const char* kind(const Definition& definition);
 
-// The definition with its fields, as one would write it: "Conv2d(64, kernel=3, stride=2)".
+// Returns the definition with its fields: "Conv2d(64, kernel=3, stride=2)".
 RESRT_API std::string to_string(const Definition& definition);
 
-// The shape of one image's activation; the batch size is never part of a shape. A vector, as
-// GlobalAvgPool2d and Linear yield it, has height = width = 1.
+// The shape of one image's activation. The batch size is never part of a shape. A vector, which is
+// what GlobalAvgPool2d and Linear return, has height = width = 1.
 struct Shape {
   int channels = 0;
   int height = 1;
   int width = 1;
-  // The number of its values.
+  // The number of values.
   int64_t size() const { return int64_t{channels} * height * width; }
   bool operator==(const Shape&) const = default;
 };
@@ -128,12 +128,12 @@ struct Tensor {
   bool operator==(const Tensor&) const = default;
 };
 
-// The name and shape of a parameter, under timm's names ("layer1.0.conv2.fc1.weight").
+// The name and shape of a parameter. Names are timm's ("layer1.0.conv2.fc1.weight").
 struct Parameter {
   std::string name;
   std::vector<int64_t> shape;
-  // Whether training changes it: the running statistics of a batch normalisation are not counted
-  // among a network's parameters.
+  // Whether training changes it. False for the running statistics of a batch normalisation, which
+  // do not count among a network's parameters.
   bool trainable = true;
 };
 
@@ -144,22 +144,22 @@ struct Layer {
   Shape shape;  // of the output
 };
 
-// What a layer or a network costs. Multiply-adds are those of convolutions and linear layers, for
-// one image; published "FLOPs" are twice these.
+// The cost of a layer or a network. Multiply-adds are those of convolutions and linear layers for
+// one image. Published "FLOPs" are twice as many.
 struct Cost {
   int64_t parameters = 0;
   int64_t multiply_adds = 0;
 };
 
-// A network: its layers in topological order. The first layer is the only Input, the last one's
-// output is the network's. A Graph is a value: copies are independent. Like a standard container,
-// it may be read by many threads at once, but not while one adds to it.
+// A network: its layers in topological order. The first layer is the only Input, and the output of
+// the last layer is the network's output. A Graph is a value: copies are independent. As with a
+// standard container, many threads may read it at once, but not while one of them adds a layer.
 class RESRT_API Graph {
  public:
   explicit Graph(std::string name) : name_(std::move(name)) {}
 
   // Appends a layer and returns its output. The shape is inferred.
-  // Throws ModelError, naming the layer, where the definition does not fit its inputs.
+  // Throws ModelError, which names the layer, if the definition does not fit its inputs.
   Tensor add(std::string name, Definition definition, std::vector<Tensor> inputs = {});
 
   const std::string& name() const { return name_; }
@@ -167,20 +167,21 @@ class RESRT_API Graph {
   const Layer& layer(Tensor tensor) const { return layers_.at(static_cast<size_t>(tensor.layer)); }
   Shape shape(Tensor tensor) const { return layer(tensor).shape; }
 
-  // The last layer's output, which is the network's. Throws ModelError for an empty graph.
+  // The last layer's output, which is the network's output. Throws ModelError if the graph is
+  // empty.
   Tensor output() const;
-  // The shape of one input image, and of its output: the number of classes.
+  // The shape of one input image, and the number of values in the output for it.
   Shape input_shape() const;
   int classes() const { return shape(output()).channels; }
 
-  // The parameters of one layer, and of all layers in their order.
+  // The parameters of one layer, and those of all layers in order.
   std::vector<Parameter> parameters(const Layer& layer) const;
   std::vector<Parameter> parameters() const;
 
   Cost cost(const Layer& layer) const;
   Cost cost() const;
 
-  // A table of the layers with their shapes and costs, and the totals.
+  // Returns a table of the layers with their shapes and costs, followed by the totals.
   std::string table() const;
 
  private:

@@ -6,42 +6,47 @@
 
 namespace resrt {
 
-// On which other GPUs an engine of TensorRT runs besides the kind that built it. The wider, the
-// slower it may be.
+// Which other GPUs a TensorRT engine runs on, besides the kind that built it. An engine that runs
+// on more kinds of GPU may be slower.
 enum class HardwareCompatibility { none, ampere_plus, same_compute_capability };
 
-// How TensorRT builds: what trtexec's users know as its options, under trtexec's names in brackets.
-// Defaults are TensorRT's own.
+// Options for building an engine with TensorRT. The names of trtexec's equivalent options are in
+// brackets. The defaults are TensorRT's own.
 struct TensorRTOptions {
-  // Scratch memory that a layer may use, in MiB; 0: all of the GPU's. [--memPoolSize=workspace:N]
+  // Scratch memory that a layer may use, in MiB. 0 allows all of the GPU's memory.
+  // [--memPoolSize=workspace:N]
   int64_t workspace = 0;
   // From 0, the fastest build, to 5, the longest search. [--builderOptimizationLevel]
   int optimization_level = 3;
-  // The batch size that kernels are chosen for, of 1 to max_batch; 0: max_batch. [--optShapes]
+  // The batch size that kernels are optimised for, from 1 to max_batch. 0 means max_batch.
+  // [--optShapes]
   int optimum_batch = 0;
-  // A file of kernels' timings, read if it exists and written after the build, so that the next one
-  // is faster; empty: none. Not with TensorRT for RTX, which times nothing. [--timingCacheFile]
+  // A file of kernel timings, which makes the next build faster. It is read if it exists and
+  // written after the build. Empty means no file. Not supported by TensorRT for RTX, which does not
+  // time kernels. [--timingCacheFile]
   std::string timing_cache;
-  // Not with TensorRT for RTX, whose engines run on all GPUs of their targets.
+  // Not supported by TensorRT for RTX, whose engines run on all GPUs that they target.
   // [--hardwareCompatibilityLevel]
   HardwareCompatibility hardware_compatibility = HardwareCompatibility::none;
-  // Whether later versions of TensorRT, too, load the engine. Not with TensorRT for RTX.
+  // Whether later versions of TensorRT can load the engine too. Not supported by TensorRT for RTX.
   // [--versionCompatible]
   bool version_compatible = false;
-  // The GPUs that an engine of TensorRT for RTX is for, as compute capabilities times ten: 75 for
-  // Turing, 80 and 86 for Ampere, 89 for Ada, 120 and 121 for Blackwell; empty: as the library
-  // chooses, which is Ampere and later. Only with TensorRT for RTX. [--computeCapabilities]
+  // The GPUs that the engine targets, as compute capabilities times ten: 75 for Turing, 80 and 86
+  // for Ampere, 89 for Ada, 120 and 121 for Blackwell. Empty means the library's default, which is
+  // Ampere and later. Only supported by TensorRT for RTX. [--computeCapabilities]
   std::vector<int> compute_capabilities;
-  // Whether split attention is computed by resrt's plugin, which the engine then carries, instead
-  // of TensorRT's own layers. Not with TensorRT for RTX, which takes no plugins. [--dynamicPlugins]
+  // Whether to compute split attention with resrt's plugin instead of TensorRT's own layers. The
+  // engine then contains the plugin. Not supported by TensorRT for RTX, which has no plugins.
+  // [--dynamicPlugins]
   bool split_attention_plugin = false;
 };
 
-// How TensorRT loads an engine.
+// Options for loading a TensorRT engine.
 struct TensorRTLoadOptions {
-  // A file of the kernels that TensorRT for RTX compiles for the GPU while it loads an engine: read
-  // if it exists and is of this GPU, and written where others were compiled, so that the next
-  // loading is faster; empty: none. Only with TensorRT for RTX. [--runtimeCacheFile]
+  // A file of the kernels that TensorRT for RTX compiles for the GPU when it loads an engine, which
+  // makes the next load faster. It is read if it exists and belongs to this GPU, and written if
+  // other kernels were compiled. Empty means no file. Only supported by TensorRT for RTX.
+  // [--runtimeCacheFile]
   std::string runtime_cache;
 };
 

@@ -10,12 +10,12 @@
 
 namespace resrt {
 
-// What a backend makes of a network: bytes that only the same backend, in the same version, reads.
+// A network compiled by a backend: bytes that only the same version of the same backend can read.
 struct Plan {
   std::string bytes;
 };
 
-// Images and room for their logits in a GPU's memory, to be read and written in a stream's order.
+// Images and space for their logits in a GPU's memory, read and written in the order of a stream.
 struct DeviceBatch {
   const float* images;
   int batch;
@@ -26,11 +26,11 @@ struct DeviceBatch {
 // Logits in a GPU's memory.
 class DeviceLogits : public DeviceArray {
  public:
-  // Everything in `stream` so far is what they take to compute.
+  // Records that the logits are complete when the work submitted to `stream` so far is.
   virtual void mark_end(StreamHandle stream) = 0;
 };
 
-// What an executable on a GPU can do besides.
+// Additional operations of an executable on a GPU.
 class DeviceAccess {
  public:
   virtual ~DeviceAccess() = default;
@@ -39,16 +39,16 @@ class DeviceAccess {
   virtual std::unique_ptr<DeviceLogits> allocate(size_t floats) const = 0;
 };
 
-// One execution at a time.
+// Runs one inference at a time.
 class Context {
  public:
   virtual ~Context() = default;
   // `batch` is one of the executable's batch sizes.
   virtual void infer(const float* images, int batch, float* logits) = 0;
-  // The same in a GPU's memory; returns before it has ended. Only where the executable has
+  // The same in a GPU's memory; may return before it is complete. Only called if the executable has
   // device_access.
   virtual void infer_on_device(const DeviceBatch&) {
-    throw BackendError("this backend does not read a GPU's memory");
+    throw BackendError("this backend cannot read GPU memory");
   }
 };
 
@@ -56,36 +56,36 @@ class Context {
 class Executable {
  public:
   virtual ~Executable() = default;
-  // The batch sizes that it runs, in descending order, from max_batch to 1: any batch is put
-  // together from these.
+  // The supported batch sizes in descending order, from max_batch to 1. Other batches are split
+  // into these sizes.
   virtual std::vector<int> batch_sizes() const = 0;
-  // Those to run once when the engine is loaded, so that they are as fast as ever from then on.
+  // The batch sizes to run once when the engine is loaded, so that later inferences are fast.
   virtual std::vector<int> warm_sizes() const { return batch_sizes(); }
-  // Told once all contexts have run these.
+  // Called when all contexts have run these sizes.
   virtual void warmed_up() {}
-  // How many contexts run at once; more would wait for each other.
+  // How many contexts can usefully run at once; more would wait for each other.
   virtual int concurrency() const = 0;
   virtual std::unique_ptr<Context> create_context() = 0;
   virtual const DeviceAccess* device_access() const { return nullptr; }
 };
 
-// An inference library, behind which nothing of it shows. Each backend is a shared library of its
-// own, libresrt_<name>.so or one per version of the inference library, that exports
-// resrt_create_backend.
+// The interface to an inference library; nothing else of the library is visible outside its
+// backend. Each backend is a separate shared library that exports resrt_create_backend:
+// libresrt_<name>.so, or one per major version of the inference library.
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string version() const = 0;
-  // Throw InputError, or PrecisionError where the precision is at fault, for options that this
-  // backend does not have and for values out of range.
+  // Throw InputError for options that this backend does not support and for values out of range, or
+  // PrecisionError if the reason is the precision.
   virtual void check(const BuildOptions& options) const = 0;
   virtual void check(const LoadOptions& options) const = 0;
-  // What the device computes natively, the fastest first.
+  // The precisions that the device supports natively, the fastest first.
   virtual std::vector<Precision> precisions(int device) const = 0;
-  // Why it builds plans here but cannot run them, where that is so.
+  // Why the backend can build plans here but not run them, if that is the case.
   virtual std::optional<std::string> why_build_only() const { return std::nullopt; }
-  // `info` names precision (resolved, never automatic), input and max_batch; `device` is where the
-  // plan will run.
+  // `info` has the precision (resolved, never automatic), input shape and max_batch. `device` is
+  // the GPU that the plan will run on. The options have been checked.
   virtual Plan build(const Graph& graph, const Weights& weights, const EngineInfo& info,
                      const BuildOptions& options, int device) = 0;
   virtual std::unique_ptr<Executable> load(const Plan& plan, const EngineInfo& info,

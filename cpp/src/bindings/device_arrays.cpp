@@ -18,7 +18,8 @@ namespace py = pybind11;
 namespace resrt {
 namespace {
 
-// Another library's array, taken over from its capsule and given back in the end.
+// Another library's array. It takes ownership from the DLPack capsule, and calls its deleter when
+// it is destroyed.
 class ForeignArray {
  public:
   explicit ForeignArray(const py::object& capsule)
@@ -26,7 +27,7 @@ class ForeignArray {
             PyCapsule_GetPointer(capsule.ptr(), dlpack::kCapsule))) {
     if (managed_ == nullptr) {
       PyErr_Clear();
-      throw InputError("the batch's __dlpack__ gave no capsule named \"dltensor\"");
+      throw InputError("invalid batch: its __dlpack__ must return a capsule named \"dltensor\"");
     }
     PyCapsule_SetName(capsule.ptr(), dlpack::kUsedCapsule);
   }
@@ -64,7 +65,7 @@ class ForeignArray {
   dlpack::ManagedTensor* managed_;
 };
 
-// What a capsule of ours points to.
+// The contents of a capsule that this module exports.
 struct Exported {
   dlpack::ManagedTensor managed;
   std::shared_ptr<const DeviceArray> array;
@@ -90,7 +91,7 @@ py::object to_capsule(const LogitsOnDevice& logits) {
       .owner = exported.get(),
       .deleter = [](dlpack::ManagedTensor* self) { delete static_cast<Exported*>(self->owner); }};
   py::capsule capsule(&exported->managed, dlpack::kCapsule, [](PyObject* object) {
-    // Where nobody took it over, it is ours to free.
+    // A capsule that nobody consumed still has its name, and its contents must be freed here.
     if (PyCapsule_IsValid(object, dlpack::kCapsule) == 0) return;
     auto* managed =
         static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(object, dlpack::kCapsule));
@@ -106,12 +107,12 @@ std::shared_ptr<const DeviceArray> keep_batch(std::unique_ptr<DeviceArray> logit
                                               py::object batch) {
   const auto free = [kept = batch.release().ptr()](const DeviceArray* array) {
     {
-      // Which waits for the GPU; other threads need not.
+      // Deleting waits for the GPU. Other threads can run meanwhile.
       std::optional<py::gil_scoped_release> release;
       if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) release.emplace();
       delete array;
     }
-    if (Py_IsInitialized() == 0) return;  // with the interpreter all its objects went
+    if (Py_IsInitialized() == 0) return;  // the interpreter and its objects are gone
     const py::gil_scoped_acquire gil;
     Py_DECREF(kept);
   };
@@ -120,7 +121,7 @@ std::shared_ptr<const DeviceArray> keep_batch(std::unique_ptr<DeviceArray> logit
 
 void bind_device_arrays(py::module_& module) {
   py::class_<ForeignArray>(module, "ForeignArray",
-                           "Another library's array, by its DLPack capsule.")
+                           "Another library's array, from its DLPack capsule.")
       .def(py::init<const py::object&>(), py::arg("capsule"))
       .def_property_readonly("pointer", &ForeignArray::pointer)
       .def_property_readonly("shape", &ForeignArray::shape)
@@ -138,12 +139,13 @@ void bind_device_arrays(py::module_& module) {
           [](const LogitsOnDevice& self, std::optional<int64_t> stream, const py::object&,
              const std::optional<std::pair<int, int>>& device, std::optional<bool> copy) {
             if (device && *device != std::pair(int{dlpack::kCuda}, self.device)) {
-              throw py::buffer_error("logits stay on their GPU");
+              throw py::buffer_error("logits can only be exported to the GPU that they are on");
             }
-            if (copy.value_or(false)) throw py::buffer_error("logits are handed over uncopied");
+            if (copy.value_or(false))
+              throw py::buffer_error("logits can only be exported uncopied");
             constexpr int64_t no_waiting = -1;
             if (stream && (*stream == 0 || *stream < no_waiting)) {
-              throw py::value_error(concat("for DLPack, ", *stream, " is no CUDA stream"));
+              throw py::value_error(concat("invalid CUDA stream for DLPack: ", *stream));
             }
             if (stream != no_waiting) {
               self.array->make_wait(static_cast<StreamHandle>(stream.value_or(kDefaultStream)));
@@ -152,7 +154,7 @@ void bind_device_arrays(py::module_& module) {
           },
           py::kw_only(), py::arg("stream") = py::none(), py::arg("max_version") = py::none(),
           py::arg("dl_device") = py::none(), py::arg("copy") = py::none(),
-          "A capsule whose reader's stream waits for the logits.")
+          "Return a DLPack capsule. The consumer's stream waits for the logits.")
       .def_property_readonly("__cuda_array_interface__", [](const LogitsOnDevice& self) {
         py::typing::Dict<py::str, py::object> dict;
         dict["shape"] = std::pair(self.batch, self.classes);

@@ -2,15 +2,15 @@
 
 #include <cstdint>
 
-// The structures of DLPack (https://dmlc.github.io/dlpack), by which libraries hand each other
-// arrays: of its first version, which all of them know.
+// The structures of DLPack (https://dmlc.github.io/dlpack), which libraries use to exchange arrays.
+// These are of its first version, which all libraries support.
 namespace resrt::dlpack {
 
 inline constexpr const char* kCapsule = "dltensor";
-inline constexpr const char* kUsedCapsule = "used_dltensor";  // whoever took it over renames it
+inline constexpr const char* kUsedCapsule = "used_dltensor";  // a consumer renames the capsule
 
-inline constexpr int32_t kCuda = 2;   // of Device::type
-inline constexpr uint8_t kFloat = 2;  // of Type::code
+inline constexpr int32_t kCuda = 2;   // a Device::type
+inline constexpr uint8_t kFloat = 2;  // a Type::code
 
 struct Device {
   int32_t type;
@@ -29,7 +29,7 @@ struct Tensor {
   int32_t rank;
   Type type;
   int64_t* shape;
-  int64_t* strides;  // in elements; null: contiguous
+  int64_t* strides;  // in elements; null if contiguous
   uint64_t byte_offset;
 };
 

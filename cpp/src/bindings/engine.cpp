@@ -24,7 +24,7 @@ namespace {
 using FloatArray = py::array_t<float, py::array::c_style>;
 using PixelArray = py::array_t<uint8_t, py::array::c_style>;
 
-// The arrays' memory is used where it lies; each array lives as long as something reads it.
+// Returns weights that share the arrays' memory and keep each array alive as long as it is used.
 Weights to_weights(const std::map<std::string, FloatArray>& arrays) {
   Weights weights;
   for (const auto& [name, array] : arrays) {
@@ -54,8 +54,8 @@ std::vector<std::string> names(const std::vector<Precision>& precisions) {
 
 using Step = py::typing::Callable<void(const std::string&, int, int)>;
 
-// Tells a Python function of a build's steps. What it raises, as an interrupt does, stops the build
-// and is raised again when the build has ended.
+// Reports a build's steps to a Python function. An exception in it, or an interrupt, stops the
+// build and is raised again when the build has ended.
 class Steps {
  public:
   explicit Steps(const std::optional<Step>& function) : function_(function) {}
@@ -87,14 +87,14 @@ void bind_engine(py::module_& module) {
   module.def(
       "random_weights",
       [](const Graph& graph, uint64_t seed) { return to_arrays(random_weights(graph, seed)); },
-      py::arg("graph"), py::arg("seed"), "Seeded random parameters that fit the graph.");
+      py::arg("graph"), py::arg("seed"), "Return seeded random parameters that fit the graph.");
   module.def(
       "check_weights",
       [](const Graph& graph, const std::map<std::string, FloatArray>& weights) {
         check_weights(graph, to_weights(weights));
       },
       py::arg("graph"), py::arg("weights"),
-      "Raises one WeightsError that lists everything missing, unexpected or of another shape.");
+      "Check that weights fit a graph. Raises one WeightsError that lists everything wrong.");
 
   module.def(
       "fold_batch_norm",
@@ -103,17 +103,19 @@ void bind_engine(py::module_& module) {
         return std::make_pair(std::move(folded.graph), to_arrays(folded.weights));
       },
       py::arg("graph"), py::arg("weights"),
-      "The pass that folds batch normalisations into convolutions.");
+      "Fold batch normalisations into convolutions; return the graph and its weights.");
   module.def("fuse_add_relu", &fuse_add_relu, py::arg("graph"),
-             "The pass that fuses additions and ReLUs into convolutions.");
+             "Fuse additions and ReLUs into convolutions; return the graph.");
 
   py::class_<BackendStatus>(module, "BackendStatus", "Whether a backend can be used here.")
       .def_readonly("name", &BackendStatus::name)
-      .def_readonly("version", &BackendStatus::version, "Of its library; empty if unavailable.")
+      .def_readonly("version", &BackendStatus::version,
+                    "The version of its library; empty if unavailable.")
       .def_property_readonly(
           "precisions", [](const BackendStatus& self) { return names(self.precisions); },
-          "What it computes natively here, the fastest first.")
-      .def_readonly("why_not", &BackendStatus::why_not, "Why it is unavailable, and what to do.")
+          "The precisions that it supports natively here, the fastest first.")
+      .def_readonly("why_not", &BackendStatus::why_not,
+                    "Why it is unavailable, and what to do about it.")
       .def_readonly("why_build_only", &BackendStatus::why_build_only,
                     "Why engines can be built here, but not run.")
       .def_readonly("install", &BackendStatus::install, "The command that installs its library.")
@@ -123,17 +125,18 @@ void bind_engine(py::module_& module) {
                                      join(names(self.precisions)), ")");
       });
   module.def("backends", &backends, py::call_guard<py::gil_scoped_release>(),
-             "The backends that this build knows of.");
+             "Return the status of every backend that this build supports.");
   module.def(
       "add_library_folder",
       [](const py::bytes& folder) { add_library_folder(std::string(folder)); }, py::arg("folder"),
-      "Makes known a folder of packages, where an inference library's wheel may lie.");
+      "Add a folder of packages that the core searches for the wheels of inference libraries.");
   module.def("library_packages", &library_packages, py::arg("backend"),
-             "The names by which Python imports the packages that may carry a backend's library.");
-  module.def("backend_names", &backend_names, "Their names, which opens none of them.");
-  module.def("precision_names", &precision_names, "What an engine can be asked to compute in.");
+             "Return the import names of the packages that may contain a backend's library.");
+  module.def("backend_names", &backend_names, "Return the names of the backends.");
+  module.def("precision_names", &precision_names, "Return the names of the precisions.");
 
-  py::class_<Preprocessing>(module, "Preprocessing", "How a photograph becomes an engine's input.")
+  py::class_<Preprocessing>(module, "Preprocessing",
+                            "How a photograph is converted to an engine's input.")
       .def(py::init([](int resize, std::string interpolation, std::vector<float> mean,
                        std::vector<float> std, const std::string& pipeline) {
              return Preprocessing{resize, std::move(interpolation), std::move(mean), std::move(std),
@@ -141,13 +144,15 @@ void bind_engine(py::module_& module) {
            }),
            py::kw_only(), py::arg("resize"), py::arg("interpolation"), py::arg("mean"),
            py::arg("std"), py::arg("pipeline") = to_string(Pipeline::torchvision))
-      .def_readonly("resize", &Preprocessing::resize, "Of the short side, in pixels.")
+      .def_readonly("resize", &Preprocessing::resize, "The short side after resizing, in pixels.")
       .def_readonly("interpolation", &Preprocessing::interpolation)
-      .def_readonly("mean", &Preprocessing::mean, "Per channel, of pixels in 0..1.")
-      .def_readonly("std", &Preprocessing::std, "Per channel, of pixels in 0..1.")
+      .def_readonly("mean", &Preprocessing::mean, "The mean of each channel, for pixels in 0..1.")
+      .def_readonly("std", &Preprocessing::std,
+                    "The standard deviation of each channel, for pixels in 0..1.")
       .def_property_readonly(
           "pipeline", [](const Preprocessing& self) { return to_string(self.pipeline); },
-          "Whose way of resizing and cropping: \"paddleclas\" or \"torchvision\", which timm's is.")
+          "How images are resized and cropped: as in \"paddleclas\" or in \"torchvision\" and "
+          "timm.")
       .def("__repr__", [](const Preprocessing& self) {
         return concat("Preprocessing(resize=", self.resize, ", interpolation='", self.interpolation,
                       "', mean=[", join(self.mean), "], std=[", join(self.std), "], pipeline='",
@@ -157,7 +162,10 @@ void bind_engine(py::module_& module) {
       "preprocess",
       [](const PixelArray& pixels, const Preprocessing& steps,
          const std::tuple<int, int, int>& input_shape) {
-        if (pixels.ndim() != 3) throw InputError("an image's array is (height, width, channels)");
+        if (pixels.ndim() != 3) {
+          throw InputError(concat("expected an image of shape (height, width, channels), got ",
+                                  pixels.ndim(), " dimensions"));
+        }
         const auto side = [&](int axis) { return static_cast<int>(pixels.shape(axis)); };
         const ImageView image = {pixels.data(), side(1), side(0), side(2)};
         const auto& [channels, height, width] = input_shape;
@@ -168,9 +176,10 @@ void bind_engine(py::module_& module) {
         return output;
       },
       py::arg("pixels"), py::arg("steps"), py::arg("input_shape"),
-      "uint8 (height, width, channels) -> float32 of input_shape, (channels, height, width)");
+      "Convert uint8 (height, width, channels) to float32 of input_shape, (channels, height, "
+      "width).");
 
-  py::class_<EngineInfo>(module, "EngineInfo", "What an engine is.")
+  py::class_<EngineInfo>(module, "EngineInfo", "A description of an engine.")
       .def_readonly("model", &EngineInfo::model)
       .def_readonly("backend", &EngineInfo::backend)
       .def_readonly("backend_version", &EngineInfo::backend_version)
@@ -181,18 +190,18 @@ void bind_engine(py::module_& module) {
           [](const EngineInfo& self) {
             return std::make_tuple(self.input.channels, self.input.height, self.input.width);
           },
-          "Of one image: (channels, height, width).")
+          "The shape of one image: (channels, height, width).")
       .def_readonly("classes", &EngineInfo::classes)
       .def_readonly("max_batch", &EngineInfo::max_batch, "The largest batch that runs at once.")
       .def_readonly("version_compatible", &EngineInfo::version_compatible,
-                    "Whether later versions of the backend load it too.")
+                    "Whether later versions of the backend can load it too.")
       .def_property_readonly(
           "weights", [](const EngineInfo& self) { return self.notes.weights; },
-          "What the weights were.")
+          "Where the weights came from.")
       .def_property_readonly(
           "weights_sha256", [](const EngineInfo& self) { return self.notes.weights_sha256; },
-          "Of the weights' file or arrays, in hexadecimal; empty for random ones.")
-      .def_readonly("layers", &EngineInfo::layers, "The graph as text: layers, shapes, costs.")
+          "The hash of the weights' file or arrays, in hexadecimal; empty for random weights.")
+      .def_readonly("layers", &EngineInfo::layers, "The graph as text: layers, shapes and costs.")
       .def_property_readonly("labels", [](const EngineInfo& self) { return self.notes.labels; })
       .def_property_readonly("preprocessing",
                              [](const EngineInfo& self) { return self.notes.preprocessing; });
@@ -204,7 +213,8 @@ void bind_engine(py::module_& module) {
         const py::gil_scoped_release release;
         return inspect(file);
       },
-      py::arg("path"), "What an engine file is, without the backend that would run it.");
+      py::arg("path"),
+      "Read the description in an engine file. The backend need not be installed.");
 
   py::class_<Engine>(module, "Engine", "A network that is ready to run.")
       .def_static(
@@ -268,7 +278,7 @@ void bind_engine(py::module_& module) {
                                                    info.input.width};
             const std::vector<int64_t> found(batch.shape(), batch.shape() + batch.ndim());
             if (found != expected) {
-              throw InputError(concat(info.model, " takes a batch of shape (N, ",
+              throw InputError(concat(info.model, " requires a batch of shape (N, ",
                                       info.input.channels, ", ", info.input.height, ", ",
                                       info.input.width, "), not ", shape_text(found)));
             }
@@ -279,15 +289,16 @@ void bind_engine(py::module_& module) {
             return logits;
           },
           py::arg("batch").noconvert(),
-          "float32 (N, channels, height, width), contiguous -> float32 (N, classes)")
+          "Return the logits, float32 (N, classes), of a contiguous batch, float32 (N, channels, "
+          "height, width).")
       .def_property_readonly("device", &Engine::device,
-                             "The number of the GPU that it runs on, or None.")
+                             "The number of the GPU that the engine runs on, or None.")
       .def(
           "device_of",
           [](const Engine& self, uintptr_t pointer) {
             return self.device_of(reinterpret_cast<const void*>(pointer));
           },
-          py::arg("pointer"), "The number of the GPU in whose memory a pointer points.")
+          py::arg("pointer"), "Return the number of the GPU whose memory a pointer points to.")
       .def(
           "infer_on_device",
           [](const Engine& self, uintptr_t pointer, int64_t batch, StreamHandle stream,
@@ -301,8 +312,8 @@ void bind_engine(py::module_& module) {
                                   self.info().classes, self.device().value(), stream};
           },
           py::arg("pointer"), py::arg("batch"), py::arg("stream"), py::arg("owner"),
-          "A contiguous batch in its GPU's memory, in a stream's order -> logits there, which keep "
-          "the owner of the batch's memory");
+          "Compute the logits of a contiguous batch in the GPU's memory, in the order of a stream. "
+          "They stay there and keep a reference to the owner of the batch's memory.");
 }
 
 }  // namespace resrt

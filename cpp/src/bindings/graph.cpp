@@ -22,7 +22,7 @@ std::tuple<int, int, int> to_tuple(const Shape& shape) {
   return {shape.channels, shape.height, shape.width};
 }
 
-// A layer together with what its graph knows of it.
+// A layer together with its properties in the graph.
 struct LayerView {
   std::string name;
   Definition definition;
@@ -51,7 +51,7 @@ py::class_<T> definition(py::module_& module, const char* doc) {
 }
 
 void bind_definitions(py::module_& module) {
-  definition<Input>(module, "The network's input: one image in planes.")
+  definition<Input>(module, "The network's input: one image, channels x height x width.")
       .def(py::init([](int channels, int height, int width) {
              return Input{.channels = channels, .height = height, .width = width};
            }),
@@ -61,7 +61,7 @@ void bind_definitions(py::module_& module) {
       .def_readonly("width", &Input::width);
 
   const Conv2d conv{};
-  definition<Conv2d>(module, "A square 2-D convolution, with what the passes fused into it.")
+  definition<Conv2d>(module, "A square 2-D convolution, and the layers that are fused into it.")
       .def(py::init([](int out_channels, int kernel, int stride, int padding, int groups, bool bias,
                        bool residual, bool relu) {
              return Conv2d{.out_channels = out_channels,
@@ -148,7 +148,7 @@ void bind_definitions(py::module_& module) {
       .def_readonly("hidden", &SplitAttention::hidden)
       .def_readonly("fc1_bias", &SplitAttention::fc1_bias)
       .def_readonly("batch_norm", &SplitAttention::batch_norm)
-      .def_readonly("epsilon", &SplitAttention::epsilon, "Of the batch normalisation.");
+      .def_readonly("epsilon", &SplitAttention::epsilon, "The epsilon of the batch normalisation.");
 
   definition<SqueezeExcite>(module, "Squeeze-and-excitation (https://arxiv.org/abs/1709.01507).")
       .def(py::init([](int hidden) { return SqueezeExcite{.hidden = hidden}; }), py::kw_only(),
@@ -161,7 +161,7 @@ void bind_definitions(py::module_& module) {
       .def_readonly("out_features", &Linear::out_features);
 }
 
-// The classes of a variant's alternatives, in their order. Throws where one of them is not bound.
+// Returns the Python classes of a variant's alternatives, in order. Throws if one is not bound.
 template <class... Kinds>
 py::tuple classes(const std::variant<Kinds...>*) {
   return py::make_tuple(py::type::of<Kinds>()...);
@@ -178,7 +178,7 @@ Graph make_graph(std::string name, const std::vector<NamedDefinition>& layers) {
       const auto found = outputs.find(input);
       if (found == outputs.end()) {
         throw ModelError(concat("layer '", layer, "' of ", graph.name(), " reads '", input,
-                                "', which is not among the layers before it"));
+                                "', which is not the name of a layer before it"));
       }
       tensors.push_back(found->second);
     }
@@ -207,10 +207,10 @@ void bind_graph(py::module_& module) {
         return concat("Parameter(", self.name, ", ", shape_text(self.shape), ")");
       });
 
-  py::class_<Cost>(module, "Cost", "What a layer or a network costs for one image.")
+  py::class_<Cost>(module, "Cost", "The cost of a layer or a network for one image.")
       .def_readonly("parameters", &Cost::parameters, "The number of trainable parameters.")
       .def_readonly("multiply_adds", &Cost::multiply_adds,
-                    "Of convolutions and linear layers; published FLOPs are twice these.")
+                    "Of convolutions and linear layers. Published FLOPs are twice as many.")
       .def("__repr__", [](const Cost& self) {
         return concat("Cost(parameters=", self.parameters, ", multiply_adds=", self.multiply_adds,
                       ")");
@@ -225,7 +225,7 @@ void bind_graph(py::module_& module) {
       .def_readonly("inputs", &LayerView::inputs, "The names of the layers that it reads.")
       .def_property_readonly(
           "shape", [](const LayerView& self) { return to_tuple(self.shape); },
-          "Of the output: (channels, height, width), without the batch.")
+          "The shape of the output without the batch: (channels, height, width).")
       .def_readonly("parameters", &LayerView::parameters)
       .def_readonly("cost", &LayerView::cost)
       .def("__repr__", [](const LayerView& self) {
@@ -233,21 +233,22 @@ void bind_graph(py::module_& module) {
       });
 
   py::class_<Graph>(module, "Graph",
-                    "A network: its layers in topological order. str() prints a table.")
-      .def(py::init(&make_graph), py::arg("name"), py::arg("layers"),
-           "From each layer's name, definition and the names of the layers that it reads. Raises "
-           "ModelError where a definition does not fit its inputs.")
+                    "A network: its layers in topological order. str() returns a table of them.")
+      .def(
+          py::init(&make_graph), py::arg("name"), py::arg("layers"),
+          "Create a graph from the name, the definition and the input layers' names of each layer. "
+          "Raises ModelError if a definition does not fit its inputs.")
       .def_property_readonly("name", &Graph::name)
       .def_property_readonly("layers", &layers)
       .def_property_readonly(
           "input_shape", [](const Graph& self) { return to_tuple(self.input_shape()); },
-          "Of one image: (channels, height, width).")
+          "The shape of one image: (channels, height, width).")
       .def_property_readonly("classes", &Graph::classes)
       .def_property_readonly(
           "parameters", [](const Graph& self) { return self.parameters(); },
-          "The name and shape of every parameter and buffer, under timm's names.")
+          "The names and shapes of all parameters and buffers. Names are timm's.")
       .def_property_readonly(
-          "cost", [](const Graph& self) { return self.cost(); }, "The sum over all layers.")
+          "cost", [](const Graph& self) { return self.cost(); }, "The total cost of all layers.")
       .def("__len__", [](const Graph& self) { return self.layers().size(); })
       .def("__str__", &Graph::table)
       .def("__repr__", [](const Graph& self) {

@@ -14,7 +14,7 @@ namespace {
 
 using PythonSink = py::typing::Callable<void(int, const std::string&, const std::string&)>;
 
-// As Python's logging counts.
+// Returns the level as a number of Python's logging module.
 int to_number(LogLevel level) {
   switch (level) {
     case LogLevel::error: return 40;
@@ -26,7 +26,7 @@ int to_number(LogLevel level) {
 }
 
 LogSink to_sink(const PythonSink& function) {
-  // Freed with the lock held, whichever thread lets go of it last.
+  // The function must be freed with the GIL held, by whichever thread releases it last.
   const std::shared_ptr<PythonSink> shared(new PythonSink(function), [](PythonSink* owned) {
     const py::gil_scoped_acquire gil;
     delete owned;
@@ -34,7 +34,7 @@ LogSink to_sink(const PythonSink& function) {
   return [shared](LogLevel level, const std::string& source, const std::string& message) {
     const py::gil_scoped_acquire gil;
     try {
-      // Libraries' messages are not always UTF-8.
+      // Messages of libraries are not always valid UTF-8.
       const auto text = py::reinterpret_steal<py::str>(
           PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "replace"));
       (*shared)(to_number(level), source, text);
@@ -55,7 +55,7 @@ void bind_log(py::module_& module) {
         set_log(std::move(made), LogLevel::debug);
       },
       py::arg("sink"),
-      "Sends the inference libraries' messages to a function of (level, backend, message).");
+      "Send the messages of inference libraries to a function of (level, backend, message).");
 }
 
 }  // namespace resrt

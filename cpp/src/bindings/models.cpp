@@ -22,8 +22,8 @@ constexpr auto kDownsamples = choices<ModelError, Downsample>(
     "downsample",
     {{Downsample::convolution, "convolution"}, {Downsample::average_pool, "average_pool"}});
 
-// What a value has: equality, a hash, and a repr() that names every parameter as the constructor
-// does.
+// Adds what a value type has: equality, a hash, and a repr() with all parameters of the
+// constructor.
 template <class Config>
 void bind_value(py::class_<Config>& config, std::vector<std::string> fields) {
   config.def("__hash__", [](py::handle self) { return py::hash(py::repr(self)); });
@@ -44,12 +44,17 @@ void bind_resnet(py::module_& module) {
   py::class_<ResNetConfig> config(module, "ResNet",
                                   R"(Parameters of a ResNet (https://arxiv.org/abs/1512.03385).
 
-    depths: blocks per stage. block: "basic" or "bottleneck". width: channels of the first stage
-    before expansion, doubled by each stage. stem: "plain" (one 7x7 convolution) or "deep" (three
-    3x3). stem_channels: of the stem's output. downsample: "convolution" or "average_pool", in the
-    shortcuts. project_first: a convolution in the first shortcut even where shapes need none, as in
-    PaddleClas. cardinality, base_width: groups of the bottleneck's 3x3 convolution and channels of
-    each, as in ResNeXt and Wide ResNet.)");
+Args:
+    depths: blocks per stage.
+    block: "basic" or "bottleneck".
+    width: channels of the first stage before expansion; each stage doubles them.
+    stem: "plain" (one 7x7 convolution) or "deep" (three 3x3 convolutions).
+    stem_channels: channels of the stem's output.
+    downsample: how shortcuts reduce the resolution, "convolution" or "average_pool".
+    project_first: whether the first shortcut has a convolution even if the shapes do not require
+        one, as in PaddleClas.
+    cardinality: groups of the bottleneck's 3x3 convolution, as in ResNeXt.
+    base_width: channels of each group for a width of 64, as in ResNeXt and Wide ResNet.)");
   config
       .def(py::init([](std::vector<int> depths, const std::string& block, int width,
                        const std::string& stem, int stem_channels, const std::string& downsample,
@@ -92,11 +97,17 @@ void bind_resnest(py::module_& module) {
   py::class_<ResNeStConfig> config(module, "ResNeSt",
                                    R"(Parameters of a ResNeSt (https://arxiv.org/abs/2004.08955).
 
-    depths: blocks per stage. width: channels of the first stage before expansion, doubled by each
-    stage. stem_channels: of the deep stem's output. radix: splits. cardinality, base_width: groups
-    and channels of each, for width 64. pool_first: average pooling before, not after, the split
-    attention. attention_bias, count_include_pad, hidden_divisor: where timm (the defaults) and
-    PaddleClas (False, False, 1) differ.)");
+Args:
+    depths: blocks per stage.
+    width: channels of the first stage before expansion; each stage doubles them.
+    stem_channels: channels of the deep stem's output.
+    radix: the number of splits.
+    cardinality: the number of groups.
+    base_width: channels of each group for a width of 64.
+    pool_first: whether average pooling comes before the split attention instead of after it.
+    attention_bias: whether the attention's first convolution has a bias; False in PaddleClas.
+    count_include_pad: whether padding counts in average pooling; False in PaddleClas.
+    hidden_divisor: hidden channels are rounded to a multiple of this; 1 in PaddleClas.)");
   config
       .def(py::init([](std::vector<int> depths, int width, int stem_channels, int radix,
                        int cardinality, int base_width, bool pool_first, bool attention_bias,
@@ -138,10 +149,15 @@ void bind_regnet(py::module_& module) {
   py::class_<RegNetConfig> config(module, "RegNet",
                                   R"(Parameters of a RegNet (https://arxiv.org/abs/2003.13678).
 
-    depth: blocks in all. width_initial, width_slope, width_multiplier: the line of the blocks'
-    widths and its quantisation (w_0, w_a, w_m). group_width: channels per group. squeeze_excite:
-    RegNetY. stem_channels: of the stem's output. min_width_ratio: torchvision's rounding (0.9), or 0
-    for that of pycls and timm.)");
+Args:
+    depth: the total number of blocks.
+    width_initial: w_0 of the paper, the offset of the linear function of the blocks' widths.
+    width_slope: w_a of the paper, its slope.
+    width_multiplier: w_m of the paper, which quantises the widths.
+    group_width: channels per group.
+    squeeze_excite: whether blocks have squeeze-and-excitation, as in RegNetY.
+    stem_channels: channels of the stem's output.
+    min_width_ratio: 0.9 rounds widths as torchvision does, 0 as pycls and timm do.)");
   config
       .def(py::init([](int depth, int width_initial, double width_slope, double width_multiplier,
                        int group_width, bool squeeze_excite, int stem_channels,
@@ -186,15 +202,16 @@ void bind_models(py::module_& module) {
       .def_readonly("name", &Model::name)
       .def_readonly("family", &Model::family, "ResNet, ResNeSt, RegNetX or RegNetY.")
       .def_readonly("source", &Model::source,
-                    "Whose conventions it follows: PaddleClas, timm, torchvision.")
+                    "The source whose conventions it follows: PaddleClas, timm or torchvision.")
       .def_readonly("input_size", &Model::input_size,
-                    "The height and width that its weights were published for.")
+                    "The height and width of images that its weights were published for.")
       .def_readonly("config", &Model::config)
       .def("__repr__", [](const Model& self) { return concat("Model(", self.name, ")"); });
 
-  module.def("catalog", &catalog, "Every network known by name.");
-  module.def("find_model", &find_model, py::arg("name"),
-             "The row of that name; ModelError with the nearest names where there is none.");
+  module.def("catalog", &catalog, "Return the catalog of named networks.");
+  module.def(
+      "find_model", &find_model, py::arg("name"),
+      "Return the row of that name. Raises ModelError, with similar names, if there is none.");
 
   const auto options = [](int classes, int in_channels, std::optional<int> height,
                           std::optional<int> width) {
@@ -207,7 +224,7 @@ void bind_models(py::module_& module) {
         return build_graph(name, options(classes, in_channels, height, width));
       },
       py::arg("name"), py::arg("classes"), py::arg("in_channels"), py::arg("height"),
-      py::arg("width"), "The graph of a network of the catalog.");
+      py::arg("width"), "Return the graph of a network of the catalog.");
   module.def(
       "build_graph",
       [options](const std::string& name, const ModelConfig& config, int classes, int in_channels,
@@ -215,7 +232,8 @@ void bind_models(py::module_& module) {
         return build_graph(name, config, options(classes, in_channels, height, width));
       },
       py::arg("name"), py::arg("config"), py::arg("classes"), py::arg("in_channels"),
-      py::arg("height"), py::arg("width"), "The graph of a configuration, under a name.");
+      py::arg("height"), py::arg("width"),
+      "Return the graph of a configuration under a given name.");
 }
 
 }  // namespace resrt

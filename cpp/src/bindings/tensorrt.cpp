@@ -22,22 +22,23 @@ constexpr auto kCompatibilities = choices<InputError, HardwareCompatibility>(
 
 void bind_tensorrt(py::module_& module) {
   const TensorRTOptions defaults;
-  py::class_<TensorRTOptions>(module, "TensorRTOptions", R"(How TensorRT builds an engine.
+  py::class_<TensorRTOptions>(module, "TensorRTOptions",
+                              R"(Options for building an engine with TensorRT.
 
 Args:
-    workspace: scratch memory that a layer may use, in MiB; 0: all of the GPU's.
+    workspace: scratch memory that a layer may use, in MiB. 0 allows all of the GPU's memory.
     optimization_level: from 0, the fastest build, to 5, the longest search.
-    optimum_batch: the batch size that kernels are chosen for; 0: max_batch.
-    timing_cache: a file of kernels' timings, read if it exists and written after the build, so that
-        the next one is faster; not with TensorRT for RTX, which times nothing.
-    hardware_compatibility: "none", "ampere+" or "same_compute_capability": on which other GPUs the
-        engine runs; not with TensorRT for RTX.
-    version_compatible: whether later versions of TensorRT, too, load the engine; not with TensorRT
-        for RTX.
-    compute_capabilities: the GPUs that an engine of TensorRT for RTX is for, times ten: 75, 80, 86,
-        89, 120, 121; empty: Ampere and later.
-    split_attention_plugin: whether split attention is computed by resrt's plugin, which the engine
-        then carries; not with TensorRT for RTX.)")
+    optimum_batch: the batch size that kernels are optimised for. 0 means max_batch.
+    timing_cache: a file of kernel timings, which makes the next build faster. It is read if it
+        exists and written after the build. Not supported by TensorRT for RTX.
+    hardware_compatibility: which other GPUs the engine runs on: "none", "ampere+" or
+        "same_compute_capability". Not supported by TensorRT for RTX.
+    version_compatible: whether later versions of TensorRT can load the engine too. Not supported by
+        TensorRT for RTX.
+    compute_capabilities: the GPUs that the engine targets, as compute capabilities times ten: 75,
+        80, 86, 89, 120, 121. Empty means Ampere and later. Only supported by TensorRT for RTX.
+    split_attention_plugin: whether to compute split attention with resrt's plugin, which the engine
+        then contains. Not supported by TensorRT for RTX.)")
       .def(py::init([](int64_t workspace, int optimization_level, int optimum_batch,
                        std::string timing_cache, const std::string& hardware_compatibility,
                        bool version_compatible, std::vector<int> compute_capabilities,

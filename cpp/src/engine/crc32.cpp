@@ -7,8 +7,8 @@
 namespace resrt {
 namespace {
 
-// Slicing by eight: table[k][b] is the CRC of byte b followed by k zero bytes, so that eight bytes
-// take eight look-ups that do not wait for each other. A plan has a hundred megabytes.
+// Slicing by eight: table[k][b] is the CRC of byte b followed by k zero bytes, so eight bytes take
+// eight look-ups that do not depend on each other. A plan can have hundreds of megabytes.
 constexpr auto kTables = [] {
   std::array<std::array<uint32_t, 256>, 8> tables{};
   for (uint32_t byte = 0; byte < 256; ++byte) {

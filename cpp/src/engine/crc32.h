@@ -5,7 +5,7 @@
 
 namespace resrt {
 
-// CRC-32 as in zlib and PNG. `crc`: of what came before, to go on from.
+// Returns the CRC-32 of the bytes, as in zlib and PNG. `crc` is the CRC of the bytes before them.
 uint32_t crc32(std::string_view bytes, uint32_t crc = 0);
 
 }  // namespace resrt

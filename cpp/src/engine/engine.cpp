@@ -34,17 +34,17 @@ void require_precision(Precision wanted, const Backend& backend, int device,
                        const std::string& backend_name) {
   const std::vector<Precision> available = backend.precisions(device);
   if (std::find(available.begin(), available.end(), wanted) != available.end()) return;
-  throw PrecisionError(concat("this device does not compute ", to_string(wanted), " natively in ",
-                              backend_name, "; it has ", names_of(available),
-                              ", and 'auto' takes the fastest of these"));
+  throw PrecisionError(concat("backend '", backend_name, "' does not support precision ",
+                              to_string(wanted), " natively on this device; choose one of ",
+                              names_of(available), ", or 'auto' for the fastest of these"));
 }
 
 void require_batch(int64_t batch) {
-  if (batch < 0) throw InputError(concat("a batch cannot have ", batch, " images"));
+  if (batch < 0) throw InputError(concat("the batch size must be at least 0, not ", batch));
 }
 
-// Whether the GPU here need not be one of those that the engine is for.
-bool is_for_named_gpus(const BuildOptions& options) {
+// Whether the engine targets chosen GPUs, which the one in this machine need not be among.
+bool has_chosen_targets(const BuildOptions& options) {
   return options.tensorrt && !options.tensorrt->compute_capabilities.empty();
 }
 
@@ -52,13 +52,13 @@ void require_vector(const Graph& graph) {
   const Shape shape = graph.shape(graph.output());
   if (shape.height != 1 || shape.width != 1) {
     throw ModelError(concat("the last layer of ", graph.name(), ", '",
-                            graph.layer(graph.output()).name, "', yields ", shape.channels, "x",
-                            shape.height, "x", shape.width,
-                            "; a classifier ends in a vector of logits, as Linear yields it"));
+                            graph.layer(graph.output()).name, "', has an output of shape ",
+                            shape.channels, "x", shape.height, "x", shape.width,
+                            "; a classifier must end in a vector of logits, as from Linear"));
   }
 }
 
-// A plan on its device, ready to run.
+// A plan that is loaded onto its device and ready to run.
 struct Loaded {
   explicit Loaded(std::unique_ptr<Executable> made)
       : executable(std::move(made)),
@@ -73,8 +73,8 @@ struct Loaded {
   Pool<Context> contexts;
 };
 
-// The first inference at a size allocates what the later ones find ready, in each context that runs
-// at the same time as others.
+// The first inference of each batch size allocates what later ones reuse, in each of the contexts
+// that run concurrently.
 void Loaded::warm_up(const EngineInfo& info) {
   const auto most = static_cast<size_t>(info.max_batch);
   const std::vector<float> images(most * static_cast<size_t>(info.input.size()));
@@ -124,12 +124,13 @@ struct Engine::State {
 
   const DeviceAccess& device_access() const {
     if (const DeviceAccess* access = get_loaded().executable->device_access()) return *access;
-    throw InputError(concat("this engine runs on ", info.backend,
-                            ", which does not read a GPU's memory; copy the batch to the "
-                            "processor's, or build the engine for a GPU's backend"));
+    throw InputError(concat("backend '", info.backend,
+                            "' cannot read GPU memory; copy the batch to CPU memory, or build the "
+                            "engine with a backend that runs on a GPU"));
   }
 
-  // Calls run(context, images, size, logits) for the parts of a batch, in the sizes that there are.
+  // Splits a batch into the available batch sizes, and calls run(context, images, size, logits) for
+  // each part.
   template <class Run>
   void run_in_parts(const float* images, int64_t batch, float* logits, const Run& run) const {
     if (batch == 0) return;
@@ -146,7 +147,7 @@ struct Engine::State {
 
   EngineInfo info;
   Plan plan;
-  std::unique_ptr<Loaded> loaded;  // null where it was only built
+  std::unique_ptr<Loaded> loaded;  // null if the engine was only built
   std::string why_build_only;
 };
 
@@ -189,7 +190,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
     try {
       state->load(backend, load);
     } catch (const BackendError& error) {
-      if (!is_for_named_gpus(options)) throw;
+      if (!has_chosen_targets(options)) throw;
       state->why_build_only = error.what();
     }
   }
@@ -206,8 +207,8 @@ Engine Engine::load(const std::string& path, const LoadOptions& options) {
   backend.check(options);
   if (file.info.backend_version != backend.version() && !file.info.version_compatible) {
     throw EngineFileError(concat("the engine file '", path, "' was built with ", file.info.backend,
-                                 " ", file.info.backend_version, "; here is ", backend.version(),
-                                 "; build it again"));
+                                 " ", file.info.backend_version, ", but version ",
+                                 backend.version(), " is installed; build it again"));
   }
   require_precision(file.info.precision, backend, options.device.value_or(0), file.info.backend);
   auto state =
@@ -273,12 +274,12 @@ void Engine::infer(std::span<const float> images, std::span<float> logits) const
   const size_t batch = images.size() / image;
   if (images.size() % image != 0) {
     throw InputError(concat(info().model, " takes images of ", input.channels, "x", input.height,
-                            "x", input.width, " = ", image, " floats; ", images.size(),
-                            " floats are no whole number of them"));
+                            "x", input.width, " = ", image, " floats, but got ", images.size(),
+                            " floats, which is not a multiple of that"));
   }
   if (logits.size() != batch * classes) {
     throw InputError(concat("a batch of ", batch, " images has ", batch, "x", classes,
-                            " logits; there is room for ", logits.size()));
+                            " logits, but the output has room for ", logits.size()));
   }
   infer(images.data(), static_cast<int64_t>(batch), logits.data());
 }

@@ -40,7 +40,7 @@ std::string encode(const Metadata& metadata) {
   return bytes;
 }
 
-// Takes values off the front of the bytes, each only if all of it is there.
+// Reads values from the front of the bytes, and checks that each of them is complete.
 class Reader {
  public:
   Reader(std::string_view bytes, const std::string& path) : bytes_(bytes), path_(path) {}
@@ -93,7 +93,7 @@ std::string floats_text(const std::vector<float>& numbers) {
   return join(texts, " ");
 }
 
-// The parts of a text, each of which `terminator` ends; the last may lack it.
+// Splits a text into parts that end with `terminator`, which the last part may lack.
 std::vector<std::string> split(const std::string& text, char terminator) {
   std::vector<std::string> parts;
   std::istringstream stream(text);
@@ -125,8 +125,8 @@ Metadata to_metadata(const EngineInfo& info) {
           {"std", floats_text(info.notes.preprocessing.std)}};
 }
 
-// Reads typed values out of the metadata; the checksum has been verified by then, so what fails
-// here was written wrong.
+// Reads typed values from the metadata. The checksum has been verified before, so a failure means
+// that the file was written incorrectly.
 class Fields {
  public:
   Fields(const Metadata& metadata, const std::string& path) : metadata_(metadata), path_(path) {}
@@ -150,9 +150,9 @@ class Fields {
       const Precision value = parse_precision(text(key));
       if (value != Precision::automatic) return value;
     } catch (const PrecisionError&) {
-      // Told of below, as a fault of the file.
+      // Reported below as an error in the file.
     }
-    fail(concat("has '", key, "' = '", text(key), "', which is no precision of an engine"));
+    fail(concat("has '", key, "' = '", text(key), "', which is not a valid precision"));
   }
 
   std::vector<float> floats(const char* key) const {
@@ -168,7 +168,7 @@ class Fields {
     Number number{};
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error != std::errc() || end != text.data() + text.size()) {
-      fail(concat("has '", key, "' = '", text, "', which is no number"));
+      fail(concat("has '", key, "' = '", text, "', which is not a number"));
     }
     return number;
   }
@@ -210,20 +210,21 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
   return info;
 }
 
-// Told by its first bytes, so that a large file of another kind need not be read.
+// Checks the first bytes, so that a large file of another format need not be read.
 void check_magic(const std::string& head, const std::string& path) {
   if (head == kMagic) return;
   if (head.empty()) {
-    throw EngineFileError(concat("'", path, "' is no resrt engine file: it is empty"));
+    throw EngineFileError(concat("'", path, "' is not a resrt engine file: it is empty"));
   }
-  // An engine file cut within its magic is one all the same.
+  // A file that ends within the magic is a truncated engine file.
   if (kMagic.starts_with(head)) {
     throw EngineFileError(concat("the engine file '", path, "' is cut short: it has only ",
                                  head.size(), " bytes; copy or build it again"));
   }
-  throw EngineFileError(concat("'", path,
-                               "' is no resrt engine file: its first bytes differ; build one with "
-                               "resrt.build(...).save(...)"));
+  throw EngineFileError(
+      concat("'", path,
+             "' is not a resrt engine file: its first bytes differ; build one with "
+             "resrt.build(...).save(...)"));
 }
 
 }  // namespace
@@ -257,15 +258,15 @@ EngineFile read_engine_file(const std::string& path) {
   const auto checksum = reader.number<uint32_t>("checksum");
   if (reader.left() != 0) {
     throw EngineFileError(concat("the engine file '", path, "' has ", reader.left(),
-                                 " bytes too many at its end; copy or build it again"));
+                                 " extra bytes at its end; copy or build it again"));
   }
   if (const uint32_t actual = crc32(covered); actual != checksum) {
-    throw EngineFileError(concat("the engine file '", path,
-                                 "' has been altered or damaged: its checksum is ", std::hex,
-                                 checksum, ", its content's ", actual, "; copy or build it again"));
+    throw EngineFileError(
+        concat("the engine file '", path, "' was altered or damaged: its checksum is ", std::hex,
+               checksum, ", but that of its content is ", actual, "; copy or build it again"));
   }
   EngineFile file{to_info(decode(metadata, path), path), {}};
-  // The plan moves to the front of the buffer that it was read into: it is too large to copy.
+  // The plan is too large to copy, so it moves to the front of the buffer it was read into.
   const auto offset = static_cast<size_t>(plan.data() - bytes.data());
   const size_t size = plan.size();
   bytes.erase(0, offset);

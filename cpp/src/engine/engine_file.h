@@ -20,9 +20,9 @@ struct EngineFile {
 //   metadata: u32 number of entries, then for each: u32 length, key, u32 length, value
 //   u64      length of the plan
 //   plan
-//   u32      CRC-32 (as in zlib) of everything before
+//   u32      CRC-32 (as in zlib) of everything before it
 //
-// The lengths add up to the file's size exactly. Unknown metadata keys are ignored.
+// The lengths must add up to the size of the file. Unknown metadata keys are ignored.
 void write_engine_file(const std::string& path, const EngineInfo& info, const Plan& plan);
 EngineFile read_engine_file(const std::string& path);
 

@@ -8,21 +8,21 @@
 
 namespace resrt {
 
-// The folder of libresrt.so, beside which the backends lie and what they bring.
+// Returns the folder of libresrt.so, which also contains the backends and their files.
 RESRT_API std::filesystem::path backend_folder();
 
-// The packages that may carry a backend's library, under the names that Python imports them by.
-// Throws BackendError for an unknown backend, as install_command does.
+// Returns the import names of the Python packages that may contain a backend's library. Throws
+// BackendError if the backend is unknown, as install_command does.
 RESRT_API std::vector<std::string> library_packages(const std::string& backend);
 
-// The command that installs a backend's library.
+// Returns the command that installs a backend's library.
 RESRT_API const char* install_command(const std::string& backend);
 
-// Where these packages may be: in the folder that resrt itself is installed in, and in those that
-// add_library_folder named.
+// Returns the folders that these packages may have: in the folder that resrt itself is installed
+// in, and in each folder that was passed to add_library_folder.
 RESRT_API std::vector<std::filesystem::path> library_folders(const std::string& backend);
 
-// Makes a folder of packages known to all backends that are not open yet.
+// Adds a folder of packages to search. It affects all backends that are not open yet.
 RESRT_API void add_library_folder(const std::filesystem::path& folder);
 
 }  // namespace resrt

@@ -8,13 +8,14 @@ namespace {
 
 void check_labels(const std::vector<std::string>& labels, int classes) {
   if (!labels.empty() && labels.size() != static_cast<size_t>(classes)) {
-    throw InputError(concat("there are ", labels.size(), " labels for ", classes,
-                            " classes; give one for each"));
+    throw InputError(concat("expected one label for each class, got ", labels.size(),
+                            " labels for ", classes, " classes"));
   }
   for (const std::string& label : labels) {
-    // The engine file ends each label by a line break.
+    // The engine file ends each label with a line break.
     if (label.find('\n') != std::string::npos) {
-      throw InputError(concat("the label '", label, "' has a line break; labels are single lines"));
+      throw InputError(
+          concat("the label '", label, "' has a line break; labels must be single lines"));
     }
   }
 }

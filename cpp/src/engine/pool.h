@@ -10,15 +10,15 @@
 
 namespace resrt {
 
-// Lends objects out, one borrower at a time each. It makes them when they are first asked for, up
-// to a limit; who finds all of them lent out waits.
+// Lends objects, each to one borrower at a time. Objects are created on demand up to a limit. A
+// borrower waits while all of them are in use.
 template <class T>
 class Pool {
  public:
   using Make = std::function<std::unique_ptr<T>()>;
 
   Pool(Make make, size_t limit) : make_(std::move(make)), limit_(limit) {
-    idle_.reserve(limit);  // so that giving back never allocates, and never throws
+    idle_.reserve(limit);  // so that giving back does not allocate, and so cannot throw
   }
 
   class Loan {

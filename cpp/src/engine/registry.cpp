@@ -19,15 +19,15 @@ namespace fs = std::filesystem;
 
 struct Known {
   const char* name;
-  // The libraries libresrt_<module>.so that there may be for it, the preferred one first: one for
-  // each major version of the inference library.
+  // The modules libresrt_<module>.so that can implement it, the preferred one first. There is one
+  // per major version of the inference library.
   std::vector<const char*> modules;
-  // The Python packages that may carry the inference library, and the command that installs it.
+  // The Python packages that may contain the inference library, and the command that installs it.
   std::vector<std::string> packages;
   const char* install;
-  const char* build;  // what a build of resrt needs to have the backend
-  // The file within the package that the modules are linked with, up to its version; null: they
-  // open their library themselves.
+  const char* build;  // what a build of resrt requires in order to include the backend
+  // The library within the package that the modules link to, without its version. Null means that
+  // the modules open their library themselves.
   const char* linked = nullptr;
 };
 
@@ -55,7 +55,7 @@ const Known& find_known(const std::string& name) {
     if (name == known.name) return known;
   }
   throw BackendError(
-      concat("there is no backend named '", name, "'; this resrt has: ", join(backend_names())));
+      concat("no backend named '", name, "'; choose one of ", join(backend_names())));
 }
 
 std::mutex folders_mutex;
@@ -69,9 +69,9 @@ std::vector<fs::path> get_added_folders() {
   return added_folders();
 }
 
-// Opens the library that a backend's modules are linked with, where a package in an added folder
-// has it: the loader looks beside our own folder by itself, and takes a library that is open
-// already.
+// Opens the library that a backend's modules link to, if a package in an added folder contains it.
+// When the loader then opens a module, it uses the library that is already open. It finds the
+// package beside our own one without help.
 void open_linked_library(const Known& known) {
   if (known.linked == nullptr) return;
   const fs::path linked = known.linked;
@@ -81,7 +81,7 @@ void open_linked_library(const Known& known) {
       for (const auto& file :
            fs::directory_iterator((folder / package / linked).parent_path(), none)) {
         if (!file.path().filename().string().starts_with(linked.filename().string())) continue;
-        // Where that fails, opening the module says why.
+        // If this fails, opening the module reports why.
         if (::dlopen(file.path().c_str(), RTLD_NOW | RTLD_LOCAL) != nullptr) return;
       }
     }
@@ -91,18 +91,18 @@ void open_linked_library(const Known& known) {
 std::unique_ptr<Backend> open_module(const Known& known, const fs::path& path) {
   void* library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
-    throw BackendError(concat("backend '", known.name, "' cannot be opened (", ::dlerror(),
-                              "); install what it needs: ", known.install));
+    throw BackendError(concat("cannot open backend '", known.name, "' (", ::dlerror(),
+                              "); install its library: ", known.install));
   }
   void* create = ::dlsym(library, kCreateBackend);
   if (create == nullptr) {
-    throw BackendError(concat(path.string(), " is no resrt backend: it has no ", kCreateBackend,
-                              "; reinstall resrt"));
+    throw BackendError(concat("invalid backend ", path.string(), ": it does not export ",
+                              kCreateBackend, "; reinstall resrt"));
   }
   return std::unique_ptr<Backend>(reinterpret_cast<CreateBackend>(create)());
 }
 
-// The first of the backend's modules whose inference library is there.
+// Opens the first of the backend's modules whose inference library is installed.
 std::unique_ptr<Backend> open(const Known& known) {
   open_linked_library(known);
   std::vector<std::string> reasons;
@@ -117,8 +117,8 @@ std::unique_ptr<Backend> open(const Known& known) {
   }
   if (reasons.empty()) {
     throw BackendError(concat("backend '", known.name,
-                              "' is not part of this installation; build "
-                              "resrt where there are ",
+                              "' is not part of this installation; it requires a build of resrt "
+                              "with ",
                               known.build));
   }
   throw BackendError(join(reasons, "; "));
@@ -126,11 +126,10 @@ std::unique_ptr<Backend> open(const Known& known) {
 
 }  // namespace
 
-// Wherever it was moved to.
 fs::path backend_folder() {
   Dl_info info{};
   if (::dladdr(reinterpret_cast<const void*>(&backend_folder), &info) == 0) {
-    throw BackendError("cannot find the folder of libresrt.so, beside which the backends lie");
+    throw BackendError("cannot find the folder of libresrt.so, which contains the backends");
   }
   return fs::path(info.dli_fname).parent_path();
 }
@@ -144,7 +143,7 @@ const char* install_command(const std::string& backend) {
 }
 
 std::vector<fs::path> library_folders(const std::string& backend) {
-  // We lie in site-packages/resrt/lib.
+  // backend_folder() is site-packages/resrt/lib.
   const fs::path own = backend_folder().parent_path().parent_path();
   std::vector<fs::path> sites = get_added_folders();
   std::erase(sites, own);
@@ -163,7 +162,7 @@ void add_library_folder(const fs::path& folder) {
 }
 
 Backend& find_backend(const std::string& name) {
-  // Never destroyed: engines in static storage may outlive any order of destruction.
+  // Never destroyed, because engines in static storage may be destroyed later.
   static auto& backends = *new std::map<std::string, std::unique_ptr<Backend>>();
   static std::mutex mutex;
   const std::lock_guard lock(mutex);

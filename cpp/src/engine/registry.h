@@ -6,8 +6,8 @@
 
 namespace resrt {
 
-// The backend of that name, opened on first use and kept until the process ends. Throws
-// BackendError where there is none, or where its library cannot be opened.
+// Returns the backend of that name, which is opened on first use and kept until the process ends.
+// Throws BackendError if the name is unknown or the backend's library cannot be opened.
 Backend& find_backend(const std::string& name);
 
 }  // namespace resrt

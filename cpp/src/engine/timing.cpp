@@ -17,7 +17,7 @@ constexpr int kWarmUp = 3;
 }  // namespace
 
 Timing measure_latency(const Engine& engine, int64_t batch, int repeats) {
-  if (batch < 1) throw InputError(concat("a batch size must be at least 1, not ", batch));
+  if (batch < 1) throw InputError(concat("the batch size must be at least 1, not ", batch));
   if (repeats < 1) throw InputError(concat("repeats must be at least 1, not ", repeats));
   const EngineInfo& info = engine.info();
   std::mt19937 random;

@@ -14,8 +14,8 @@ int64_t element_count(const std::vector<int64_t>& shape) {
 
 Cost Graph::cost(const Layer& layer) const {
   Cost cost;
-  // Every element of a convolution's or linear layer's weight is multiplied once per position of
-  // the output; inside the attention blocks there is one position.
+  // Every element of the weight of a convolution or linear layer is multiplied once per position of
+  // the output. The layers inside attention blocks have one position.
   const bool per_position = std::holds_alternative<Conv2d>(layer.definition);
   const int64_t positions = per_position ? int64_t{layer.shape.height} * layer.shape.width : 1;
   for (const Parameter& parameter : parameters(layer)) {

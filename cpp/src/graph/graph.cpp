@@ -10,26 +10,27 @@ Tensor Graph::add(std::string name, Definition definition, std::vector<Tensor> i
   std::vector<Shape> input_shapes;
   for (const Tensor input : inputs) {
     if (input.layer < 0 || input.layer >= static_cast<int>(layers_.size())) {
-      throw ModelError(concat("layer '", name, "' of ", name_, " takes the output of layer number ",
-                              input.layer, ", which is not among the ", layers_.size(),
-                              " layers before it"));
+      throw ModelError(concat("layer '", name, "' of ", name_, " reads layer number ", input.layer,
+                              ", but only ", layers_.size(), " layers come before it"));
     }
     input_shapes.push_back(shape(input));
   }
   for (const Layer& layer : layers_) {
     if (layer.name == name) {
-      throw ModelError(concat(name_, " has a layer named '", name, "' already; names are unique"));
+      throw ModelError(
+          concat(name_, " already has a layer named '", name, "'; layer names must be unique"));
     }
   }
   if (std::holds_alternative<Input>(definition) != layers_.empty()) {
-    throw ModelError(concat("layer '", name, "' of ", name_,
-                            ": a graph begins with its one Input, and has no other"));
+    throw ModelError(concat("invalid layer '", name, "' of ", name_,
+                            ": the first layer of a graph must be an Input, and no other layer may "
+                            "be one"));
   }
   Shape shape;
   try {
     shape = infer_shape(definition, input_shapes);
   } catch (const ModelError& error) {
-    throw ModelError(concat("layer '", name, "' of ", name_, " cannot be: ", error.what()));
+    throw ModelError(concat("invalid layer '", name, "' of ", name_, ": ", error.what()));
   }
   layers_.push_back({std::move(name), definition, std::move(inputs), shape});
   return {static_cast<int>(layers_.size()) - 1};
@@ -41,7 +42,7 @@ Tensor Graph::output() const {
 }
 
 Shape Graph::input_shape() const {
-  output();  // there is a first layer if there is a last
+  output();  // throws if there are no layers
   return layers_.front().shape;
 }
 

@@ -27,11 +27,12 @@ void require_divisible(const char* what, int value, const char* by_what, int by)
 
 void require_same(const Shape& left, const Shape& right) {
   if (left != right) {
-    throw ModelError(concat("it adds tensors of the shapes ", text(left), " and ", text(right)));
+    throw ModelError(
+        concat("expected tensors of the same shape, got ", text(left), " and ", text(right)));
   }
 }
 
-// The number of positions of a window of `kernel` along an axis, as PyTorch counts them.
+// Returns the number of positions of a window of `kernel` along an axis, as PyTorch counts them.
 int window_positions(int size, int kernel, int stride, int padding, bool ceil_mode = false) {
   require_positive("kernel", kernel, kLargestSide);
   require_positive("stride", stride, kLargestSide);
@@ -39,11 +40,11 @@ int window_positions(int size, int kernel, int stride, int padding, bool ceil_mo
     throw ModelError(concat("padding must be at least 0 and less than the kernel (", kernel,
                             "), not ", padding));
   }
-  // With ceil_mode the last window may hang over the end, but must begin before it.
+  // With ceil_mode the last window may extend beyond the end, but it must start before the end.
   const int slack = size + 2 * padding - kernel + (ceil_mode ? stride - 1 : 0);
   if (slack < 0) {
-    throw ModelError(concat("its kernel of ", kernel, " is larger than its input of ", size,
-                            " with padding ", padding, "; take a larger input size"));
+    throw ModelError(concat("the kernel (", kernel, ") is larger than the input (", size,
+                            ") with padding ", padding, "; use a larger input size"));
   }
   const int positions = slack / stride + 1;
   return ceil_mode && (positions - 1) * stride >= size + padding ? positions - 1 : positions;
@@ -54,7 +55,8 @@ int window_positions(int size, int kernel, int stride, int padding, bool ceil_mo
 Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs) {
   const auto require_inputs = [&](size_t count) {
     if (inputs.size() != count) {
-      throw ModelError(concat(kind(definition), " takes ", count, " inputs, not ", inputs.size()));
+      throw ModelError(
+          concat(kind(definition), " requires ", count, " input(s), got ", inputs.size()));
     }
   };
   const auto one_input = [&]() -> const Shape& {
@@ -94,7 +96,7 @@ Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs
           [&](const AvgPool2d& pool) {
             const Shape& x = one_input();
             if (pool.ceil_mode && pool.count_include_pad) {
-              throw ModelError("an average pooling has ceil_mode or count_include_pad, not both");
+              throw ModelError("AvgPool2d does not support ceil_mode with count_include_pad");
             }
             return windows(x, x.channels, pool.kernel, pool.stride, pool.padding, pool.ceil_mode);
           },
@@ -110,8 +112,9 @@ Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs
             require_divisible("channels", block.channels, "cardinality", block.cardinality);
             require_divisible("hidden channels", block.hidden, "cardinality", block.cardinality);
             if (x.channels != int64_t{block.radix} * block.channels) {
-              throw ModelError(concat("its input has ", x.channels, " channels, not radix (",
-                                      block.radix, ") times channels (", block.channels, ")"));
+              throw ModelError(concat("expected an input of radix (", block.radix,
+                                      ") times channels (", block.channels, ") channels, got ",
+                                      x.channels));
             }
             return Shape{block.channels, x.height, x.width};
           },
@@ -123,7 +126,7 @@ Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs
             const Shape& x = one_input();
             require_positive("out_features", linear.out_features);
             if (x.height != 1 || x.width != 1) {
-              throw ModelError(concat("Linear takes a vector, not ", text(x)));
+              throw ModelError(concat("Linear requires a vector, got ", text(x)));
             }
             return Shape{linear.out_features, 1, 1};
           },

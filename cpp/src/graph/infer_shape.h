@@ -6,7 +6,8 @@
 
 namespace resrt {
 
-// The shape of a layer's output. Throws ModelError where the definition does not fit its inputs.
+// Returns the shape of a layer's output. Throws ModelError if the definition does not fit its
+// inputs.
 Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs);
 
 }  // namespace resrt

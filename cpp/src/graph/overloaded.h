@@ -2,7 +2,7 @@
 
 namespace resrt {
 
-// One lambda per layer definition, as the visitor of a std::visit.
+// A visitor for std::visit with one lambda per layer definition.
 template <class... Callables>
 struct Overloaded : Callables... {
   using Callables::operator()...;

@@ -83,7 +83,9 @@ std::string fields(const Definition& definition) {
           },
           [](const SqueezeExcite& block) { return concat("hidden=", block.hidden); },
           [](const Linear& linear) { return std::to_string(linear.out_features); },
-          [](const auto&) { return std::string(); },
+          [](const Relu&) { return std::string(); },
+          [](const GlobalAvgPool2d&) { return std::string(); },
+          [](const Add&) { return std::string(); },
       },
       definition);
 }

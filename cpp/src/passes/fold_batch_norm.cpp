@@ -6,9 +6,10 @@
 namespace resrt {
 namespace {
 
-// Replaces `weight` (out, ...) and `bias` (out) of a convolution, the latter possibly absent, by
-// those that include the batch normalisation `bn`, whose parameters are removed:
-// gamma * (w x + b - mean) / sqrt(var + epsilon) + beta.
+// Folds the batch normalisation `bn` into the weight (out, ...) and bias (out) of a convolution,
+// which may have no bias yet, and removes the parameters of `bn`:
+//
+//   y = gamma * (w x + b - mean) / sqrt(var + epsilon) + beta
 void fold(Weights& weights, const std::string& conv, const std::string& bn, float epsilon) {
   const auto take = [&](const std::string& name) {
     Array array = weights.at(name);
@@ -46,7 +47,7 @@ Network fold_batch_norm(const Network& network) {
   Weights weights = network.weights;
   Rewrite rewrite(network.graph);
 
-  // A convolution that is folded appears in the place of its batch normalisation.
+  // The folded convolution takes the place of the batch normalisation.
   const auto folds_into = [&](const Layer& layer, int before) {
     const auto index = static_cast<size_t>(before);
     const auto* conv = std::get_if<Conv2d>(&layers[index].definition);

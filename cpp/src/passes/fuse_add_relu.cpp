@@ -7,7 +7,7 @@
 namespace resrt {
 namespace {
 
-// A convolution and what follows it that it takes in; it appears in the place of the last of these.
+// A convolution and the layers after it that are fused into it. It takes the place of the last one.
 struct Fusion {
   int conv;
   Conv2d definition;
@@ -19,7 +19,7 @@ struct Fusion {
 Graph fuse_add_relu(const Graph& graph) {
   const std::vector<Layer>& layers = graph.layers();
   const auto readers = consumers(graph);
-  // The only reader of a layer, if that is a layer of this kind.
+  // Returns the only reader of a layer if it is a layer of this kind, else -1.
   const auto only_reader = [&]<class Kind>(int layer, Kind) {
     const std::vector<int>& next = readers[static_cast<size_t>(layer)];
     const bool fits = next.size() == 1 && std::holds_alternative<Kind>(
@@ -27,7 +27,7 @@ Graph fuse_add_relu(const Graph& graph) {
     return fits ? next.front() : -1;
   };
 
-  std::map<int, Fusion> fusions;  // by the last layer that they take in
+  std::map<int, Fusion> fusions;  // by the last layer that is fused
   std::set<int> absorbed;
   for (int i = 0; i < static_cast<int>(layers.size()); ++i) {
     const Layer& layer = layers[static_cast<size_t>(i)];
@@ -38,8 +38,8 @@ Graph fuse_add_relu(const Graph& graph) {
       absorbed.insert(last);
       last = next;
     };
-    // Where both sides of an addition are convolutions, the first side, the residual branch, takes
-    // it in: the other side's output must be complete before.
+    // If both inputs of an addition are convolutions, it is fused into the first one, the residual
+    // branch, because the output of the other one must be complete before.
     if (const int add = only_reader(last, Add{}); add >= 0) {
       const std::vector<Tensor>& sides = layers[static_cast<size_t>(add)].inputs;
       if (sides.front() == Tensor{i} && sides.back() != Tensor{i} && !fusion.definition.residual &&

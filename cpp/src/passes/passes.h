@@ -5,19 +5,19 @@
 
 namespace resrt {
 
-// Passes turn a network into an equivalent one that costs less. A backend calls those that it gains
-// from; they know no model and no backend.
+// Passes turn a network into an equivalent one that costs less. Each backend calls those that it
+// benefits from. Passes do not depend on models or backends.
 struct Network {
   Graph graph;
   Weights weights;
 };
 
-// Folds each batch normalisation that alone follows a convolution into that convolution's weight
-// and bias, and the one inside SplitAttention into its fc1.
+// Folds each batch normalisation that is the only reader of a convolution into the convolution's
+// weight and bias, and the one inside SplitAttention into its fc1.
 Network fold_batch_norm(const Network& network);
 
-// Fuses Conv2d -> Add -> Relu, and each shorter form of it, into the Conv2d where nothing else
-// reads what lies between.
+// Fuses Conv2d -> Add -> Relu, Conv2d -> Add and Conv2d -> Relu into the Conv2d, unless another
+// layer reads an intermediate result.
 Graph fuse_add_relu(const Graph& graph);
 
 }  // namespace resrt

@@ -9,7 +9,7 @@
 
 namespace resrt {
 
-// For each layer, the layers that read its output.
+// Returns, for each layer, the layers that read its output.
 inline std::vector<std::vector<int>> consumers(const Graph& graph) {
   const std::vector<Layer>& layers = graph.layers();
   std::vector<std::vector<int>> readers(layers.size());
@@ -21,14 +21,14 @@ inline std::vector<std::vector<int>> consumers(const Graph& graph) {
   return readers;
 }
 
-// A new graph, written layer by layer in the order of an old one, whose tensors are the old ones'.
+// Builds a new graph layer by layer, in the order of an old one, and maps the old graph's tensors
+// to the new ones.
 class Rewrite {
  public:
   explicit Rewrite(const Graph& source)
       : source_(source), target_(source.name()), tensors_(source.layers().size()) {}
 
-  // Appends a layer, under inputs named as the old graph's tensors, in the place of old layer
-  // `old`.
+  // Appends a layer that takes the place of layer `old`. `inputs` are tensors of the old graph.
   void emit(int old, const std::string& name, const Definition& definition,
             const std::vector<Tensor>& inputs) {
     std::vector<Tensor> mapped;

@@ -9,15 +9,15 @@
 namespace resrt {
 namespace {
 
-// A new array of zeros.
+// Returns a new array of zeros.
 std::pair<Array, float*> zeros(std::vector<int64_t> shape) {
   auto made = make_array(std::move(shape));
   std::fill_n(made.second, made.first.size(), 0.0F);
   return made;
 }
 
-// The rows of fc2's weight or bias by the radix first, or, with radix 2, the difference of the two
-// splits' rows.
+// Returns the rows of fc2's weight or bias sorted by split. With radix 2, returns the difference of
+// the two splits' rows instead.
 Array logits_by_radix(const Array& array, const SplitAttention& block) {
   const auto radix = static_cast<size_t>(block.radix);
   const auto groups = static_cast<size_t>(block.cardinality);
@@ -37,15 +37,16 @@ Array logits_by_radix(const Array& array, const SplitAttention& block) {
   return sorted;
 }
 
-// A grouped weight (rows, columns of one group) with all columns, zeros between the groups. Each
-// `rows_per_turn` rows go once through the groups.
-Array without_groups(const Array& grouped, size_t groups, size_t rows_per_turn, size_t copies) {
+// Expands a grouped weight (rows, columns of one group) to all columns, with zeros outside the
+// groups. Every `rows_per_cycle` rows cover all groups once. The columns are repeated `copies`
+// times.
+Array to_dense(const Array& grouped, size_t groups, size_t rows_per_cycle, size_t copies) {
   const auto rows = static_cast<size_t>(grouped.shape.front());
   const size_t group_columns = grouped.size() / rows;
   const size_t columns = group_columns * groups;
   auto [dense, out] = zeros({grouped.shape.front(), static_cast<int64_t>(copies * columns), 1, 1});
   for (size_t row = 0; row < rows; ++row) {
-    const size_t group = row % rows_per_turn / (rows_per_turn / groups);
+    const size_t group = row % rows_per_cycle / (rows_per_cycle / groups);
     for (size_t copy = 0; copy < copies; ++copy) {
       std::copy_n(grouped.data.get() + row * group_columns, group_columns,
                   out + (row * copies + copy) * columns + group * group_columns);
@@ -76,10 +77,9 @@ AttentionProducts dense_products(const SplitAttention& block, const std::string&
                                  const Weights& weights) {
   AttentionProducts products = grouped_products(block, name, weights);
   const auto groups = static_cast<size_t>(block.cardinality);
-  products.fc1 = without_groups(products.fc1, groups, static_cast<size_t>(block.hidden),
-                                static_cast<size_t>(block.radix));
-  products.fc2 =
-      without_groups(products.fc2, groups, static_cast<size_t>(block.channels), size_t{1});
+  products.fc1 = to_dense(products.fc1, groups, static_cast<size_t>(block.hidden),
+                          static_cast<size_t>(block.radix));
+  products.fc2 = to_dense(products.fc2, groups, static_cast<size_t>(block.channels), size_t{1});
   return products;
 }
 

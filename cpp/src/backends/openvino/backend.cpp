@@ -23,8 +23,8 @@
 namespace resrt::openvino {
 namespace {
 
-// Whether the processor has instructions for bf16. OpenVINO lists it as a capability wherever it
-// can emulate it, which is slower than fp32.
+// Whether the CPU has bf16 instructions. OpenVINO also lists bf16 as a capability if it can only
+// emulate it, which is slower than fp32.
 bool has_native_bf16() {
 #if defined(__x86_64__)
   unsigned a = 0;
@@ -41,25 +41,28 @@ bool has_native_bf16() {
 #endif
 }
 
-// The plan: the length of the model's XML (u64), the XML, and the constants that it refers to.
+// The plan is the length of the model's XML (u64), the XML, and the constants that it refers to.
 class OpenVino : public Backend {
  public:
   std::string version() const override { return RESRT_OPENVINO_VERSION; }
 
   void check(const BuildOptions& options) const override {
     if (options.tensorrt) {
-      throw InputError("backend 'openvino' takes no options of TensorRT");
+      throw InputError("backend 'openvino' does not support TensorRT options; leave out tensorrt");
     }
   }
   void check(const LoadOptions& options) const override {
-    if (options.device) throw InputError("backend 'openvino' runs on no GPU; leave out device");
+    if (options.device) {
+      throw InputError("backend 'openvino' does not run on a GPU; leave out device");
+    }
     if (options.tensorrt) {
-      throw InputError("backend 'openvino' takes no options of TensorRT; leave out runtime_cache");
+      throw InputError(
+          "backend 'openvino' does not support TensorRT options; leave out runtime_cache");
     }
   }
 
   std::vector<Precision> precisions(int) const override {
-    return guard("be asked for its precisions", [&] { return native_precisions(); });
+    return guard("list the supported precisions", [&] { return native_precisions(); });
   }
   Plan build(const Graph& graph, const Weights& weights, const EngineInfo&, const BuildOptions&,
              int) override {
@@ -84,10 +87,10 @@ class OpenVino : public Backend {
     return guard("load the plan", [&] {
       uint64_t length = 0;
       if (plan.bytes.size() < sizeof length)
-        throw BackendError("the plan is empty; build it again");
+        throw BackendError("the plan is empty; build the engine again");
       std::memcpy(&length, plan.bytes.data(), sizeof length);
       const size_t left = plan.bytes.size() - sizeof length;
-      if (length > left) throw BackendError("the plan is cut short; build it again");
+      if (length > left) throw BackendError("the plan is cut short; build the engine again");
       const std::string xml = plan.bytes.substr(sizeof length, length);
       ov::Tensor constants(ov::element::u8, {left - length});
       std::memcpy(constants.data(), plan.bytes.data() + sizeof length + length, left - length);
@@ -101,7 +104,8 @@ class OpenVino : public Backend {
     const auto has = [&](const char* name) {
       return std::find(capabilities.begin(), capabilities.end(), name) != capabilities.end();
     };
-    // bf16 before fp16: where a processor has both they are as fast, and bf16 cannot overflow.
+    // bf16 comes before fp16: on CPUs that have both they are equally fast, and bf16 does not
+    // overflow.
     std::vector<Precision> precisions;
     if (has(ov::device::capability::BF16) && has_native_bf16()) {
       precisions.push_back(Precision::bf16);

@@ -14,8 +14,8 @@
 namespace resrt::openvino {
 namespace {
 
-// The model compiled for fixed batch sizes. A dynamic batch costs several per cent at batch 1:
-// shapes and memory are then worked out anew in each inference.
+// The model compiled for a fixed batch size. A dynamic batch size is several per cent slower at
+// batch 1, because each inference then computes shapes and memory again.
 struct Compiled {
   int batch;
   ov::CompiledModel model;
@@ -46,7 +46,7 @@ class Requests : public Context {
     ov::InferRequest& request = requests_.at(batch);
     image_.front() = static_cast<size_t>(batch);
     guard("run an inference", [&] {
-      // OpenVINO takes inputs by a pointer to mutable memory, but does not write to them.
+      // OpenVINO takes a pointer to mutable memory for inputs, but does not write to it.
       request.set_input_tensor({ov::element::f32, image_, const_cast<float*>(images)});
       request.set_output_tensor({ov::element::f32, {image_.front(), classes_}, logits});
       request.infer();
@@ -92,7 +92,7 @@ ov::element::Type to_element(Precision precision) {
     case Precision::tf32:
     case Precision::automatic: break;
   }
-  throw BackendError("a plan was asked for in no precision of a processor");
+  throw BackendError(concat("precision ", to_string(precision), " is not supported on a CPU"));
 }
 
 std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Model>& model,
@@ -101,8 +101,8 @@ std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Mo
       ov::hint::inference_precision(to_element(info.precision)),
       ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
   };
-  // A stream runs one inference at a time, on its own threads: by default a single one, on as many
-  // threads as OpenVINO finds good for this processor.
+  // A stream runs one inference at a time on its own threads. The default is a single stream with
+  // as many threads as OpenVINO chooses for this CPU.
   int streams = 1;
   if (options.threads > 0) {
     const int cores = static_cast<int>(std::thread::hardware_concurrency());
@@ -110,8 +110,8 @@ std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Mo
     properties.insert(ov::inference_num_threads(streams * options.threads));
   }
   properties.insert(ov::num_streams(streams));
-  // With few threads a batch takes as long as its images one by one: no size but 1 is worth its
-  // memory and the time to compile it.
+  // With few threads a batch takes as long as its images one by one, so larger sizes than 1 are not
+  // worth their memory and compile time.
   const std::vector<int> sizes = streams > 1 ? std::vector{1} : sizes_up_to(info.max_batch);
   std::vector<Compiled> models;
   for (const int batch : sizes) {

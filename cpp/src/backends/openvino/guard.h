@@ -8,7 +8,7 @@
 
 namespace resrt::openvino {
 
-// Runs what calls OpenVINO, and turns whatever that throws into a BackendError which says what
+// Runs `work`, which calls OpenVINO, and converts its exceptions to a BackendError that says `what`
 // could not be done.
 template <class Work>
 auto guard(const char* what, Work work) {

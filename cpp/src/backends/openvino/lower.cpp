@@ -16,9 +16,9 @@ namespace {
 namespace op = ov::opset14;
 using Output = ov::Output<ov::Node>;
 
-// A tensor as its consecutive parts along the channels: one part, unless it only leads up to a
-// split attention, whose splits then are born as tensors of their own. That costs a convolution
-// nothing, and spares the pass over memory that taking them apart would be.
+// A tensor as consecutive parts along the channels. It is one part unless its only use is a split
+// attention: then each split is computed as a separate tensor. This costs a convolution nothing,
+// and avoids the pass over memory that splitting the tensor later would be.
 using Parts = std::vector<Output>;
 
 ov::Shape to_shape(const std::vector<int64_t>& shape) {
@@ -39,13 +39,13 @@ Output integers(const std::vector<int64_t>& values) {
   return op::Constant::create(ov::element::i64, ov::Shape{values.size()}, values);
 }
 
-// An array as a constant that reads the array's memory and keeps it alive.
+// Returns an array as a constant that uses the array's memory and keeps it alive.
 Output constant(const Array& array, const ov::Shape& shape) {
   return std::make_shared<op::Constant>(ov::element::f32, shape, array.data.get(),
                                         std::make_shared<std::shared_ptr<const float>>(array.data));
 }
 
-// Row block `index` of `count` of an array, along its first axis.
+// Returns block `index` of `count` equal blocks of an array along its first axis.
 Array rows(const Array& array, size_t index, size_t count) {
   Array block{array.shape, nullptr};
   block.shape.front() /= static_cast<int64_t>(count);
@@ -74,7 +74,7 @@ class Lowering {
   }
 
  private:
-  // Decides, from the last layer to the first, in how many parts each output is made.
+  // Decides, from the last layer to the first, how many parts each output has.
   void plan_parts() {
     const std::vector<Layer>& layers = graph_.layers();
     const auto readers = consumers(graph_);
@@ -92,7 +92,7 @@ class Lowering {
     for (size_t i = layers.size(); i-- > 0;) {
       const Layer& layer = layers[i];
       if (const auto* block = std::get_if<SplitAttention>(&layer.definition)) {
-        // With groups of the cardinality besides, the parts' convolutions would be too narrow to be
+        // With cardinality greater than 1, the convolutions of the parts would be too narrow to be
         // fast.
         if (block->cardinality == 1) ask_for_parts(layer.inputs.front(), block->radix);
       } else if (parts_[i] > 1) {
@@ -110,7 +110,7 @@ class Lowering {
 
   Output input(const Layer& layer) const { return whole(parts_of(layer.inputs.front())); }
 
-  // The input in `count` parts, taken apart if it was not made so.
+  // Returns the input in `count` parts. It is split here if it was not computed in parts.
   Parts input_parts(const Layer& layer, int count) const {
     const Parts& made = parts_of(layer.inputs.front());
     if (made.size() == static_cast<size_t>(count)) return made;
@@ -124,7 +124,7 @@ class Lowering {
 
   const Array& parameter(const std::string& name) const { return weights_.at(name); }
 
-  // A convolution and its bias.
+  // Returns a convolution with its bias, if there is one.
   static Output convolve(const Output& x, const Array& weight, const Array* bias, int groups = 1,
                          int stride = 1, int padding = 0) {
     ov::Shape shape = to_shape(weight.shape);
@@ -156,7 +156,7 @@ class Lowering {
   static Output mean(const Output& x) {
     return std::make_shared<op::ReduceMean>(x, integers({2, 3}), true);
   }
-  // A vector's tensor, (N, C, 1, 1) as all tensors between layers are, as (N, C).
+  // Reshapes a vector from (N, C, 1, 1), the form between layers, to (N, C).
   static Output flat(const Output& x) {
     return std::make_shared<op::Reshape>(x, integers({0, -1}), true);
   }
@@ -209,7 +209,7 @@ class Lowering {
 
   Parts lower(const Layer& layer, const AvgPool2d& pool, size_t index) {
     const Shape in = graph_.shape(layer.inputs.front());
-    // OpenVINO's own rounding modes refuse windows that are larger than the input.
+    // OpenVINO's own rounding modes do not support windows that are larger than the input.
     const auto pad_end = [&](int size, int positions) {
       return static_cast<size_t>(trailing_padding(pool, size, positions));
     };
@@ -251,7 +251,7 @@ class Lowering {
       const Array bias = rows(products.fc2_bias, r, radix);
       logits.push_back(convolve(hidden, rows(products.fc2, r, radix), &bias, block.cardinality));
     }
-    // Side by side along the height, which is 1 in each.
+    // The splits are concatenated along the height, which is 1 for each.
     const Output softmax =
         std::make_shared<op::Softmax>(std::make_shared<op::Concat>(logits, 2), 2);
     const Parts attention =
@@ -282,7 +282,7 @@ class Lowering {
 
   const Graph& graph_;
   const Weights& weights_;
-  std::vector<int> parts_;     // by layer: in how many parts its output is made
+  std::vector<int> parts_;     // by layer: the number of parts of its output
   std::vector<Parts> values_;  // by layer: its output
   std::shared_ptr<op::Parameter> input_;
 };

@@ -16,7 +16,7 @@ namespace {
 class TensorRT : public Backend {
  public:
   TensorRT() {
-    // TensorRT times kernels on the GPU while it builds, so without one it can do nothing.
+    // TensorRT times kernels on the GPU during a build, so it cannot be used without one.
     if (!kRtx) Driver::get();
   }
 
@@ -28,7 +28,7 @@ class TensorRT : public Backend {
   std::optional<std::string> why_build_only() const override { return why_no_gpu(); }
 
   std::vector<Precision> precisions(int device) const override {
-    // Where engines are only built, they may be for any GPU.
+    // Engines that are only built here may be for any GPU.
     if (why_no_gpu() || Device(device).compute_capability() >= 80) {
       return {Precision::fp16, Precision::bf16, Precision::tf32, Precision::fp32};
     }

@@ -18,7 +18,7 @@
 namespace resrt::tensorrt {
 namespace {
 
-// Hands TensorRT's steps to the caller's function, which may ask to stop.
+// Passes TensorRT's steps to the caller's function, which may stop the build.
 class Monitor : public nvinfer1::IProgressMonitor {
  public:
   explicit Monitor(const Progress& progress) : progress_(progress) {}
@@ -65,7 +65,7 @@ nvinfer1::HardwareCompatibilityLevel to_level(HardwareCompatibility compatibilit
 }
 #endif
 
-// Every network is strongly typed; in TensorRT 10 that is to be asked for.
+// Every network is strongly typed. TensorRT 10 requires a flag for that.
 nvinfer1::NetworkDefinitionCreationFlags network_flags() {
 #if NV_TENSORRT_MAJOR == 10
   return 1U << static_cast<uint32_t>(nvinfer1::NetworkDefinitionCreationFlag::kSTRONGLY_TYPED);
@@ -78,7 +78,7 @@ nvinfer1::Dims batch_of(int64_t batch, const Shape& image) {
   return {4, {batch, image.channels, image.height, image.width}};
 }
 
-// One build: the builder and what belongs to it.
+// A single build with its builder and related objects.
 class Build {
  public:
   Build(const Library& library, Logger& logger, const EngineInfo& info, const BuildOptions& options)
@@ -91,9 +91,9 @@ class Build {
     builder_ = taken(library.create_builder(logger), "start");
     network_ = taken(
         std::unique_ptr<nvinfer1::INetworkDefinition>(builder_->createNetworkV2(network_flags())),
-        "begin a network");
+        "create a network");
     config_ = taken(std::unique_ptr<nvinfer1::IBuilderConfig>(builder_->createBuilderConfig()),
-                    "be set up");
+                    "create a configuration");
   }
 
   Plan run(const Graph& graph, const Weights& weights) {
@@ -107,7 +107,7 @@ class Build {
     mark_ = logger_.mark();
     const std::unique_ptr<nvinfer1::IHostMemory> plan(
         builder_->buildSerializedNetwork(*network_, *config_));
-    if (monitor_.cancelled()) throw BackendError("the build was stopped, as the caller asked");
+    if (monitor_.cancelled()) throw BackendError("the build was stopped by the caller");
     if (plan == nullptr) fail(concat("build ", graph.name()));
     write_timing_cache();
     return {std::string(static_cast<const char*>(plan->data()), plan->size())};
@@ -125,7 +125,7 @@ class Build {
   }
 
   void configure() {
-    // So that the inspector shows the layers by name.
+    // TensorRT's inspector then shows the names of layers.
     config_->setProfilingVerbosity(nvinfer1::ProfilingVerbosity::kDETAILED);
     config_->setBuilderOptimizationLevel(options_.optimization_level);
     if (options_.workspace > 0) {
@@ -135,7 +135,7 @@ class Build {
     if (options_.version_compatible) {
       config_->setFlag(nvinfer1::BuilderFlag::kVERSION_COMPATIBLE);
     }
-    // How float32 is multiplied is no type of a tensor, so this alone is the builder's.
+    // tf32 is not a tensor type, so it is the only precision that is set in the builder.
     if (info_.precision == Precision::tf32) {
       config_->setFlag(nvinfer1::BuilderFlag::kTF32);
     } else {
@@ -163,7 +163,7 @@ class Build {
         !set(nvinfer1::OptProfileSelector::kOPT, optimum) ||
         !set(nvinfer1::OptProfileSelector::kMAX, info_.max_batch) ||
         config_->addOptimizationProfile(profile) < 0) {
-      fail(concat("take batches of 1 to ", info_.max_batch));
+      fail(concat("build for batches of 1 to ", info_.max_batch));
     }
   }
 
@@ -172,20 +172,18 @@ class Build {
   void read_timing_cache() {}
   void write_timing_cache() {}
 #else
-  // Opens our plugin's library and has the engine carry it, where that was asked for.
+  // Opens the library of resrt's plugin, if it is requested, and includes it in the engine.
   nvinfer1::IPluginCreatorV3One* split_attention() {
     if (!options_.split_attention_plugin) return nullptr;
     const std::string path =
         backend_folder() / concat("libresrt_split_attention_", NV_TENSORRT_MAJOR, ".so");
     if (!std::filesystem::exists(path)) {
-      throw BackendError(
-          concat("the split-attention plugin is not part of this installation, which "
-                 "has no ",
-                 path, "; build resrt where nvcc is"));
+      throw BackendError(concat("the split-attention plugin is not part of this installation: ",
+                                path, " is missing; build resrt with nvcc"));
     }
     nvinfer1::IPluginRegistry& registry = builder_->getPluginRegistry();
     const auto find = [&] { return registry.getCreator("SplitAttention", "1", "resrt"); };
-    // A program may have it already, and TensorRT takes no plugin twice.
+    // The program may have registered it already, and TensorRT does not register a plugin twice.
     nvinfer1::IPluginCreatorInterface* creator = find();
     if (creator == nullptr && registry.loadLibrary(path.c_str()) != nullptr) creator = find();
     if (creator == nullptr) fail(concat("open the plugin ", path));
@@ -201,7 +199,7 @@ class Build {
     cache_.reset(config_->createTimingCache(bytes.data(), bytes.size()));
     if (cache_ == nullptr || !config_->setTimingCache(*cache_, false)) {
       fail(concat("use the timing cache '", options_.timing_cache,
-                  "', which may be of another GPU or version; name another file"));
+                  "', which may be from another GPU or version; use another file"));
     }
   }
 
@@ -221,7 +219,7 @@ class Build {
   const Progress& progress_;
   Monitor monitor_;
   TensorRTOptions options_;
-  // In the order in which they need each other.
+  // Each of these depends on the ones before it.
 #if !defined(TRT_MAJOR_RTX)
   std::unique_ptr<nvinfer1::ITimingCache> cache_;
 #endif

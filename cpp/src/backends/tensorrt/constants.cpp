@@ -11,7 +11,7 @@ namespace {
 
 constexpr float kLargestFp16 = 65504.0F;
 
-// Drops the lowest `bits` of a magnitude, to the nearest and to even between two.
+// Removes the lowest `bits` bits of a magnitude, rounding to nearest, ties to even.
 uint32_t round_off(uint32_t magnitude, int bits) {
   const uint32_t half = (1U << (bits - 1)) - 1;
   return (magnitude + half + ((magnitude >> bits) & 1U)) >> bits;
@@ -23,13 +23,13 @@ uint16_t to_fp16(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   const uint32_t sign = bits >> 16 & 0x8000U;
   const uint32_t magnitude = bits & 0x7FFFFFFFU;
-  // Below 2^-14 an fp16 is a multiple of 2^-24, and adding 0.5, whose last bit is 2^-24, rounds to
-  // one.
+  // Below 2^-14, fp16 values are multiples of 2^-24. Adding 0.5, whose last bit is 2^-24, rounds to
+  // one of them.
   if (magnitude < 0x38800000U) {
     const float shifted = std::bit_cast<float>(magnitude) + 0.5F;
     return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3F000000U));
   }
-  // The exponent's bias is 15 instead of 127; a fraction that rounds up to 2 carries into it.
+  // The exponent's bias is 15 instead of 127. A mantissa that rounds up to 2 carries into it.
   return static_cast<uint16_t>(sign | round_off(magnitude - (112U << 23), 13));
 }
 
@@ -52,8 +52,8 @@ nvinfer1::Weights Constants::add(const std::string& name, const Array& array,
     } else if (std::abs(value) <= kLargestFp16) {
       converted[i] = to_fp16(value);
     } else {
-      throw PrecisionError(concat("the parameter ", name, ", with what is folded into it, holds ",
-                                  value, ", but fp16 ends at ", kLargestFp16,
+      throw PrecisionError(concat("the parameter ", name, " is too large for fp16 after folding: ",
+                                  value, ", while the largest fp16 value is ", kLargestFp16,
                                   "; build with precision bf16 or fp32"));
     }
   }

@@ -10,15 +10,16 @@
 
 namespace resrt::tensorrt {
 
-// A float rounded to the nearest of the 16-bit type, to the even one of two that are as near.
+// Round a float to the nearest value of the 16-bit type, ties to even.
 uint16_t to_fp16(float value);
 uint16_t to_bf16(float value);
 
-// The arrays that a network refers to, in the types that it computes in. They must live until the
-// network is built.
+// The arrays that a TensorRT network refers to, converted to the network's type. They must exist
+// until the network is built.
 class Constants {
  public:
-  // `name` is what an error calls it. Throws PrecisionError for a value that fp16 cannot hold.
+  // `name` identifies the array in error messages. Throws PrecisionError if a value is too large
+  // for fp16.
   nvinfer1::Weights add(const std::string& name, const Array& array, nvinfer1::DataType type);
 
  private:

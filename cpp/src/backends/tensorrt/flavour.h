@@ -2,8 +2,8 @@
 
 #include <NvInferVersion.h>
 
-// The headers decide which flavour of TensorRT this is compiled for. What differs between flavours
-// stands here, except for calls that only some of them have.
+// The headers determine which flavour of TensorRT this is compiled for. The differences between
+// flavours are here, except for calls that only some of them have.
 namespace resrt::tensorrt {
 
 #if defined(TRT_MAJOR_RTX)

@@ -22,7 +22,8 @@ std::string version_text(int version) {
   return concat(version / 10000, '.', version / 100 % 100, '.', version % 100);
 }
 
-// The library in the folders of its wheels: under its name, or under that with more of the version.
+// Returns the library's files in the folders of its wheels. The file name may continue with more of
+// the version.
 std::vector<fs::path> candidates() {
   std::vector<fs::path> found;
   for (const fs::path& folder : library_folders(kBackend)) {
@@ -39,24 +40,24 @@ std::vector<fs::path> candidates() {
 void* open() {
   std::vector<std::string> names;
   for (const fs::path& path : candidates()) names.push_back(path.string());
-  names.push_back(library_name());  // wherever the system looks
+  names.push_back(library_name());  // in the system's search path
   std::vector<std::string> reasons;
   for (const std::string& name : names) {
     if (void* handle = ::dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
     reasons.emplace_back(::dlerror());
   }
-  throw BackendError(concat(kProduct, ' ', NV_TENSORRT_MAJOR, " cannot be opened (",
+  throw BackendError(concat("cannot open ", kProduct, ' ', NV_TENSORRT_MAJOR, " (",
                             join(reasons, "; "), "); install it: ", install_command(kBackend)));
 }
 
-// The interfaces are C++ classes, whose layout a library keeps only for headers of its own major
-// version that are no newer than it is.
+// The interfaces are C++ classes. Their layout matches only headers of the same major version that
+// are not newer than the library.
 void require_fitting(int version) {
   if (version / 10000 == NV_TENSORRT_MAJOR && version >= NV_TENSORRT_VERSION) return;
   throw BackendError(concat(library_name(), " is ", kProduct, ' ', version_text(version),
                             ", but this resrt was built for ", version_text(NV_TENSORRT_VERSION),
                             " and later ", NV_TENSORRT_MAJOR,
-                            ".x; install such a one: ", install_command(kBackend),
+                            ".x; install a matching version: ", install_command(kBackend),
                             ", or build resrt with the headers of ", version_text(version)));
 }
 
@@ -66,8 +67,8 @@ Library::Library() : handle_(open()) {
   using GetVersion = int32_t (*)();
   const auto get_version = reinterpret_cast<GetVersion>(::dlsym(handle_, "getInferLibVersion"));
   if (get_version == nullptr) {
-    throw BackendError(concat(library_name(), " has no getInferLibVersion, so it is not ", kProduct,
-                              "; install that: ", install_command(kBackend)));
+    throw BackendError(concat(library_name(), " does not export getInferLibVersion, so it is not ",
+                              kProduct, "; install that: ", install_command(kBackend)));
   }
   require_fitting(get_version());
   version_ = version_text(get_version());
@@ -78,8 +79,8 @@ std::unique_ptr<Interface> Library::create(const char* symbol, nvinfer1::ILogger
   using Create = void* (*)(void*, int32_t);
   const auto function = reinterpret_cast<Create>(::dlsym(handle_, symbol));
   if (function == nullptr) {
-    throw BackendError(concat(library_name(), " has no ", symbol, "; install ", kProduct,
-                              " anew: ", install_command(kBackend)));
+    throw BackendError(concat(library_name(), " does not export ", symbol, "; reinstall ", kProduct,
+                              ": ", install_command(kBackend)));
   }
   return std::unique_ptr<Interface>(
       static_cast<Interface*>(function(&logger, NV_TENSORRT_VERSION)));

@@ -6,17 +6,17 @@
 
 namespace resrt::tensorrt {
 
-// TensorRT's library, opened at run time, so that this one is loaded and asked where it is not
-// installed.
+// TensorRT's library. It is opened at run time, so that the backend can be loaded and report an
+// error if it is not installed.
 class Library {
  public:
-  // Throws BackendError where there is none, or one that these headers do not fit.
+  // Throws BackendError if the library is not installed or does not match the headers.
   Library();
 
   // "10.16.0"
   const std::string& version() const { return version_; }
 
-  // Null where the library fails; the logger then has been told why.
+  // Return null if the library fails; it then has reported the reason to the logger.
   std::unique_ptr<nvinfer1::IBuilder> create_builder(nvinfer1::ILogger& logger) const;
   std::unique_ptr<nvinfer1::IRuntime> create_runtime(nvinfer1::ILogger& logger) const;
 
@@ -24,7 +24,7 @@ class Library {
   template <class Interface>
   std::unique_ptr<Interface> create(const char* symbol, nvinfer1::ILogger& logger) const;
 
-  void* handle_;  // never closed: the library's own threads may outlive any use of it
+  void* handle_;  // never closed, because the library's threads may still run
   std::string version_;
 };
 

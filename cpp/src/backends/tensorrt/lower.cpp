@@ -68,8 +68,8 @@ class Lowering {
   }
 
  private:
-  // A layer that TensorRT has taken, under its name; "layer1.0.conv1", or "layer1.0.conv2.mean" for
-  // what a definition consists of.
+  // Names a layer that was added to the network: "layer1.0.conv1", or "layer1.0.conv2.mean" for one
+  // of several layers of a definition.
   template <class Made>
   Made& named(const std::string& name, Made* made) const {
     if (made == nullptr) refuse(name, logger_.errors_since(mark_));
@@ -79,17 +79,17 @@ class Lowering {
 
   [[noreturn]] void refuse(const std::string& name, const std::string& why) const {
     throw BackendError(concat(kProduct, " cannot build layer '", name, "' of ", graph_.name(), ": ",
-                              why, "; change the layer or take another backend"));
+                              why, "; change the layer or use another backend"));
   }
 
-  // TensorRT works out shapes by its own rules, and tells of most mistakes only by a shape of none.
+  // TensorRT infers shapes by its own rules, and reports most errors only by an invalid shape.
   void require_shape(const Layer& layer, const ITensor& output) const {
     const Dims expected = dims({-1, layer.shape.channels, layer.shape.height, layer.shape.width});
     const Dims found = output.getDimensions();
     if (found.nbDims < 0) refuse(layer.name, logger_.errors_since(mark_));
     if (!same(found, expected)) {
       refuse(layer.name,
-             concat("it gives the shape ", text(found), " instead of ", text(expected)));
+             concat("expected an output of shape ", text(expected), ", got ", text(found)));
     }
   }
 
@@ -134,7 +134,7 @@ class Lowering {
     return elementwise(name, x, y, ElementWiseOperation::kPROD);
   }
 
-  // The mean over height and width, (N, C, 1, 1).
+  // Returns the mean over height and width, (N, C, 1, 1).
   ITensor& mean(const std::string& name, ITensor& x) {
     ITensor& wide = cast(name + ".cast", x, DataType::kFLOAT);
     constexpr uint32_t height_and_width = 1U << 2U | 1U << 3U;
@@ -143,7 +143,7 @@ class Lowering {
     return cast(name + ".cast_back", *reduce.getOutput(0), type_);
   }
 
-  // A fully connected layer on a vector, (N, C, 1, 1): a convolution takes the bias in itself.
+  // Returns a fully connected layer on a vector, (N, C, 1, 1), as a convolution, which has a bias.
   ITensor& fully_connected(const std::string& name, ITensor& x, const Array& weight,
                            const Array& bias) {
     return *named(name, target_.addConvolutionNd(x, weight.shape.front(), square(1),
@@ -152,7 +152,7 @@ class Lowering {
                 .getOutput(0);
   }
 
-  // `count` channels from `first` on.
+  // Returns `count` channels, starting with `first`.
   ITensor& channels(const std::string& name, ITensor& x, int64_t first, int64_t count) {
     auto& slice = named(name, target_.addSlice(x, dims({first}), dims({count}), dims({1})));
     slice.setAxes(dims({1}));
@@ -219,7 +219,7 @@ class Lowering {
         target_.addPoolingNd(input(layer), nvinfer1::PoolingType::kAVERAGE, square(pool.kernel)));
     made.setStrideNd(square(pool.stride));
     made.setPrePadding(square(pool.padding));
-    // TensorRT's own rounding up also makes windows that would begin beyond the end.
+    // TensorRT's own rounding up also adds windows that start beyond the end.
     made.setPostPadding(dims({trailing_padding(pool, in.height, layer.shape.height),
                               trailing_padding(pool, in.width, layer.shape.width)}));
     made.setAverageCountExcludesPadding(!pool.count_include_pad);
@@ -267,10 +267,10 @@ class Lowering {
 
 #if defined(TRT_MAJOR_RTX)
   ITensor& plugin(const Layer& layer, const SplitAttention&) {
-    refuse(layer.name, "it takes no plugins");
+    refuse(layer.name, "plugins are not supported");
   }
 #else
-  // The block as one layer, whose parameters are inputs.
+  // Returns the block as one plugin layer with its parameters as inputs.
   ITensor& plugin(const Layer& layer, const SplitAttention& block) {
     require_folded(block, layer.name);
     const std::array values = {block.channels, block.radix, block.cardinality, block.hidden};
@@ -283,7 +283,7 @@ class Lowering {
                                                         fields.data()};
     const std::unique_ptr<nvinfer1::IPluginV3> made(split_attention_->createPlugin(
         layer.name.c_str(), &collection, nvinfer1::TensorRTPhase::kBUILD));
-    if (made == nullptr) refuse(layer.name, "the plugin does not take its sizes");
+    if (made == nullptr) refuse(layer.name, "the plugin does not support its sizes");
     const auto parameter_input = [&](const char* name, const Array& array) {
       const std::string full = layer.name + name;
       Dims shape{};
@@ -307,7 +307,8 @@ class Lowering {
   }
 #endif
 
-  // Of logits that lie split after split, (N, radix * channels, 1, 1).
+  // Returns the softmax of logits that are stored one split after another,
+  // (N, radix * channels, 1, 1).
   ITensor& softmax_over_radix(const std::string& name, ITensor& logits,
                               const SplitAttention& block) {
     auto& by_split = named(name + ".by_split", target_.addShuffle(logits));
@@ -342,7 +343,7 @@ class Lowering {
   Constants& constants_;
   const Logger& logger_;
   nvinfer1::IPluginCreatorV3One* split_attention_;
-  uint64_t mark_ = 0;             // before the layer that is being lowered
+  uint64_t mark_ = 0;             // the logger's mark before the current layer
   std::vector<ITensor*> values_;  // by layer: its output
 };
 
@@ -351,12 +352,12 @@ class Lowering {
 DataType to_type(Precision precision) {
   switch (precision) {
     case Precision::fp32:
-    case Precision::tf32: return DataType::kFLOAT;  // tf32 is how float32 is multiplied, no type
+    case Precision::tf32: return DataType::kFLOAT;  // tf32 is a way to multiply float32, not a type
     case Precision::bf16: return DataType::kBF16;
     case Precision::fp16: return DataType::kHALF;
     case Precision::automatic: break;
   }
-  throw BackendError("a network was asked for in no particular precision");
+  throw BackendError("the precision of a network must not be 'auto'");
 }
 
 void lower(const Network& network, Precision precision, nvinfer1::INetworkDefinition& target,

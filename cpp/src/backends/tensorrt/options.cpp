@@ -18,7 +18,7 @@ void require(bool holds, const std::string& message) {
   if (!holds) throw InputError(message);
 }
 
-// What every flavour has; each knows its own rules besides.
+// Checks the options that every flavour has.
 void check_common(const TensorRTOptions& options, int max_batch) {
   require(options.workspace >= 0 && options.workspace <= kMostWorkspace,
           concat("workspace must be from 0 to ", kMostWorkspace, " MiB, not ", options.workspace));
@@ -37,30 +37,30 @@ constexpr int kFirstWithBf16 = 80;
 
 void check_flavour(const TensorRTOptions& options, Precision precision) {
   require(options.timing_cache.empty(),
-          "TensorRT for RTX times no kernels while it builds; leave out timing_cache");
+          "TensorRT for RTX does not time kernels during a build; leave out timing_cache");
   require(options.hardware_compatibility == HardwareCompatibility::none,
-          "engines of TensorRT for RTX run on all GPUs of their compute_capabilities; give those "
-          "instead of hardware_compatibility");
+          "TensorRT for RTX does not support hardware_compatibility; use compute_capabilities");
   require(!options.split_attention_plugin,
-          "TensorRT for RTX takes no plugins; leave out split_attention_plugin");
+          "TensorRT for RTX does not support plugins; leave out split_attention_plugin");
   require(!options.version_compatible,
-          "engines of TensorRT for RTX run in the version that built them; leave out "
+          "engines of TensorRT for RTX run only with the version that built them; leave out "
           "version_compatible");
   for (const int target : options.compute_capabilities) {
     require(std::find(kTargets.begin(), kTargets.end(), target) != kTargets.end(),
-            concat("TensorRT for RTX has no target of compute capability ", target, "; choose of ",
-                   join(kTargets)));
+            concat("TensorRT for RTX does not support compute capability ", target,
+                   "; choose from ", join(kTargets)));
     if (precision == Precision::bf16 && target < kFirstWithBf16) {
       throw PrecisionError(concat("GPUs of compute capability ", target,
-                                  " have no bf16; choose fp16 or fp32, or targets from ",
-                                  kFirstWithBf16, " on"));
+                                  " do not support bf16; choose fp16 or fp32, or compute "
+                                  "capabilities of at least ",
+                                  kFirstWithBf16));
     }
   }
 }
 #else
 void check_flavour(const TensorRTOptions& options, Precision) {
   require(options.compute_capabilities.empty(),
-          "TensorRT builds for the GPU that it runs on; leave out compute_capabilities, or take "
+          "TensorRT builds for the GPU that it runs on; leave out compute_capabilities, or use "
           "backend 'tensorrt_rtx'");
 }
 #endif
@@ -76,7 +76,7 @@ void check_options(const BuildOptions& options) {
 void check_options(const LoadOptions& options) {
   require(kRtx || !options.tensorrt || options.tensorrt->runtime_cache.empty(),
           concat("backend '", kBackend,
-                 "' compiles no kernels while it loads an engine; leave out runtime_cache"));
+                 "' does not compile kernels when it loads an engine; leave out runtime_cache"));
 }
 
 }  // namespace resrt::tensorrt

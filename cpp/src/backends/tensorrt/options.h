@@ -6,11 +6,11 @@
 
 namespace resrt::tensorrt {
 
-// TensorRTOptions::workspace is in these.
+// The unit of TensorRTOptions::workspace.
 inline constexpr int64_t kMebibyte = 1 << 20;
 
-// Throw InputError, or PrecisionError where the precision is at fault, for options that this
-// flavour of TensorRT does not have and for values out of range.
+// Throw InputError for options that this flavour of TensorRT does not support and for values out of
+// range, or PrecisionError if the reason is the precision.
 void check_options(const BuildOptions& options);
 void check_options(const LoadOptions& options);
 
