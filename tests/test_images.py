@@ -13,6 +13,7 @@ from PIL import Image
 
 import resrt
 from resrt import images
+from support.paths import PHOTOS
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,6 @@ def test_predictions_are_ranked_probabilities(engine: resrt.Engine, photograph: 
     assert len(engine.classify(photograph, topk=5000)[0]) == 1000
 
 
-PHOTOS = Path(__file__).parent / "data" / "photos"
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "paddleclas_inputs.json").read_text())
 
 

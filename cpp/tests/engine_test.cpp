@@ -71,7 +71,7 @@ TEST(Engine, SaysWhatIsWrong) {
   EXPECT_THROW(Engine::load("/nowhere/x.engine"), Error);
 }
 
-// The same numbers as in tests/test_timing.py.
+// The same numbers as in tests/operations/test_time.py.
 TEST(Percentile, IsOfRunsThatTookPlace) {
   struct Case {
     size_t runs;  // of 1, 2, 3, … ms

@@ -12,6 +12,7 @@
 #include "bindings/bindings.h"
 #include "bindings/device_arrays.h"
 #include "engine/library_folders.h"
+#include "engine/notes.h"
 #include "passes/passes.h"
 #include "resrt/error.h"
 #include "text.h"
@@ -128,6 +129,8 @@ void bind_engine(py::module_& module) {
       [](const py::bytes& folder) { add_library_folder(std::string(folder)); }, py::arg("folder"),
       "Makes known a folder of packages, where an inference library's wheel may lie.");
   module.def("backend_names", &backend_names, "Their names, which opens none of them.");
+  module.def("check_labels", &check_labels, py::arg("labels"), py::arg("classes"),
+             "Raise InputError unless there are no labels or one for each class.");
   module.def("precision_names", &precision_names, "What an engine can be asked to compute in.");
 
   py::class_<Preprocessing>(module, "Preprocessing", "How a photograph becomes an engine's input.")
