@@ -6,48 +6,48 @@
 #include <string>
 #include <vector>
 
-// A stand-in for NVIDIA's driver where there is no GPU: libcuda.so.1 with the calls that resrt
-// makes. A GPU's memory is the processor's, at addresses that only the stand-in knows. What is put
-// into a stream runs when somebody waits for it, in one of the orders that streams and events
-// allow, drawn by chance: a wait that is missing shows as a wrong result.
+// A fake of NVIDIA's driver for machines without a GPU: libcuda.so.1 with the functions that resrt
+// calls. The memory of its GPUs is host memory, at addresses that only the fake can translate. Work
+// in a stream runs when somebody waits for it, in a random order that streams and events allow, so
+// a missing wait shows as a wrong result.
 //
-// It claims nothing about speed, the implicit waits of the default stream, or what a real driver
-// does beyond its documentation.
-namespace resrt::stand_in {
+// It does not model speed, the implicit waits of the default stream, or undocumented behaviour.
+namespace resrt::fake {
 
-// Mends all, forgets faults, gives each of two GPUs 16 MiB, and draws other orders.
-void start_anew(unsigned seed = 0);
+// Repairs all GPUs, clears the faults, sets two GPUs with 16 MiB each, and seeds the random order.
+void reset(unsigned seed = 0);
 
 void set_gpus(int count);
 void set_memory(size_t bytes);  // of each GPU
 
-// Has the n-th call from now on fail, counted from 0. A failure to make a GPU current or to wait is
-// that of a lost one; what frees does so nevertheless.
+// Makes the n-th call from now on fail, counted from 0. If that call makes a GPU current or waits,
+// the GPU is lost. Calls that free something do so even when they fail.
 void fail(int n, CUresult result);
 // Loses all GPUs at the n-th call: all calls fail from then on.
 void lose(int n, CUresult result);
-// Whether that call came.
+// Whether that call was made.
 bool has_failed();
 bool is_lost();
-// All calls succeed again. What was in the streams of a lost GPU is lost.
-void mend();
+// Makes all calls succeed again. Work in the streams of a lost GPU stays lost.
+void repair();
 
-// What has not been freed, one word for each.
+// The kinds of all objects that have not been freed, one entry for each.
 std::vector<std::string> alive();
-// What no program may do, even where the driver does not notice.
+// Invalid calls, including those that a real driver does not detect.
 std::vector<std::string> faults();
 int graph_launches();
 
-// Runs all that is in any stream.
+// Runs all work in all streams.
 void finish();
 
-// For TensorRT's stand-in and for tests, as kernels: puts work into a stream; the memory at an
-// address, for work to use; null and a fault where it is not allocated.
+// These act as kernels, for the fake of TensorRT and for tests. submit() puts work into a stream.
+// at() returns the memory at an address, for work to use, or null with a fault if it is not
+// allocated.
 CUresult submit(CUstream stream, std::function<void()> work);
 void* at(CUdeviceptr address, size_t bytes);
 
-// The calling thread's current GPU, -1 where there is none.
+// The calling thread's current GPU, or -1 if there is none.
 int current_gpu();
 void report_fault(const std::string& what);
 
-}  // namespace resrt::stand_in
+}  // namespace resrt::fake

@@ -4,13 +4,13 @@
 #include <string>
 #include <vector>
 
-// A stand-in for TensorRT's library where there is no GPU: libnvinfer with a runtime, but no
-// builder. What it computes is no network's, but every pixel and every class counts, and what two
-// inferences at once write into the same scratch memory makes both wrong. It keeps to the order in
-// which the documentation asks for calls, and reports as faults what breaks it.
+// A fake of TensorRT's library for machines without a GPU: libnvinfer with a runtime but without a
+// builder. It computes no network, but a function of every pixel and class. Two simultaneous
+// inferences in the same scratch memory give wrong results. Calls in an order that the
+// documentation does not allow are reported as faults.
 //
-// It claims nothing about what TensorRT itself does, or whether its results are right.
-namespace resrt::stand_in {
+// It does not model what TensorRT itself does or whether its results are right.
+namespace resrt::fake {
 
 struct Sizes {
   size_t image = 0;  // floats
@@ -18,14 +18,14 @@ struct Sizes {
   size_t max_batch = 0;
 };
 
-// What its engines are made of, in the place of what TensorRT's builder writes.
+// Returns a plan for the fake's engines, instead of one from TensorRT's builder.
 std::string make_plan(const Sizes& sizes);
 
-// For how many batch sizes TensorRT for RTX has compiled kernels.
+// The number of batch sizes for which TensorRT for RTX has compiled kernels.
 int compiled();
 
-// The logits of one image: the sum over its pixels, each times its weight, and the class's bias.
-// Exact for whole numbers up to a thousand.
+// A logit of an image is the weighted sum of its pixels plus the bias of the class. It is exact for
+// integers up to a thousand.
 inline float weight(size_t pixel, size_t label) {
   return static_cast<float>((pixel * 7 + label * 3) % 11) - 5;
 }
@@ -33,4 +33,4 @@ inline float bias(size_t label) {
   return static_cast<float>(label * 100);
 }
 
-}  // namespace resrt::stand_in
+}  // namespace resrt::fake
