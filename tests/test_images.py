@@ -220,8 +220,8 @@ def test_other_numbers_of_channels() -> None:
     ("change", "message"),
     [
         ({"interpolation": "cubic"}, "no interpolation named 'cubic'; choose one of bilinear"),
-        ({"pipeline": "paddleclas"}, "pipeline is bilinear, not bicubic"),
-        ({"std": [0.5, 0, 0.5]}, "those of std above 0"),
+        ({"pipeline": "paddleclas"}, "supports only bilinear interpolation, not bicubic"),
+        ({"std": [0.5, 0, 0.5]}, "std must be positive"),
         ({"mean": [0.5]}, "for each of 3 channels"),
         ({"resize": 0}, "at least 1 pixel"),
     ],

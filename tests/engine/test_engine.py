@@ -308,7 +308,7 @@ class TestFile:
             resrt.load(tmp_path)
         with pytest.raises(resrt.FileError, match="No such file"):
             small_engine.save(tmp_path / "nowhere" / "x.engine")
-        with pytest.raises(resrt.FileError, match="no regular file"):
+        with pytest.raises(resrt.FileError, match="not a regular file"):
             small_engine.save(tmp_path)
         with pytest.raises(resrt.FileError, match="null character"):
             resrt.load(f"{tmp_path}/x.engine\0.txt")
@@ -344,7 +344,7 @@ class TestFile:
         assert resrt.load(link).info.model == "small"
         pipe = saved.with_name("pipe")
         os.mkfifo(pipe)
-        with pytest.raises(resrt.FileError, match="no regular file"):
+        with pytest.raises(resrt.FileError, match="not a regular file"):
             small_engine.save(pipe)
         assert pipe.is_fifo()
 

@@ -158,7 +158,8 @@ class TestCheck:
             "2 missing:\n    layer1.0.conv2.fc1.weight (32, 16, 1, 1)\n    fc.bias (7,)" in message
         )
         assert (
-            "1 of another shape:\n    layer2.0.bn3.weight: expected (128,), found (3,)" in message
+            "1 with the wrong shape:\n    layer2.0.bn3.weight: expected (128,), found (3,)"
+            in message
         )
         assert "1 unexpected:\n    extra.weight (2, 2)" in message
 
@@ -184,7 +185,9 @@ class TestCheck:
     def test_values_that_cannot_be(self, small_graph: resrt.Graph, arrays: Arrays) -> None:
         arrays["fc.bias"][2] = np.inf
         arrays["bn1.running_var"][0] = -0.5
-        with pytest.raises(resrt.WeightsError, match=r"2 with values .*:\n    bn1.running_var\n"):
+        with pytest.raises(
+            resrt.WeightsError, match=r"2 with non-finite values .*:\n    bn1.running_var\n"
+        ):
             weights.fit(arrays, small_graph)
 
     def test_arrays_that_are_none(self, small_graph: resrt.Graph, arrays: Arrays) -> None:

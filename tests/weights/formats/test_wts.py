@@ -64,7 +64,7 @@ def test_takes_the_shapes_of_the_parameters(small_graph: resrt.Graph, path: Path
 
 def test_only_flat_arrays_are_reshaped(small_graph: resrt.Graph) -> None:
     arrays = {p.name: np.zeros(int(np.prod(p.shape)), np.float32) for p in small_graph.parameters}
-    with pytest.raises(resrt.WeightsError, match="of another shape"):
+    with pytest.raises(resrt.WeightsError, match="with the wrong shape"):
         weights.fit(arrays, small_graph)
     weights.fit(arrays, small_graph, flat=True)
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace resrt::stand_in {
+namespace resrt::fake {
 namespace {
 
 void set_failure(int n, CUresult result, bool stays) {
@@ -24,7 +24,7 @@ void lose_gpus(CUresult result) {
   s.busy.clear();
 }
 
-// Runs the first task of a stream, of any whose first task waits for nothing.
+// Runs the first task of a random stream whose first task waits for nothing.
 void run_one() {
   State& s = state();
   std::vector<std::shared_ptr<Stream>> ready;
@@ -40,9 +40,9 @@ void run_one() {
   ++stream->done;
 }
 
-template <class Thing>
-void list(const Table<Thing>& table, std::vector<std::string>& names) {
-  names.insert(names.end(), table.things.size(), table.name);
+template <class Item>
+void list(const Table<Item>& table, std::vector<std::string>& names) {
+  names.insert(names.end(), table.items.size(), table.name);
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ Thread& this_thread() {
 }
 
 State& state() {
-  // Never destroyed: engines in static storage call at the process's end.
+  // Never destroyed, because engines in static storage call the driver during process exit.
   static auto& only = *new State();
   return only;
 }
@@ -81,7 +81,7 @@ void put_or_record(const std::shared_ptr<Stream>& stream, Work work) {
 }
 
 void wait_for(const Point& point) {
-  if (this_thread().recording) throw Refusal{CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED};
+  if (this_thread().recording) throw DriverError{CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED};
   while (!point.reached()) run_one();
 }
 
@@ -109,21 +109,21 @@ std::shared_ptr<Stream> find_stream(CUstream handle, int gpu) {
 }
 
 std::byte* find_memory(Table<Memory>& table, size_t address, size_t bytes) {
-  const auto next = table.things.upper_bound(address);
-  if (next != table.things.begin()) {
+  const auto next = table.items.upper_bound(address);
+  if (next != table.items.begin()) {
     auto& [begin, memory] = *std::prev(next);
     if (address + bytes <= begin + memory.bytes.size()) return &memory.bytes[address - begin];
   }
-  report_fault(std::string("used: ") + table.name + " that is not there");
+  report_fault(std::string("used: invalid ") + table.name);
   return nullptr;
 }
 
-// What tests and TensorRT's stand-in call.
+// The functions for tests and for the fake of TensorRT.
 
-void start_anew(unsigned seed) {
+void reset(unsigned seed) {
   State& s = state();
   const std::lock_guard lock(s.mutex);
-  mend();
+  repair();
   run_all();
   s.faults.clear();
   s.random.seed(seed);
@@ -160,7 +160,7 @@ bool is_lost() {
   return state().lost != CUDA_SUCCESS;
 }
 
-void mend() {
+void repair() {
   const std::lock_guard lock(state().mutex);
   state().lost = CUDA_SUCCESS;
   set_failure(-1, CUDA_SUCCESS, false);
@@ -214,4 +214,4 @@ void report_fault(const std::string& what) {
   state().faults.push_back(what);
 }
 
-}  // namespace resrt::stand_in
+}  // namespace resrt::fake

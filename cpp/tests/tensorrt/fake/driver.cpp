@@ -1,4 +1,4 @@
-// The driver's functions, by the names that cuda.h gives them.
+// The driver's functions, under their names in cuda.h.
 
 #include "driver.h"
 
@@ -6,22 +6,22 @@
 
 #include "machine.h"
 
-namespace resrt::stand_in {
+namespace resrt::fake {
 namespace {
 
-struct Words {
+struct ErrorText {
   const char* name;
   const char* text;
 };
 
-Words words_of(CUresult result) {
-  static const std::map<CUresult, Words> known = {
+ErrorText error_text(CUresult result) {
+  static const std::map<CUresult, ErrorText> known = {
       {CUDA_ERROR_OUT_OF_MEMORY, {"CUDA_ERROR_OUT_OF_MEMORY", "out of memory"}},
       {CUDA_ERROR_DEINITIALIZED, {"CUDA_ERROR_DEINITIALIZED", "driver shutting down"}},
       {CUDA_ERROR_NO_DEVICE, {"CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"}},
       {CUDA_ERROR_ILLEGAL_ADDRESS, {"CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access"}}};
   const auto found = known.find(result);
-  return found == known.end() ? Words{nullptr, nullptr} : found->second;
+  return found == known.end() ? ErrorText{nullptr, nullptr} : found->second;
 }
 
 CUcontext context_of(int gpu) {
@@ -31,23 +31,23 @@ int gpu_of_context(CUcontext context) {
   return static_cast<int>(number(context)) - 1;
 }
 
-// An address on which memory of that size lies alone.
+// Returns an unused address, with a gap after that many bytes.
 CUdeviceptr next_address(size_t bytes) {
   constexpr size_t gap = 4096;
   CUdeviceptr& next = state().next_address;
   return std::exchange(next, (next + bytes + gap) & ~(gap - 1));
 }
 
-// Filled with what is no number.
+// The memory is filled with NaN.
 Memory make_memory(int gpu, size_t bytes) {
   return {gpu, std::vector<std::byte>(bytes, std::byte{0xff})};
 }
 
 void require_memory_left(int gpu, size_t bytes) {
-  for (const auto& [begin, memory] : state().device_memory.things) {
+  for (const auto& [begin, memory] : state().device_memory.items) {
     if (memory.gpu == gpu) bytes += memory.bytes.size();
   }
-  if (bytes > state().memory_limit) throw Refusal{CUDA_ERROR_OUT_OF_MEMORY};
+  if (bytes > state().memory_limit) throw DriverError{CUDA_ERROR_OUT_OF_MEMORY};
 }
 
 CUresult copy(const char* name, Table<Memory>& to_table, size_t to, Table<Memory>& from_table,
@@ -62,17 +62,17 @@ CUresult copy(const char* name, Table<Memory>& to_table, size_t to, Table<Memory
 }
 
 }  // namespace
-}  // namespace resrt::stand_in
+}  // namespace resrt::fake
 
-using namespace resrt::stand_in;
+using namespace resrt::fake;
 
 CUresult cuGetErrorName(CUresult result, const char** name) {
-  *name = words_of(result).name;
+  *name = error_text(result).name;
   return *name == nullptr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
 CUresult cuGetErrorString(CUresult result, const char** text) {
-  *text = words_of(result).text;
+  *text = error_text(result).text;
   return *text == nullptr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
@@ -86,7 +86,7 @@ CUresult cuDeviceGetCount(int* count) {
 
 CUresult cuDeviceGet(CUdevice* device, int index) {
   return call(Kind::plain, [&] {
-    if (index < 0 || index >= state().gpus) throw Refusal{CUDA_ERROR_INVALID_DEVICE};
+    if (index < 0 || index >= state().gpus) throw DriverError{CUDA_ERROR_INVALID_DEVICE};
     *device = index;
   });
 }
@@ -106,7 +106,7 @@ CUresult cuCtxPushCurrent(CUcontext context) {
 
 CUresult cuCtxPopCurrent(CUcontext* context) {
   return call_on_gpu(__func__, Kind::releases, [&](int gpu) {
-    if (gpu < 0) throw Refusal{CUDA_ERROR_INVALID_CONTEXT};
+    if (gpu < 0) throw DriverError{CUDA_ERROR_INVALID_CONTEXT};
     *context = context_of(gpu);
     this_thread().current.pop_back();
   });
@@ -118,26 +118,26 @@ CUresult cuCtxSynchronize() {
 
 CUresult cuPointerGetAttribute(void* value, CUpointer_attribute, CUdeviceptr address) {
   return call(Kind::plain, [&] {
-    for (const auto& [begin, memory] : state().device_memory.things) {
+    for (const auto& [begin, memory] : state().device_memory.items) {
       if (address < begin || address >= begin + memory.bytes.size()) continue;
       *static_cast<int*>(value) = memory.gpu;
       return;
     }
-    throw Refusal{CUDA_ERROR_INVALID_VALUE};
+    throw DriverError{CUDA_ERROR_INVALID_VALUE};
   });
 }
 
 CUresult cuMemAlloc(CUdeviceptr* address, size_t bytes) {
   return call_on_gpu(__func__, [&](int gpu) {
-    if (this_thread().recording) throw Refusal{CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED};
-    if (bytes == 0) throw Refusal{CUDA_ERROR_INVALID_VALUE};
+    if (this_thread().recording) throw DriverError{CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED};
+    if (bytes == 0) throw DriverError{CUDA_ERROR_INVALID_VALUE};
     require_memory_left(gpu, bytes);
     *address = next_address(bytes);
-    state().device_memory.things[*address] = make_memory(gpu, bytes);
+    state().device_memory.items[*address] = make_memory(gpu, bytes);
   });
 }
 
-// Waits for nothing, which drivers may do.
+// Does not wait for running work, as drivers are allowed to.
 CUresult cuMemFree(CUdeviceptr address) {
   return call_on_gpu(__func__, Kind::releases,
                      [&](int) { remove(state().device_memory, address); });
@@ -147,7 +147,7 @@ CUresult cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
   return call_on_gpu(__func__, [&](int gpu) {
     Memory memory = make_memory(gpu, bytes);
     *pointer = memory.bytes.data();
-    state().pinned_memory.things[number(*pointer)] = std::move(memory);
+    state().pinned_memory.items[number(*pointer)] = std::move(memory);
   });
 }
 
@@ -184,7 +184,7 @@ CUresult cuStreamDestroy(CUstream stream) {
 
 CUresult cuStreamQuery(CUstream handle) {
   return call_on_gpu(__func__, Kind::loses, [&](int gpu) {
-    if (!find_stream(handle, gpu)->tasks.empty()) throw Refusal{CUDA_ERROR_NOT_READY};
+    if (!find_stream(handle, gpu)->tasks.empty()) throw DriverError{CUDA_ERROR_NOT_READY};
   });
 }
 
@@ -200,7 +200,7 @@ CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned) {
     const auto stream = find_stream(handle, gpu);
     const auto& recorded = find(state().events, event).recorded;
     if (!recorded) return;
-    if (stream->recording) throw Refusal{CUDA_ERROR_STREAM_CAPTURE_ISOLATION};
+    if (stream->recording) throw DriverError{CUDA_ERROR_STREAM_CAPTURE_ISOLATION};
     put(stream, {nullptr, recorded});
   });
 }
@@ -208,7 +208,7 @@ CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned) {
 CUresult cuStreamBeginCapture(CUstream handle, CUstreamCaptureMode) {
   return call_on_gpu(__func__, [&](int gpu) {
     const auto stream = find_stream(handle, gpu);
-    if (stream->recording) throw Refusal{CUDA_ERROR_ILLEGAL_STATE};
+    if (stream->recording) throw DriverError{CUDA_ERROR_ILLEGAL_STATE};
     stream->recording.emplace();
     this_thread().recording = true;
   });
@@ -220,7 +220,7 @@ CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph) {
     const auto stream = find_stream(handle, gpu);
     this_thread().recording = false;
     works = std::exchange(stream->recording, std::nullopt);
-    if (!works) throw Refusal{CUDA_ERROR_ILLEGAL_STATE};
+    if (!works) throw DriverError{CUDA_ERROR_ILLEGAL_STATE};
   });
   if (result != CUDA_SUCCESS) return result;
   const std::lock_guard lock(state().mutex);
@@ -236,7 +236,7 @@ CUresult cuEventRecord(CUevent handle, CUstream stream_handle) {
   return call_on_gpu(__func__, [&](int gpu) {
     const auto stream = find_stream(stream_handle, gpu);
     Event& event = find(state().events, handle);
-    if (stream->gpu != event.gpu) throw Refusal{CUDA_ERROR_INVALID_HANDLE};
+    if (stream->gpu != event.gpu) throw DriverError{CUDA_ERROR_INVALID_HANDLE};
     event.recorded = {stream, stream->submitted};
   });
 }

@@ -16,22 +16,22 @@
 
 #include "driver.h"
 
-// What the stand-in for the driver is made of: streams of work that runs when it must, and tables
-// of all that there is. Everything happens under one mutex.
-namespace resrt::stand_in {
+// The state of the fake driver: streams of work, which runs only when it must, and tables of all
+// objects. One mutex guards everything.
+namespace resrt::fake {
 
 using Work = std::function<void()>;
 
 struct Stream;
 
-// A place in a stream: behind the first `count` of all that was ever put into it.
+// A position in a stream, after the first `count` tasks that were ever submitted to it.
 struct Point {
   std::shared_ptr<Stream> stream;
   size_t count = 0;
   bool reached() const;
 };
 
-// Work, or none and a place in another stream that must be reached first.
+// Work, or a point in another stream to wait for.
 struct Task {
   Work work;
   std::optional<Point> after;
@@ -60,21 +60,21 @@ struct Graph {
   std::vector<Work> works;
 };
 
-// All of one kind, by handle or address.
-template <class Thing>
+// All objects of one kind, by handle or address.
+template <class Item>
 struct Table {
   const char* name;
-  std::map<size_t, Thing> things = {};
+  std::map<size_t, Item> items = {};
 };
 
 struct State {
-  std::recursive_mutex mutex;  // work that runs within a call makes calls of its own
+  std::recursive_mutex mutex;  // recursive because work that runs in a call makes calls itself
   std::minstd_rand random;
   int gpus = 2;
   size_t memory_limit = 0;
-  // None is used twice.
+  // Handles and addresses are never reused.
   size_t next_handle = 0x1000;
-  CUdeviceptr next_address = CUdeviceptr{1} << 62U;  // where no processor has memory
+  CUdeviceptr next_address = CUdeviceptr{1} << 62U;  // never a valid host address
 
   int calls_to_failure = -1;
   CUresult failure = CUDA_SUCCESS;
@@ -92,12 +92,12 @@ struct State {
   Table<Graph> graphs{"graph"};
   Table<Graph> executable_graphs{"executable graph"};
   std::map<int, std::shared_ptr<Stream>> default_streams;
-  std::vector<std::shared_ptr<Stream>> busy;  // also those that were destroyed since
+  std::vector<std::shared_ptr<Stream>> busy;  // includes destroyed streams with work left
 };
 
 State& state();
 
-// A thread's GPUs, the current one last, and whether a stream records what the thread does.
+// A thread's stack of GPUs, whose last is the current one, and whether the thread is capturing.
 struct Thread {
   std::vector<int> current;
   bool recording = false;
@@ -110,19 +110,19 @@ void put_or_record(const std::shared_ptr<Stream>& stream, Work work);
 void wait_for(const Point& point);
 void run_all();
 
-// What a call that the driver refuses throws within the stand-in.
-struct Refusal {
+// Thrown inside the fake by a call that the driver rejects.
+struct DriverError {
   CUresult result;
 };
 
-// How a call fails that is made to.
+// What a call does when it is made to fail.
 enum class Kind {
-  plain,     // and does nothing
-  releases,  // after it has done what it should
-  loses,     // because the GPU is lost
+  plain,     // nothing
+  releases,  // its normal work
+  loses,     // loses the GPU
 };
 
-// Counts a call, and returns how it is to fail.
+// Counts a call and returns the result with which it must fail.
 CUresult next_failure(Kind kind);
 
 // A call that needs no current GPU.
@@ -133,19 +133,19 @@ CUresult call(Kind kind, Act act) {
   if (failure != CUDA_SUCCESS && kind != Kind::releases) return failure;
   try {
     act();
-  } catch (const Refusal& refusal) {
-    return refusal.result;
+  } catch (const DriverError& error) {
+    return error.result;
   }
   return failure;
 }
 
-// One that needs a current GPU, and is told its number.
+// A call that needs a current GPU, whose index is passed to `act`.
 template <class Act>
 CUresult call_on_gpu(const char* name, Kind kind, Act act) {
   return call(kind, [&] {
     if (current_gpu() < 0 && state().lost == CUDA_SUCCESS) {
       report_fault(std::string(name) + " without a current GPU");
-      throw Refusal{CUDA_ERROR_INVALID_CONTEXT};
+      throw DriverError{CUDA_ERROR_INVALID_CONTEXT};
     }
     act(current_gpu());
   });
@@ -155,7 +155,7 @@ CUresult call_on_gpu(const char* name, Act act) {
   return call_on_gpu(name, Kind::plain, act);
 }
 
-// A handle or an address as a number.
+// Converts a handle or an address to a number.
 template <class Handle>
 size_t number(Handle handle) {
   if constexpr (std::is_pointer_v<Handle>) {
@@ -165,42 +165,43 @@ size_t number(Handle handle) {
   }
 }
 
-template <class Handle, class Thing>
-Handle add(Table<Thing>& table, Thing thing) {
+template <class Handle, class Item>
+Handle add(Table<Item>& table, Item item) {
   const size_t handle = state().next_handle++;
-  table.things.emplace(handle, std::move(thing));
+  table.items.emplace(handle, std::move(item));
   return reinterpret_cast<Handle>(handle);
 }
 
-template <class Thing, class Handle>
-Thing& find(Table<Thing>& table, Handle handle) {
-  const auto found = table.things.find(number(handle));
-  if (found != table.things.end()) return found->second;
-  report_fault(std::string("used: a ") + table.name + " that is not there");
-  throw Refusal{CUDA_ERROR_INVALID_HANDLE};
+template <class Item, class Handle>
+Item& find(Table<Item>& table, Handle handle) {
+  const auto found = table.items.find(number(handle));
+  if (found != table.items.end()) return found->second;
+  report_fault(std::string("used: invalid ") + table.name);
+  throw DriverError{CUDA_ERROR_INVALID_HANDLE};
 }
 
-// The default stream has none.
+// The default streams are not in the table.
 std::shared_ptr<Stream> find_stream(CUstream handle, int gpu);
 
 inline int gpu_of(const std::shared_ptr<Stream>& stream) {
   return stream->gpu;
 }
-template <class Thing>
-int gpu_of(const Thing& thing) {
-  return thing.gpu;
+template <class Item>
+int gpu_of(const Item& item) {
+  return item.gpu;
 }
 
-// Whose GPU must be the current one, unless it is lost.
-template <class Thing, class Handle>
-void remove(Table<Thing>& table, Handle handle) {
+// Removes an object, whose GPU must be the current one unless it is lost.
+template <class Item, class Handle>
+void remove(Table<Item>& table, Handle handle) {
   if (gpu_of(find(table, handle)) != current_gpu() && state().lost == CUDA_SUCCESS) {
     report_fault(std::string("freed while another GPU was current: ") + table.name);
   }
-  table.things.erase(number(handle));
+  table.items.erase(number(handle));
 }
 
-// The memory of `bytes` from an address on; null and a fault where it is not all there.
+// Returns the memory of `bytes` from an address on, or null with a fault if not all of it is
+// allocated.
 std::byte* find_memory(Table<Memory>& table, size_t address, size_t bytes);
 
-}  // namespace resrt::stand_in
+}  // namespace resrt::fake

@@ -1,6 +1,6 @@
-// Loading engines and running them, without a GPU: with stand-ins for NVIDIA's driver and for
-// TensorRT's library, which find what is leaked, freed too early or while another GPU is current,
-// and not waited for, and which fail where they are told to.
+// Loads and runs engines without a GPU, with fakes of NVIDIA's driver and of TensorRT's library.
+// The fakes detect leaks, memory that is freed too early or while another GPU is current, and
+// missing waits. They can be made to fail at any call.
 
 #include <algorithm>
 #include <atomic>
@@ -16,10 +16,10 @@
 
 #include "backends/tensorrt/flavour.h"
 #include "engine/engine_file.h"
+#include "fake/driver.h"
+#include "fake/inference.h"
 #include "resrt/engine.h"
 #include "resrt/error.h"
-#include "stand_in/driver.h"
-#include "stand_in/inference.h"
 #include "support.h"
 #include "text.h"
 
@@ -33,14 +33,14 @@ constexpr Shape kImage = {.channels = 3, .height = 4, .width = 4};
 constexpr size_t kPixels = 3 * 4 * 4;
 constexpr size_t kClasses = 7;
 constexpr int kMaxBatch = 5;
-constexpr unsigned kOrders = 20;  // of what streams run, that are tried
+constexpr unsigned kOrders = 20;  // the number of random execution orders to test
 
-// An engine file with a plan for the stand-in, for as long as it lives.
+// A temporary engine file with a plan for the fake.
 class PlanFile : public TemporaryFile {
  public:
   PlanFile(const std::string& name, const std::string& plan) : TemporaryFile(name) {
     write_engine_file(path(),
-                      {.model = "stand-in",
+                      {.model = "fake",
                        .backend = tensorrt::kBackend,
                        .backend_version = concat(NV_TENSORRT_MAJOR, '.', NV_TENSORRT_MINOR, '.',
                                                  NV_TENSORRT_PATCH),
@@ -53,15 +53,14 @@ class PlanFile : public TemporaryFile {
 };
 
 Engine load(const LoadOptions& options) {
-  static const PlanFile file("stand-in.engine",
-                             stand_in::make_plan({kPixels, kClasses, kMaxBatch}));
+  static const PlanFile file("fake.engine", fake::make_plan({kPixels, kClasses, kMaxBatch}));
   return Engine::load(file.path(), options);
 }
 Engine load(int device = 0) {
   return load(LoadOptions{.device = device});
 }
 
-// Whole numbers, so that sums are exact, other ones for every seed.
+// Returns integers, so that sums are exact, that differ for every seed.
 Floats images(size_t batch, unsigned seed) {
   std::minstd_rand random(seed + 1);
   Floats made(batch * kPixels);
@@ -73,17 +72,17 @@ Floats expected(const Floats& images) {
   Floats logits;
   for (auto image = images.begin(); image != images.end(); image += kPixels) {
     for (size_t label = 0; label < kClasses; ++label) {
-      logits.push_back(stand_in::bias(label));
+      logits.push_back(fake::bias(label));
       for (size_t i = 0; i < kPixels; ++i) {
-        logits.back() += image[static_cast<std::ptrdiff_t>(i)] * stand_in::weight(i, label);
+        logits.back() += image[static_cast<std::ptrdiff_t>(i)] * fake::weight(i, label);
       }
     }
   }
   return logits;
 }
 
-// What a caller has on a GPU of his own: a stream, unless it is the default one, images and logits
-// in its memory.
+// A caller's objects on a GPU: a stream, unless it is the default one, and memory for images and
+// logits.
 class Caller {
  public:
   enum class In { own_stream, default_stream };
@@ -94,9 +93,9 @@ class Caller {
       if (in == In::own_stream) ok(cuStreamCreate(&stream_, CU_STREAM_NON_BLOCKING));
       ok(cuMemAlloc(&from_, batch * kPixels * sizeof(float)));
       ok(cuMemAlloc(&to_, batch * kClasses * sizeof(float)));
-      // The images are not there before, and in none but the stream's order.
-      ok(stand_in::submit(stream_, [from = from_, images = images_] {
-        auto* floats = static_cast<float*>(stand_in::at(from, images.size() * sizeof(float)));
+      // The images are written in the order of this stream only.
+      ok(fake::submit(stream_, [from = from_, images = images_] {
+        auto* floats = static_cast<float*>(fake::at(from, images.size() * sizeof(float)));
         if (floats != nullptr) std::copy(images.begin(), images.end(), floats);
       }));
     });
@@ -122,13 +121,13 @@ class Caller {
     return engine.infer_on_device(from(), static_cast<int64_t>(batch_), stream());
   }
 
-  // What the stream finds in its order where the logits should be.
+  // Returns the logits as a kernel in the stream reads them.
   Floats read(const float* logits) const {
     Floats found(batch_ * kClasses);
     on_gpu([&] {
-      ok(stand_in::submit(stream_, [&found, logits] {
+      ok(fake::submit(stream_, [&found, logits] {
         const void* memory =
-            stand_in::at(reinterpret_cast<CUdeviceptr>(logits), found.size() * sizeof(float));
+            fake::at(reinterpret_cast<CUdeviceptr>(logits), found.size() * sizeof(float));
         if (memory != nullptr) std::memcpy(found.data(), memory, found.size() * sizeof(float));
       }));
       ok(cuStreamSynchronize(stream_));
@@ -159,7 +158,7 @@ class Caller {
   CUdeviceptr to_ = 0;
 };
 
-// What an engine says that cannot do what it should; "" where it can.
+// Returns the message of the BackendError that `act` throws, or "".
 template <class Act>
 std::string error_of(Act act) {
   try {
@@ -170,31 +169,31 @@ std::string error_of(Act act) {
   }
 }
 
-void expect_says(const std::string& error, const std::string& part) {
-  EXPECT_NE(error.find(part), std::string::npos) << "'" << error << "' should say '" << part << "'";
+void expect_contains(const std::string& error, const std::string& part) {
+  EXPECT_NE(error.find(part), std::string::npos) << "'" << part << "' is not in: " << error;
 }
 
-// Nothing is left, and nothing was done that no program may do.
+// Checks that nothing leaked and no call was invalid.
 void expect_clean() {
-  stand_in::finish();
-  EXPECT_EQ(stand_in::alive(), Names());
-  EXPECT_EQ(stand_in::faults(), Names());
-  EXPECT_EQ(stand_in::current_gpu(), -1);
+  fake::finish();
+  EXPECT_EQ(fake::alive(), Names());
+  EXPECT_EQ(fake::faults(), Names());
+  EXPECT_EQ(fake::current_gpu(), -1);
 }
 
-class StandIn : public testing::Test {
+class EngineOnFakeGpu : public testing::Test {
  protected:
   void SetUp() override {
-    testing::FLAGS_gtest_death_test_style = "threadsafe";  // a process of its own
-    stand_in::start_anew();
+    testing::FLAGS_gtest_death_test_style = "threadsafe";  // re-executes the test program
+    fake::reset();
   }
   void TearDown() override {
-    stand_in::mend();
+    fake::repair();
     expect_clean();
   }
 };
 
-TEST_F(StandIn, InfersEveryBatch) {
+TEST_F(EngineOnFakeGpu, InfersEveryBatchSize) {
   const Engine engine = load();
   for (unsigned seed = 0; seed < kOrders; ++seed) {
     for (size_t batch = 0; batch <= 2 * kMaxBatch + 1; ++batch) {
@@ -204,13 +203,13 @@ TEST_F(StandIn, InfersEveryBatch) {
   }
 }
 
-TEST_F(StandIn, LaunchesAGraphForEachSizeThatHasRunBefore) {
+TEST_F(EngineOnFakeGpu, LaunchesAGraphForEachSizeThatRanBefore) {
   const Engine engine = load();
   const auto launches = [&](size_t batch) {
-    const int before = stand_in::graph_launches();
+    const int before = fake::graph_launches();
     const Floats some = images(batch, 0);
     EXPECT_EQ(engine.infer(some), expected(some));
-    return stand_in::graph_launches() - before;
+    return fake::graph_launches() - before;
   };
   const int one = tensorrt::kRtx ? 0 : 1;  // TensorRT for RTX has graphs of its own
   for (const size_t warm : {1U, 2U, 4U, 5U}) EXPECT_EQ(launches(warm), one) << warm;
@@ -219,7 +218,7 @@ TEST_F(StandIn, LaunchesAGraphForEachSizeThatHasRunBefore) {
   EXPECT_EQ(launches(kMaxBatch + 3), 2 * one);
 }
 
-TEST_F(StandIn, IsSharedByThreads) {
+TEST_F(EngineOnFakeGpu, IsSharedByThreads) {
   const Engine engine = load();
   std::atomic<int> wrong = 0;
   std::vector<std::jthread> threads;
@@ -244,10 +243,10 @@ TEST_F(StandIn, IsSharedByThreads) {
   EXPECT_EQ(wrong, 0);
 }
 
-// Inferences in different streams share what a session has, and only events order them.
-TEST_F(StandIn, OrdersInferencesInCallersStreamsAndItsOwn) {
+// Inferences in different streams share a session's memory and are ordered only by events.
+TEST_F(EngineOnFakeGpu, OrdersInferencesInCallersStreamsAndItsOwn) {
   for (unsigned order = 0; order < kOrders; ++order) {
-    stand_in::start_anew(order);
+    fake::reset(order);
     const Engine engine = load();
     const Caller first(kMaxBatch, 1);
     const Caller second(kMaxBatch + 2, 2);
@@ -265,9 +264,9 @@ TEST_F(StandIn, OrdersInferencesInCallersStreamsAndItsOwn) {
   }
 }
 
-TEST_F(StandIn, OrdersInferencesInTheDefaultStream) {
+TEST_F(EngineOnFakeGpu, OrdersInferencesInTheDefaultStream) {
   for (unsigned order = 0; order < kOrders; ++order) {
-    stand_in::start_anew(order);
+    fake::reset(order);
     const Engine engine = load();
     const Caller first(kMaxBatch, 1, 0, Caller::In::default_stream);
     const Caller second(3, 2);
@@ -280,8 +279,8 @@ TEST_F(StandIn, OrdersInferencesInTheDefaultStream) {
   }
 }
 
-// The parts of a batch begin wherever the one before ends, which TensorRT does not take.
-TEST_F(StandIn, InfersWhatLiesAnywhere) {
+// The parts of a split batch are not aligned as TensorRT requires.
+TEST_F(EngineOnFakeGpu, InfersUnalignedBatches) {
   const Engine engine = load();
   for (unsigned seed = 0; seed < kOrders; ++seed) {
     const Caller caller(3 * kMaxBatch + 3, seed);
@@ -290,20 +289,20 @@ TEST_F(StandIn, InfersWhatLiesAnywhere) {
   }
 }
 
-TEST_F(StandIn, KeepsTheKernelsThatItCompiles) {
+TEST_F(EngineOnFakeGpu, CachesCompiledKernels) {
   const TemporaryFile file("kernels");
   const auto compiled_by_loading = [](const std::string& runtime_cache) {
-    const int before = stand_in::compiled();
+    const int before = fake::compiled();
     const Engine engine = load({.runtime_cache = runtime_cache});
     const Floats some = images(kMaxBatch, 0);
     EXPECT_EQ(engine.infer(some), expected(some));
-    return stand_in::compiled() - before;
+    return fake::compiled() - before;
   };
   if (!tensorrt::kRtx) {
     EXPECT_THROW(compiled_by_loading(file.path()), InputError);
     return;
   }
-  constexpr int sizes = 4;  // that are warmed up: 1, 2, 4 and 5, in both sessions
+  constexpr int sizes = 4;  // warmed up in both sessions: 1, 2, 4 and 5
   EXPECT_EQ(compiled_by_loading(""), sizes);
   EXPECT_EQ(compiled_by_loading(file.path()), sizes);
   EXPECT_EQ(compiled_by_loading(file.path()), 0);
@@ -312,9 +311,9 @@ TEST_F(StandIn, KeepsTheKernelsThatItCompiles) {
   EXPECT_EQ(compiled_by_loading(file.path()), 0);
 }
 
-TEST_F(StandIn, HasOtherStreamsWaitForLogits) {
+TEST_F(EngineOnFakeGpu, MakesOtherStreamsWaitForLogits) {
   for (unsigned order = 0; order < kOrders; ++order) {
-    stand_in::start_anew(order);
+    fake::reset(order);
     const Engine engine = load();
     const Caller writer(kMaxBatch, 1);
     const Caller reader(kMaxBatch, 2);
@@ -324,9 +323,9 @@ TEST_F(StandIn, HasOtherStreamsWaitForLogits) {
   }
 }
 
-TEST_F(StandIn, MayGoBeforeItsInferenceHasEnded) {
+TEST_F(EngineOnFakeGpu, MayBeDestroyedDuringAnInference) {
   for (unsigned order = 0; order < kOrders; ++order) {
-    stand_in::start_anew(order);
+    fake::reset(order);
     auto engine = std::make_unique<Engine>(load());
     const Caller first(kMaxBatch, 1);
     const Caller second(2, 2);
@@ -338,14 +337,14 @@ TEST_F(StandIn, MayGoBeforeItsInferenceHasEnded) {
   }
 }
 
-TEST_F(StandIn, FreesLogitsThatNobodyWaitedFor) {
+TEST_F(EngineOnFakeGpu, FreesLogitsThatNobodyReads) {
   const Engine engine = load();
   const Caller caller(kMaxBatch, 1);
   caller.infer_into_new(engine);
   EXPECT_NE(engine.infer_on_device(nullptr, 0, caller.stream()), nullptr);
 }
 
-TEST_F(StandIn, RunsOnTheGpuThatIsAskedFor) {
+TEST_F(EngineOnFakeGpu, RunsOnTheRequestedGpu) {
   for (const int device : {0, 1}) {
     const Engine engine = load(device);
     EXPECT_EQ(engine.device(), device);
@@ -359,39 +358,39 @@ TEST_F(StandIn, RunsOnTheGpuThatIsAskedFor) {
   }
 }
 
-TEST_F(StandIn, SaysWhichGpusThereAre) {
+TEST_F(EngineOnFakeGpu, ReportsWhichGpusExist) {
   for (const int device : {-1, 2}) {
-    expect_says(error_of([&] { load(device); }),
-                concat("there is no GPU ", device, " here; the numbers are 0 to 1"));
+    expect_contains(error_of([&] { load(device); }),
+                    concat("there is no GPU ", device, " here; choose one from 0 to 1"));
   }
 }
 
-TEST_F(StandIn, SaysThatAnEngineMayBeForAnotherGpu) {
+TEST_F(EngineOnFakeGpu, ReportsThatAnEngineMayBeForAnotherGpu) {
   const PlanFile file("foreign.engine", "of another GPU");
   const std::string error = error_of([&] { Engine::load(file.path()); });
-  expect_says(error, "another GPU");
-  expect_says(error, "generated on an incompatible device");
+  expect_contains(error, "another GPU");
+  expect_contains(error, "generated on an incompatible device");
   const Floats some = images(1, 0);
   EXPECT_EQ(load().infer(some), expected(some));
 }
 
-TEST_F(StandIn, SaysThatMemoryDoesNotSuffice) {
+TEST_F(EngineOnFakeGpu, ReportsThatMemoryIsExhausted) {
   size_t memory = 0;
   const auto attempt = [&] {
-    stand_in::set_memory(memory);
+    fake::set_memory(memory);
     const std::string error = error_of([] { load(); });
     expect_clean();
     return error;
   };
   std::string error = attempt();
   for (; !error.empty(); error = attempt()) {
-    expect_says(error, "memory");
+    expect_contains(error, "memory");
     ASSERT_LT(memory += 64, 1U << 16U);
   }
   EXPECT_GT(memory, 3 * kMaxBatch * kPixels);
 }
 
-// All that an engine does.
+// Calls everything that an engine can do.
 void use_engine(const Caller& caller) {
   const Engine engine = load();
   for (int repeat = 0; repeat < 2; ++repeat) {
@@ -405,22 +404,22 @@ void use_engine(const Caller& caller) {
 }
 
 // Uses an engine with a failure at the first call of the driver, at the second, and so on, until
-// all calls are made before. Each time an exception tells of it in those words, or what was asked
-// for is there; nothing is left, and the next engine works.
+// the failure would be after the last call. Each time, either an exception contains `words` or the
+// results are right. Nothing leaks, and the next engine works.
 template <class Break>
 void expect_survives(Break break_at, const std::string& words) {
-  use_engine(Caller(1, 0));  // the driver is open
+  use_engine(Caller(1, 0));  // opens the driver
   for (int n = 0;; ++n) {
     SCOPED_TRACE(concat("call ", n));
-    stand_in::start_anew(static_cast<unsigned>(n));
+    fake::reset(static_cast<unsigned>(n));
     auto caller = std::make_unique<Caller>(kMaxBatch, 2);
     break_at(n);
     const std::string error = error_of([&] { use_engine(*caller); });
-    const bool failed = stand_in::has_failed();
-    const bool lost = stand_in::is_lost();
-    stand_in::mend();
+    const bool failed = fake::has_failed();
+    const bool lost = fake::is_lost();
+    fake::repair();
     if (!error.empty()) {
-      expect_says(error, words);
+      expect_contains(error, words);
     } else if (!lost) {
       EXPECT_EQ(caller->read(), caller->expected());
     }
@@ -435,54 +434,54 @@ void expect_survives(Break break_at, const std::string& words) {
   }
 }
 
-TEST_F(StandIn, SurvivesTheFailureOfAnyCall) {
-  expect_survives([](int n) { stand_in::fail(n, CUDA_ERROR_OUT_OF_MEMORY); }, "memory");
-  expect_survives([](int n) { stand_in::fail(n, CUDA_ERROR_UNKNOWN); }, "could not");
+TEST_F(EngineOnFakeGpu, SurvivesTheFailureOfAnyCall) {
+  expect_survives([](int n) { fake::fail(n, CUDA_ERROR_OUT_OF_MEMORY); }, "memory");
+  expect_survives([](int n) { fake::fail(n, CUDA_ERROR_UNKNOWN); }, "could not");
 }
 
-TEST_F(StandIn, SurvivesTheLossOfTheGpuAtAnyCall) {
-  expect_survives([](int n) { stand_in::lose(n, CUDA_ERROR_ILLEGAL_ADDRESS); }, "is lost");
-  expect_survives([](int n) { stand_in::lose(n, CUDA_ERROR_ECC_UNCORRECTABLE); }, "is lost");
-  expect_survives([](int n) { stand_in::lose(n, CUDA_ERROR_DEINITIALIZED); }, "has shut down");
+TEST_F(EngineOnFakeGpu, SurvivesTheLossOfTheGpuAtAnyCall) {
+  expect_survives([](int n) { fake::lose(n, CUDA_ERROR_ILLEGAL_ADDRESS); }, "is lost");
+  expect_survives([](int n) { fake::lose(n, CUDA_ERROR_ECC_UNCORRECTABLE); }, "is lost");
+  expect_survives([](int n) { fake::lose(n, CUDA_ERROR_DEINITIALIZED); }, "has shut down");
 }
 
-TEST_F(StandIn, SaysThatTheGpuIsLost) {
+TEST_F(EngineOnFakeGpu, ReportsThatTheGpuIsLost) {
   const Engine engine = load();
   const Floats some = images(1, 0);
   for (const auto& [result, words] :
        {std::pair{CUDA_ERROR_ILLEGAL_ADDRESS, "the GPU is lost to this process"},
         std::pair{CUDA_ERROR_DEINITIALIZED, "driver has shut down"}}) {
-    stand_in::lose(0, result);
+    fake::lose(0, result);
     for (const std::string& error :
          {error_of([&] { engine.infer(some); }), error_of([&] { engine.device_of(some.data()); }),
           error_of([] { load(); })}) {
-      expect_says(error, words);
+      expect_contains(error, words);
     }
-    stand_in::mend();
+    fake::repair();
   }
 }
 
-TEST_F(StandIn, MayGoAtTheEndOfTheProcess) {
+TEST_F(EngineOnFakeGpu, MayBeDestroyedDuringProcessExit) {
   const auto end = [] {
     static const Engine engine = load();
-    stand_in::lose(0, CUDA_ERROR_DEINITIALIZED);
+    fake::lose(0, CUDA_ERROR_DEINITIALIZED);
     std::exit(0);
   };
   EXPECT_EXIT(end(), testing::ExitedWithCode(0), "");
 }
 
-TEST_F(StandIn, SaysWhyThereIsNoGpu) {
+TEST_F(EngineOnFakeGpu, ReportsWhyThereIsNoGpu) {
   const auto open = [] {
-    stand_in::lose(0, CUDA_ERROR_NO_DEVICE);
-    expect_says(error_of([] { load(); }), "driver does not start (CUDA_ERROR_NO_DEVICE");
-    stand_in::mend();
-    if (!tensorrt::kRtx) {  // which asks twice, as it has a use without a GPU
-      stand_in::fail(1, CUDA_ERROR_UNKNOWN);
-      expect_says(error_of([] { load(); }), "driver does not count GPUs");
+    fake::lose(0, CUDA_ERROR_NO_DEVICE);
+    expect_contains(error_of([] { load(); }), "driver does not start (CUDA_ERROR_NO_DEVICE");
+    fake::repair();
+    if (!tensorrt::kRtx) {  // RTX opens the driver twice, because it can build without a GPU
+      fake::fail(1, CUDA_ERROR_UNKNOWN);
+      expect_contains(error_of([] { load(); }), "driver cannot count the GPUs");
     }
-    stand_in::set_gpus(0);
-    expect_says(error_of([] { load(); }), "driver finds none");
-    stand_in::start_anew();
+    fake::set_gpus(0);
+    expect_contains(error_of([] { load(); }), "driver finds no GPU");
+    fake::reset();
     load();
     std::exit(testing::Test::HasFailure() ? 1 : 0);
   };

@@ -11,12 +11,12 @@
 #include <utility>
 
 #include "driver.h"
-#include "unneeded.h"
+#include "unimplemented.h"
 
-namespace resrt::stand_in {
+namespace resrt::fake {
 namespace {
 
-constexpr const char* kMagic = "stand-in";
+constexpr const char* kMagic = "fake";
 
 std::atomic<int> compiled_sizes = 0;
 
@@ -27,7 +27,7 @@ void check(CUresult result) {
   throw std::runtime_error(std::string("Cuda Driver (") + (text != nullptr ? text : "?") + ")");
 }
 
-// Runs what TensorRT does behind an interface that throws nothing.
+// Runs an implementation behind a noexcept interface; exceptions are logged.
 template <class Act>
 auto guarded(ILogger& logger, Act act) noexcept -> decltype(act()) {
   try {
@@ -38,7 +38,7 @@ auto guarded(ILogger& logger, Act act) noexcept -> decltype(act()) {
   }
 }
 
-// What TensorRT's objects have on a GPU; the same GPU must be current when they go.
+// GPU memory of TensorRT's objects. The same GPU must be current when they are destroyed.
 class DeviceMemory {
  public:
   explicit DeviceMemory(size_t floats) { check(cuMemAlloc(&address_, floats * sizeof(float))); }
@@ -55,7 +55,7 @@ float* floats_at(const void* address, size_t count) {
   return static_cast<float*>(at(reinterpret_cast<CUdeviceptr>(address), count * sizeof(float)));
 }
 
-// One inference, with all that was set when it was put into its stream.
+// One inference, with the settings at the time when it was enqueued.
 struct Inference {
   Sizes sizes;
   size_t batch = 0;
@@ -63,16 +63,16 @@ struct Inference {
   void* logits = nullptr;
   void* scratch = nullptr;
   const void* biases = nullptr;
-  std::weak_ptr<const int> context;  // gone with it
+  std::weak_ptr<const int> context;  // expires with the context
 
   bool is_ready() const {
     return batch > 0 && images != nullptr && logits != nullptr && scratch != nullptr;
   }
 
-  // Sums over the pixels from `begin` to `end`, added to `from`, into `to`.
+  // Adds the sums over the pixels from `begin` to `end` to `from` and writes the result to `to`.
   void add(size_t begin, size_t end, const float* from, float* to) const {
     const float* pixels = floats_at(images, batch * sizes.image);
-    if (context.expired()) report_fault("a context went before its inference ended");
+    if (context.expired()) report_fault("a context was destroyed before its inference ended");
     if (pixels == nullptr || from == nullptr || to == nullptr) return;
     for (size_t i = 0; i < batch * sizes.classes; ++i) {
       to[i] = from[i];
@@ -82,7 +82,7 @@ struct Inference {
     }
   }
 
-  // The first half of the sums into the scratch memory, and from there all of them.
+  // begin() writes the first half of the sums to the scratch memory, and end() completes them.
   void begin() const {
     const float* bias = floats_at(biases, sizes.classes);
     float* sums = floats_at(scratch, batch * sizes.classes);
@@ -99,7 +99,7 @@ struct Inference {
 };
 
 #if defined(TRT_MAJOR_RTX)
-class HostMemory final : public IHostMemory, public UnneededHostMemory {
+class HostMemory final : public IHostMemory, public UnimplementedHostMemory {
  public:
   explicit HostMemory(std::string bytes) : bytes_(std::move(bytes)) { mImpl = this; }
   void* data() const noexcept override { return const_cast<char*>(bytes_.data()); }
@@ -109,8 +109,8 @@ class HostMemory final : public IHostMemory, public UnneededHostMemory {
   std::string bytes_;
 };
 
-// The batch sizes that kernels were compiled for, in the place of these.
-class RuntimeCache final : public IRuntimeCache, public UnneededRuntimeCache {
+// The batch sizes for which kernels were compiled, instead of the kernels.
+class RuntimeCache final : public IRuntimeCache, public UnimplementedRuntimeCache {
  public:
   RuntimeCache() { mImpl = this; }
   IHostMemory* serialize() const noexcept override {
@@ -135,7 +135,7 @@ class RuntimeCache final : public IRuntimeCache, public UnneededRuntimeCache {
 };
 #endif
 
-class ExecutionContext final : public IExecutionContext, public UnneededExecutionContext {
+class ExecutionContext final : public IExecutionContext, public UnimplementedExecutionContext {
  public:
   ExecutionContext(ILogger& logger, const Sizes& sizes, CUdeviceptr biases)
       : logger_(logger), state_(1) {
@@ -179,7 +179,7 @@ class ExecutionContext final : public IExecutionContext, public UnneededExecutio
   bool enqueueV3(cudaStream_t stream) noexcept override {
     return guarded(logger_, [&] {
       if (!inference_.is_ready()) throw std::runtime_error("an address or a shape is not set");
-      // What the first inference makes ready, which none that is recorded may.
+      // The first inference allocates memory, which is not allowed during capture.
       if (!workspace_) {
         workspace_.emplace(inference_.sizes.classes);
 #if defined(TRT_MAJOR_RTX)
@@ -210,7 +210,7 @@ class ExecutionContext final : public IExecutionContext, public UnneededExecutio
   Inference inference_;
 };
 
-class RuntimeConfig final : public IRuntimeConfig, public UnneededRuntimeConfig {
+class RuntimeConfig final : public IRuntimeConfig, public UnimplementedRuntimeConfig {
  public:
   RuntimeConfig() { mImpl = this; }
   void setExecutionContextAllocationStrategy(
@@ -240,7 +240,7 @@ class RuntimeConfig final : public IRuntimeConfig, public UnneededRuntimeConfig 
   ExecutionContextAllocationStrategy strategy_ = ExecutionContextAllocationStrategy::kSTATIC;
 };
 
-class Engine final : public ICudaEngine, public UnneededCudaEngine {
+class Engine final : public ICudaEngine, public UnimplementedCudaEngine {
  public:
   Engine(ILogger& logger, const Sizes& sizes)
       : logger_(logger), sizes_(sizes), biases_(sizes.classes) {
@@ -256,7 +256,7 @@ class Engine final : public ICudaEngine, public UnneededCudaEngine {
       ExecutionContextAllocationStrategy strategy) noexcept override {
     return guarded(logger_, [&]() -> IExecutionContext* {
       if (strategy != ExecutionContextAllocationStrategy::kUSER_MANAGED) {
-        throw std::runtime_error("the stand-in has no scratch memory of its own");
+        throw std::runtime_error("the fake has no scratch memory of its own");
       }
       return new ExecutionContext(logger_, sizes_, biases_.address());
     });
@@ -281,7 +281,7 @@ class Engine final : public ICudaEngine, public UnneededCudaEngine {
   DeviceMemory biases_;
 };
 
-class Runtime final : public IRuntime, public UnneededRuntime {
+class Runtime final : public IRuntime, public UnimplementedRuntime {
  public:
   explicit Runtime(ILogger& logger) : logger_(logger), state_(1) { mImpl = this; }
 
@@ -316,14 +316,14 @@ std::string make_plan(const Sizes& sizes) {
   return plan.str();
 }
 
-}  // namespace resrt::stand_in
+}  // namespace resrt::fake
 
 int32_t getInferLibVersion() noexcept {
   return NV_TENSORRT_VERSION;
 }
 
 void* createInferRuntime_INTERNAL(void* logger, int32_t) noexcept {
-  using namespace resrt::stand_in;
+  using namespace resrt::fake;
   auto& log = *static_cast<ILogger*>(logger);
   return guarded(log, [&]() -> nvinfer1::IRuntime* { return new Runtime(log); });
 }
