@@ -30,9 +30,11 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from resrt import weights
+    import resrt
 
-    descriptions = {file: weights.describe(weights.read(file)) for file in options.files}
+    descriptions = {
+        file: resrt.weights.describe(resrt.weights.read(file)) for file in options.files
+    }
     if options.format == "json":
         documents = {file: dataclasses.asdict(found) for file, found in descriptions.items()}
         print(json.dumps(documents, indent=2, ensure_ascii=False))
