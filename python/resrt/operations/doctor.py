@@ -34,7 +34,7 @@ _FEATURES = {
     "amx_int8": "8-bit integers in matrix units, which resrt does not support",
 }
 
-_EXTRAS_FOR_DEVELOPERS = ("dev", "fuzz", "test")
+_EXTRAS_FOR_DEVELOPERS = ("dev", "docs", "fuzz", "test")
 
 
 @dataclass(frozen=True)
