@@ -45,11 +45,11 @@ autodoc_default_options = {"members": True, "undoc-members": True, "member-order
 autodoc_mock_imports = ["torch"]
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # or a field would be described twice
 
 # With -n every reference into resrt must resolve. References to other libraries are not checked.
 # Neither are the types of public fields and arguments that have no public name themselves.
 _WITHOUT_PUBLIC_NAME = (
-    "Accuracy",
     "Backend",
     "Cache",
     "Feature",

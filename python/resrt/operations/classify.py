@@ -90,7 +90,7 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[str]:
     """List the image files that paths name: files, folders with their subfolders, and patterns.
 
     A folder's images are the files with the suffix of a format that Pillow reads, sorted by name;
-    hidden files are omitted. A path such as "photos/**/*.jpg" is a pattern unless such a file
+    hidden files are omitted. A path such as ``photos/**/*.jpg`` is a pattern unless such a file
     exists. Raises FileError for a pattern without a match or a folder without images.
     """
     found: list[str] = []
