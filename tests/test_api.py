@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import resrt
-from support.paths import ROOT
 from resrt import _core
+from support.paths import ROOT
 
 REFERENCE = sorted((ROOT / "docs" / "api").glob("*.rst"))
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *REFERENCE]
