@@ -158,13 +158,13 @@ def test_unknown_backend(small_graph: resrt.Graph) -> None:
 
 def test_backend_whose_library_is_missing(tmp_path: Path) -> None:
     """Without OpenVINO the package imports, describes networks, and says what to install."""
-    # A copy of the package, whose neighbour OpenVINO then is not.
-    for module in (resrt, _core):  # two folders where it is installed to be edited
-        shutil.copytree(Path(module.__file__).parent, tmp_path / "resrt", dirs_exist_ok=True)
     script = (
         "import importlib.util, sys\n"
         "find_spec = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name: None if name == 'openvino' else find_spec(name)\n"
+        # No folder in which wheels of inference libraries may be is made known.
+        "packages = ('openvino', 'tensorrt')\n"
+        "importlib.util.find_spec = lambda name: (\n"
+        "    None if any(package in name for package in packages) else find_spec(name))\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "import resrt\n"
         "resrt.build_graph('resnet18')\n"
@@ -172,10 +172,37 @@ def test_backend_whose_library_is_missing(tmp_path: Path) -> None:
         "except resrt.BackendError as error: print(error)\n"
         "print(resrt.backends()[0].why_not)"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+    assert run_in_copy(script, tmp_path).count("pip install openvino==") == 2
+
+
+def test_library_in_another_folder_of_packages(tmp_path: Path) -> None:
+    """OpenVINO is found wherever Python finds its wheel."""
+    script = (
+        "import sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import resrt\n"
+        "print(resrt.__file__, resrt.backends()[0].why_not)"
     )
-    assert result.stdout.count("pip install openvino==") == 2
+    assert run_in_copy(script, tmp_path) == f"{tmp_path}/resrt/__init__.py None\n"
+
+
+def run_in_copy(script: str, folder: Path) -> str:
+    """Run a script with a copy of the package in a folder, where OpenVINO is not beside it."""
+    for module in (resrt, _core):  # two folders where it is installed to be edited
+        shutil.copytree(Path(module.__file__).parent, folder / "resrt", dirs_exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
+    command = [sys.executable, "-c", script, str(folder)]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_what_carries_and_installs_a_backends_library() -> None:
+    assert _core.library_packages("openvino") == ["openvino"]
+    assert _core.library_packages("tensorrt") == ["tensorrt_libs"]
+    with pytest.raises(resrt.BackendError, match="no backend named 'onednn'"):
+        _core.library_packages("onednn")
+    assert all(status.install.startswith("pip install ") for status in resrt.backends())
 
 
 class TestFile:
@@ -324,11 +351,12 @@ class TestFile:
             resrt.load(tmp_path / "missing.engine")
 
     def test_options_of_gpus_alone(self, small_graph: resrt.Graph, saved: Path) -> None:
-        with pytest.raises(resrt.InputError, match="'openvino' runs on no GPU; leave out device"):
-            resrt.load(saved, device="cuda:1")
-        with pytest.raises(resrt.InputError, match="'openvino' runs on no GPU; leave out device"):
-            resrt.build(small_graph, "random", device="cuda:1")
-        with pytest.raises(resrt.InputError, match="compiles no kernels.*leave out runtime_cache"):
+        for device in ("cuda", "cuda:0", "cuda:1"):
+            with pytest.raises(resrt.InputError, match="runs on no GPU; leave out device"):
+                resrt.load(saved, device=device)
+            with pytest.raises(resrt.InputError, match="runs on no GPU; leave out device"):
+                resrt.build(small_graph, "random", device=device)
+        with pytest.raises(resrt.InputError, match="options of TensorRT; leave out runtime_cache"):
             resrt.load(saved, runtime_cache=saved.with_name("kernels"))
         assert not saved.with_name("kernels").exists()
 

@@ -261,7 +261,10 @@ def test_libraries_that_do_not_fit_are_refused(source, message, tmp_path) -> Non
     script = (
         "import importlib.util, sys\n"
         "find_spec = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name: None if 'tensorrt' in name else find_spec(name)\n"
+        # No folder in which wheels of inference libraries may be is made known.
+        "packages = ('openvino', 'tensorrt')\n"
+        "importlib.util.find_spec = lambda name: (\n"
+        "    None if any(package in name for package in packages) else find_spec(name))\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "import resrt\n"
         "print(next(b for b in resrt.backends() if b.name == 'tensorrt_rtx').why_not)"

@@ -64,11 +64,9 @@ struct LoadOptions {
   // Processor threads per inference; 0: one for each core. Where they are fewer than the cores, as
   // many inferences run at once as there is room for; further callers wait for their turn.
   int threads = 0;
-  int device = 0;  // the GPU's number, for a backend that runs on one
-  // A file of the kernels that TensorRT for RTX compiles for the GPU while it loads an engine: read
-  // if it exists and is of this GPU, and written where others were compiled, so that the next
-  // loading is faster; empty: none. Only with TensorRT for RTX. [--runtimeCacheFile]
-  std::string runtime_cache = {};
+  // The GPU's number, only for a backend that runs on one; absent: the first.
+  std::optional<int> device = {};
+  std::optional<TensorRTLoadOptions> tensorrt = {};  // only for the backends of TensorRT
 };
 
 // What an engine is.
@@ -158,6 +156,8 @@ struct BackendStatus {
   std::optional<std::string> why_not;  // why it is unavailable, with what to do
   // Why engines can be built here, but not run.
   std::optional<std::string> why_build_only;
+  std::string install;  // the command that installs its library
+  bool runs_on_gpu = false;
 };
 
 // Opens each of them. May be called from many threads at once.

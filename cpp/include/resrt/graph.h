@@ -87,6 +87,7 @@ struct SplitAttention {
   int hidden;
   bool fc1_bias = true;
   bool batch_norm = true;
+  float epsilon = 1e-5F;  // of bn1
 };
 
 // Squeeze-and-excitation (https://arxiv.org/abs/1709.01507): x * sigmoid(fc2(relu(fc1(mean(x))))).

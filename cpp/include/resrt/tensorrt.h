@@ -37,4 +37,12 @@ struct TensorRTOptions {
   bool split_attention_plugin = false;
 };
 
+// How TensorRT loads an engine.
+struct TensorRTLoadOptions {
+  // A file of the kernels that TensorRT for RTX compiles for the GPU while it loads an engine: read
+  // if it exists and is of this GPU, and written where others were compiled, so that the next
+  // loading is faster; empty: none. Only with TensorRT for RTX. [--runtimeCacheFile]
+  std::string runtime_cache;
+};
+
 }  // namespace resrt

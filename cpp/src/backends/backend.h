@@ -76,6 +76,10 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string version() const = 0;
+  // Throw InputError, or PrecisionError where the precision is at fault, for options that this
+  // backend does not have and for values out of range.
+  virtual void check(const BuildOptions& options) const = 0;
+  virtual void check(const LoadOptions& options) const = 0;
   // What the device computes natively, the fastest first.
   virtual std::vector<Precision> precisions(int device) const = 0;
   // Why it builds plans here but cannot run them, where that is so.

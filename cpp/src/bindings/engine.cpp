@@ -117,6 +117,8 @@ void bind_engine(py::module_& module) {
       .def_readonly("why_not", &BackendStatus::why_not, "Why it is unavailable, and what to do.")
       .def_readonly("why_build_only", &BackendStatus::why_build_only,
                     "Why engines can be built here, but not run.")
+      .def_readonly("install", &BackendStatus::install, "The command that installs its library.")
+      .def_readonly("runs_on_gpu", &BackendStatus::runs_on_gpu, "Whether its engines run on a GPU.")
       .def("__repr__", [](const BackendStatus& self) {
         return self.why_not ? concat("BackendStatus(", self.name, ": ", *self.why_not, ")")
                             : concat("BackendStatus(", self.name, " ", self.version, ": ",
@@ -128,6 +130,8 @@ void bind_engine(py::module_& module) {
       "add_library_folder",
       [](const py::bytes& folder) { add_library_folder(std::string(folder)); }, py::arg("folder"),
       "Makes known a folder of packages, where an inference library's wheel may lie.");
+  module.def("library_packages", &library_packages, py::arg("backend"),
+             "The names by which Python imports the packages that may carry a backend's library.");
   module.def("backend_names", &backend_names, "Their names, which opens none of them.");
   module.def("check_labels", &check_labels, py::arg("labels"), py::arg("classes"),
              "Raise InputError unless there are no labels or one for each class.");
@@ -212,8 +216,9 @@ void bind_engine(py::module_& module) {
           [](const Graph& graph, const std::map<std::string, FloatArray>& weights,
              const std::string& backend, const std::string& precision, int max_batch, int threads,
              const std::string& weights_note, const std::string& weights_sha256,
-             const std::vector<std::string>& labels, const Preprocessing& preprocessing, int device,
-             const std::optional<TensorRTOptions>& tensorrt, const std::optional<Step>& progress) {
+             const std::vector<std::string>& labels, const Preprocessing& preprocessing,
+             std::optional<int> device, const std::optional<TensorRTOptions>& tensorrt,
+             const std::optional<Step>& progress) {
             Steps steps(progress);
             const BuildOptions options = {
                 .backend = backend,
@@ -238,10 +243,11 @@ void bind_engine(py::module_& module) {
           py::arg("tensorrt"), py::arg("progress"))
       .def_static(
           "load",
-          [](const py::bytes& path, int threads, int device, const py::bytes& runtime_cache) {
+          [](const py::bytes& path, int threads, std::optional<int> device,
+             const std::optional<py::bytes>& runtime_cache) {
             const std::string file = path;
-            const LoadOptions options = {
-                .threads = threads, .device = device, .runtime_cache = runtime_cache};
+            LoadOptions options = {.threads = threads, .device = device};
+            if (runtime_cache) options.tensorrt = TensorRTLoadOptions{*runtime_cache};
             const py::gil_scoped_release release;
             return Engine::load(file, options);
           },

@@ -1,11 +1,16 @@
 #include "resrt/graph.h"
 
+#include <map>
 #include <tuple>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
 #include "bindings/bindings.h"
+#include "resrt/error.h"
 #include "text.h"
 
 namespace py = pybind11;
@@ -47,10 +52,31 @@ py::class_<T> definition(py::module_& module, const char* doc) {
 
 void bind_definitions(py::module_& module) {
   definition<Input>(module, "The network's input: one image in planes.")
+      .def(py::init([](int channels, int height, int width) {
+             return Input{.channels = channels, .height = height, .width = width};
+           }),
+           py::arg("channels"), py::arg("height"), py::arg("width"))
       .def_readonly("channels", &Input::channels)
       .def_readonly("height", &Input::height)
       .def_readonly("width", &Input::width);
+
+  const Conv2d conv{};
   definition<Conv2d>(module, "A square 2-D convolution, with what the passes fused into it.")
+      .def(py::init([](int out_channels, int kernel, int stride, int padding, int groups, bool bias,
+                       bool residual, bool relu) {
+             return Conv2d{.out_channels = out_channels,
+                           .kernel = kernel,
+                           .stride = stride,
+                           .padding = padding,
+                           .groups = groups,
+                           .bias = bias,
+                           .residual = residual,
+                           .relu = relu};
+           }),
+           py::arg("out_channels"), py::kw_only(), py::arg("kernel"),
+           py::arg("stride") = conv.stride, py::arg("padding") = conv.padding,
+           py::arg("groups") = conv.groups, py::arg("bias") = conv.bias,
+           py::arg("residual") = conv.residual, py::arg("relu") = conv.relu)
       .def_readonly("out_channels", &Conv2d::out_channels)
       .def_readonly("kernel", &Conv2d::kernel)
       .def_readonly("stride", &Conv2d::stride)
@@ -59,39 +85,114 @@ void bind_definitions(py::module_& module) {
       .def_readonly("bias", &Conv2d::bias)
       .def_readonly("residual", &Conv2d::residual)
       .def_readonly("relu", &Conv2d::relu);
+
   definition<BatchNorm2d>(module, "Batch normalisation with its running statistics.")
+      .def(py::init([](float epsilon) { return BatchNorm2d{.epsilon = epsilon}; }), py::kw_only(),
+           py::arg("epsilon") = BatchNorm2d().epsilon)
       .def_readonly("epsilon", &BatchNorm2d::epsilon);
-  definition<Relu>(module, "max(x, 0).");
+
+  definition<Relu>(module, "max(x, 0).").def(py::init<>());
+
+  const MaxPool2d max_pool{};
   definition<MaxPool2d>(module, "The maximum over square windows.")
+      .def(py::init([](int kernel, int stride, int padding) {
+             return MaxPool2d{.kernel = kernel, .stride = stride, .padding = padding};
+           }),
+           py::kw_only(), py::arg("kernel"), py::arg("stride"),
+           py::arg("padding") = max_pool.padding)
       .def_readonly("kernel", &MaxPool2d::kernel)
       .def_readonly("stride", &MaxPool2d::stride)
       .def_readonly("padding", &MaxPool2d::padding);
+
+  const AvgPool2d avg_pool{};
   definition<AvgPool2d>(module, "The average over square windows.")
+      .def(
+          py::init([](int kernel, int stride, int padding, bool ceil_mode, bool count_include_pad) {
+            return AvgPool2d{.kernel = kernel,
+                             .stride = stride,
+                             .padding = padding,
+                             .ceil_mode = ceil_mode,
+                             .count_include_pad = count_include_pad};
+          }),
+          py::kw_only(), py::arg("kernel"), py::arg("stride"),
+          py::arg("padding") = avg_pool.padding, py::arg("ceil_mode") = avg_pool.ceil_mode,
+          py::arg("count_include_pad") = avg_pool.count_include_pad)
       .def_readonly("kernel", &AvgPool2d::kernel)
       .def_readonly("stride", &AvgPool2d::stride)
       .def_readonly("padding", &AvgPool2d::padding)
       .def_readonly("ceil_mode", &AvgPool2d::ceil_mode)
       .def_readonly("count_include_pad", &AvgPool2d::count_include_pad);
-  definition<GlobalAvgPool2d>(module, "The mean over height and width.");
-  definition<Add>(module, "The sum of two tensors of the same shape.");
+
+  definition<GlobalAvgPool2d>(module, "The mean over height and width.").def(py::init<>());
+  definition<Add>(module, "The sum of two tensors of the same shape.").def(py::init<>());
+
+  const SplitAttention attention{};
   definition<SplitAttention>(
       module, "The split-attention block of ResNeSt (https://arxiv.org/abs/2004.08955).")
+      .def(py::init([](int channels, int radix, int cardinality, int hidden, bool fc1_bias,
+                       bool batch_norm, float epsilon) {
+             return SplitAttention{.channels = channels,
+                                   .radix = radix,
+                                   .cardinality = cardinality,
+                                   .hidden = hidden,
+                                   .fc1_bias = fc1_bias,
+                                   .batch_norm = batch_norm,
+                                   .epsilon = epsilon};
+           }),
+           py::arg("channels"), py::kw_only(), py::arg("radix"), py::arg("cardinality"),
+           py::arg("hidden"), py::arg("fc1_bias") = attention.fc1_bias,
+           py::arg("batch_norm") = attention.batch_norm, py::arg("epsilon") = attention.epsilon)
       .def_readonly("channels", &SplitAttention::channels)
       .def_readonly("radix", &SplitAttention::radix)
       .def_readonly("cardinality", &SplitAttention::cardinality)
       .def_readonly("hidden", &SplitAttention::hidden)
       .def_readonly("fc1_bias", &SplitAttention::fc1_bias)
-      .def_readonly("batch_norm", &SplitAttention::batch_norm);
+      .def_readonly("batch_norm", &SplitAttention::batch_norm)
+      .def_readonly("epsilon", &SplitAttention::epsilon, "Of the batch normalisation.");
+
   definition<SqueezeExcite>(module, "Squeeze-and-excitation (https://arxiv.org/abs/1709.01507).")
+      .def(py::init([](int hidden) { return SqueezeExcite{.hidden = hidden}; }), py::kw_only(),
+           py::arg("hidden"))
       .def_readonly("hidden", &SqueezeExcite::hidden);
+
   definition<Linear>(module, "A fully connected layer.")
+      .def(py::init([](int out_features) { return Linear{.out_features = out_features}; }),
+           py::arg("out_features"))
       .def_readonly("out_features", &Linear::out_features);
+}
+
+// The classes of a variant's alternatives, in their order. Throws where one of them is not bound.
+template <class... Kinds>
+py::tuple classes(const std::variant<Kinds...>*) {
+  return py::make_tuple(py::type::of<Kinds>()...);
+}
+
+using NamedDefinition = std::tuple<std::string, Definition, std::vector<std::string>>;
+
+Graph make_graph(std::string name, const std::vector<NamedDefinition>& layers) {
+  Graph graph(std::move(name));
+  std::map<std::string, Tensor> outputs;
+  for (const auto& [layer, definition, inputs] : layers) {
+    std::vector<Tensor> tensors;
+    for (const std::string& input : inputs) {
+      const auto found = outputs.find(input);
+      if (found == outputs.end()) {
+        throw ModelError(concat("layer '", layer, "' of ", graph.name(), " reads '", input,
+                                "', which is not among the layers before it"));
+      }
+      tensors.push_back(found->second);
+    }
+    outputs[layer] = graph.add(layer, definition, std::move(tensors));
+  }
+  graph.output();  // throws if there are no layers
+  return graph;
 }
 
 }  // namespace
 
 void bind_graph(py::module_& module) {
   bind_definitions(module);
+  module.attr("DEFINITIONS") = classes(static_cast<const Definition*>(nullptr));
 
   py::class_<Parameter>(module, "Parameter", "The name and shape of a parameter of a network.")
       .def_readonly("name", &Parameter::name)
@@ -133,6 +234,9 @@ void bind_graph(py::module_& module) {
 
   py::class_<Graph>(module, "Graph",
                     "A network: its layers in topological order. str() prints a table.")
+      .def(py::init(&make_graph), py::arg("name"), py::arg("layers"),
+           "From each layer's name, definition and the names of the layers that it reads. Raises "
+           "ModelError where a definition does not fit its inputs.")
       .def_property_readonly("name", &Graph::name)
       .def_property_readonly("layers", &layers)
       .def_property_readonly(

@@ -43,16 +43,6 @@ void require_batch(int64_t batch) {
   if (batch < 0) throw InputError(concat("a batch cannot have ", batch, " images"));
 }
 
-void check_load_options(const LoadOptions& options, const std::string& backend) {
-  if (options.device != 0 && !backend.starts_with("tensorrt")) {
-    throw InputError(concat("backend '", backend, "' runs on no GPU; leave out device"));
-  }
-  if (!options.runtime_cache.empty() && backend != "tensorrt_rtx") {
-    throw InputError(concat("backend '", backend, "' compiles no kernels while it loads an ",
-                            "engine; leave out runtime_cache"));
-  }
-}
-
 // Whether the GPU here need not be one of those that the engine is for.
 bool is_for_named_gpus(const BuildOptions& options) {
   return options.tensorrt && !options.tensorrt->compute_capabilities.empty();
@@ -171,17 +161,16 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
     throw InputError(
         concat("max_batch must be from 1 to ", kLargestBatch, ", not ", options.max_batch));
   }
-  if (options.tensorrt && !options.backend.starts_with("tensorrt")) {
-    throw InputError(concat("backend '", options.backend, "' takes no options of TensorRT"));
-  }
-  check_load_options(load, options.backend);
   check_weights(graph, weights);
   require_vector(graph);
   check_notes(options.notes, graph.input_shape().channels, graph.classes());
   Backend& backend = find_backend(options.backend);
+  backend.check(options);
+  backend.check(load);
+  const int device = load.device.value_or(0);
   Precision precision = options.precision;
-  if (precision == Precision::automatic) precision = backend.precisions(load.device).front();
-  require_precision(precision, backend, load.device, options.backend);
+  if (precision == Precision::automatic) precision = backend.precisions(device).front();
+  require_precision(precision, backend, device, options.backend);
   EngineInfo info = {.model = graph.name(),
                      .backend = options.backend,
                      .backend_version = backend.version(),
@@ -192,7 +181,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
                      .version_compatible = options.tensorrt && options.tensorrt->version_compatible,
                      .layers = graph.table(),
                      .notes = options.notes};
-  Plan plan = backend.build(graph, weights, info, options, load.device);
+  Plan plan = backend.build(graph, weights, info, options, device);
   auto state = std::make_unique<State>(State{std::move(info), std::move(plan), nullptr, {}});
   if (const auto reason = backend.why_build_only()) {
     state->why_build_only = *reason;
@@ -213,14 +202,14 @@ EngineInfo inspect(const std::string& path) {
 
 Engine Engine::load(const std::string& path, const LoadOptions& options) {
   EngineFile file = read_engine_file(path);
-  check_load_options(options, file.info.backend);
   Backend& backend = find_backend(file.info.backend);
+  backend.check(options);
   if (file.info.backend_version != backend.version() && !file.info.version_compatible) {
     throw EngineFileError(concat("the engine file '", path, "' was built with ", file.info.backend,
                                  " ", file.info.backend_version, "; here is ", backend.version(),
                                  "; build it again"));
   }
-  require_precision(file.info.precision, backend, options.device, file.info.backend);
+  require_precision(file.info.precision, backend, options.device.value_or(0), file.info.backend);
   auto state =
       std::make_unique<State>(State{std::move(file.info), std::move(file.plan), nullptr, {}});
   state->load(backend, options);

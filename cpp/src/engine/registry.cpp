@@ -22,21 +22,74 @@ struct Known {
   // The libraries libresrt_<module>.so that there may be for it, the preferred one first: one for
   // each major version of the inference library.
   std::vector<const char*> modules;
-  const char* install;  // what brings the library that the backend needs
-  const char* build;    // what a build of resrt needs to have the backend
+  // The Python packages that may carry the inference library, and the command that installs it.
+  std::vector<std::string> packages;
+  const char* install;
+  const char* build;  // what a build of resrt needs to have the backend
+  bool runs_on_gpu = false;
+  // The file within the package that the modules are linked with, up to its version; null: they
+  // open their library themselves.
+  const char* linked = nullptr;
 };
 
 const std::array kKnown = {
-    Known{"openvino", {"openvino"}, "pip install openvino==" RESRT_OPENVINO_VERSION, "OpenVINO"},
-    Known{"tensorrt",
-          {"tensorrt_11", "tensorrt_10"},
-          "pip install 'resrt[tensorrt]'",
-          "TensorRT's headers (TensorRT_ROOT)"},
-    Known{"tensorrt_rtx",
-          {"tensorrt_rtx"},
-          "pip install 'resrt[tensorrt-rtx]'",
-          "the headers of TensorRT for RTX (TensorRT_RTX_ROOT)"},
+    Known{.name = "openvino",
+          .modules = {"openvino"},
+          .packages = {"openvino"},
+          .install = "pip install openvino==" RESRT_OPENVINO_VERSION,
+          .build = "OpenVINO",
+          .linked = "libs/libopenvino.so."},
+    Known{.name = "tensorrt",
+          .modules = {"tensorrt_11", "tensorrt_10"},
+          .packages = {"tensorrt_libs"},
+          .install = "pip install 'resrt[tensorrt]'",
+          .build = "TensorRT's headers (TensorRT_ROOT)",
+          .runs_on_gpu = true},
+    Known{.name = "tensorrt_rtx",
+          .modules = {"tensorrt_rtx"},
+          .packages = {"tensorrt_rtx_libs", "onnxruntime_ep_nv_tensorrt_rtx"},
+          .install = "pip install 'resrt[tensorrt-rtx]'",
+          .build = "the headers of TensorRT for RTX (TensorRT_RTX_ROOT)",
+          .runs_on_gpu = true},
 };
+
+const Known& find_known(const std::string& name) {
+  for (const Known& known : kKnown) {
+    if (name == known.name) return known;
+  }
+  throw BackendError(
+      concat("there is no backend named '", name, "'; this resrt has: ", join(backend_names())));
+}
+
+std::mutex folders_mutex;
+std::vector<fs::path>& added_folders() {
+  static auto& folders = *new std::vector<fs::path>();
+  return folders;
+}
+
+std::vector<fs::path> get_added_folders() {
+  const std::lock_guard lock(folders_mutex);
+  return added_folders();
+}
+
+// Opens the library that a backend's modules are linked with, where a package in an added folder
+// has it: the loader looks beside our own folder by itself, and takes a library that is open
+// already.
+void open_linked_library(const Known& known) {
+  if (known.linked == nullptr) return;
+  const fs::path linked = known.linked;
+  for (const fs::path& folder : get_added_folders()) {
+    for (const std::string& package : known.packages) {
+      std::error_code none;
+      for (const auto& file :
+           fs::directory_iterator((folder / package / linked).parent_path(), none)) {
+        if (!file.path().filename().string().starts_with(linked.filename().string())) continue;
+        // Where that fails, opening the module says why.
+        if (::dlopen(file.path().c_str(), RTLD_NOW | RTLD_LOCAL) != nullptr) return;
+      }
+    }
+  }
+}
 
 std::unique_ptr<Backend> open_module(const Known& known, const fs::path& path) {
   void* library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -54,6 +107,7 @@ std::unique_ptr<Backend> open_module(const Known& known, const fs::path& path) {
 
 // The first of the backend's modules whose inference library is there.
 std::unique_ptr<Backend> open(const Known& known) {
+  open_linked_library(known);
   std::vector<std::string> reasons;
   for (const char* module : known.modules) {
     const fs::path path = backend_folder() / concat("libresrt_", module, ".so");
@@ -73,13 +127,6 @@ std::unique_ptr<Backend> open(const Known& known) {
   throw BackendError(join(reasons, "; "));
 }
 
-std::vector<fs::path>& added_folders() {
-  static auto& folders = *new std::vector<fs::path>();
-  return folders;
-}
-
-std::mutex folders_mutex;
-
 }  // namespace
 
 // Wherever it was moved to.
@@ -91,11 +138,24 @@ fs::path backend_folder() {
   return fs::path(info.dli_fname).parent_path();
 }
 
-std::vector<fs::path> library_folders() {
+std::vector<std::string> library_packages(const std::string& backend) {
+  return find_known(backend).packages;
+}
+
+const char* install_command(const std::string& backend) {
+  return find_known(backend).install;
+}
+
+std::vector<fs::path> library_folders(const std::string& backend) {
   // We lie in site-packages/resrt/lib.
-  std::vector<fs::path> folders = {backend_folder().parent_path().parent_path()};
-  const std::lock_guard lock(folders_mutex);
-  folders.insert(folders.end(), added_folders().begin(), added_folders().end());
+  const fs::path own = backend_folder().parent_path().parent_path();
+  std::vector<fs::path> sites = get_added_folders();
+  std::erase(sites, own);
+  sites.insert(sites.begin(), own);
+  std::vector<fs::path> folders;
+  for (const fs::path& site : sites) {
+    for (const std::string& package : library_packages(backend)) folders.push_back(site / package);
+  }
   return folders;
 }
 
@@ -111,11 +171,7 @@ Backend& find_backend(const std::string& name) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   if (const auto found = backends.find(name); found != backends.end()) return *found->second;
-  for (const Known& known : kKnown) {
-    if (name == known.name) return *(backends[name] = open(known));
-  }
-  throw BackendError(
-      concat("there is no backend named '", name, "'; this resrt has: ", join(backend_names())));
+  return *(backends[name] = open(find_known(name)));
 }
 
 std::vector<std::string> backend_names() {
@@ -129,10 +185,17 @@ std::vector<BackendStatus> backends() {
   for (const Known& known : kKnown) {
     try {
       Backend& backend = find_backend(known.name);
-      all.push_back({known.name, backend.version(), backend.precisions(0), std::nullopt,
-                     backend.why_build_only()});
+      all.push_back({.name = known.name,
+                     .version = backend.version(),
+                     .precisions = backend.precisions(0),
+                     .why_build_only = backend.why_build_only(),
+                     .install = known.install,
+                     .runs_on_gpu = known.runs_on_gpu});
     } catch (const BackendError& error) {
-      all.push_back({known.name, "", {}, error.what(), std::nullopt});
+      all.push_back({.name = known.name,
+                     .why_not = error.what(),
+                     .install = known.install,
+                     .runs_on_gpu = known.runs_on_gpu});
     }
   }
   return all;

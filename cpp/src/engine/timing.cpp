@@ -27,20 +27,24 @@ Timing measure_latency(const Engine& engine, int64_t batch, int repeats) {
   std::vector<float> logits(static_cast<size_t>(batch * info.classes));
 
   using Clock = std::chrono::steady_clock;
+  for (int run = 0; run < kWarmUp; ++run) engine.infer(images, logits);
   std::vector<double> milliseconds;
-  for (int run = -kWarmUp; run < repeats; ++run) {
+  const Clock::time_point begin = Clock::now();
+  for (int run = 0; run < repeats; ++run) {
     const Clock::time_point start = Clock::now();
     engine.infer(images, logits);
     const std::chrono::duration<double, std::milli> taken = Clock::now() - start;
-    if (run >= 0) milliseconds.push_back(taken.count());
+    milliseconds.push_back(taken.count());
   }
+  const std::chrono::duration<double> all = Clock::now() - begin;
   std::sort(milliseconds.begin(), milliseconds.end());
   return {.batch = batch,
           .repeats = repeats,
           .min_ms = milliseconds.front(),
           .median_ms = percentile(milliseconds, 50),
           .p90_ms = percentile(milliseconds, 90),
-          .p99_ms = percentile(milliseconds, 99)};
+          .p99_ms = percentile(milliseconds, 99),
+          .seconds = all.count()};
 }
 
 }  // namespace resrt

@@ -78,6 +78,7 @@ std::string fields(const Definition& definition) {
                 .required(concat("radix=", block.radix))
                 .optional("cardinality", block.cardinality, 1)
                 .required(concat("hidden=", block.hidden))
+                .optional("epsilon", block.epsilon, SplitAttention().epsilon)
                 .text();
           },
           [](const SqueezeExcite& block) { return concat("hidden=", block.hidden); },

@@ -66,7 +66,7 @@ Network fold_batch_norm(const Network& network) {
       rewrite.emit(i, before.name, conv, before.inputs);
     } else if (const auto* block = std::get_if<SplitAttention>(&layer.definition);
                block != nullptr && block->batch_norm) {
-      fold(weights, layer.name + ".fc1", layer.name + ".bn1", BatchNorm2d().epsilon);
+      fold(weights, layer.name + ".fc1", layer.name + ".bn1", block->epsilon);
       SplitAttention folded = *block;
       folded.fc1_bias = true;
       folded.batch_norm = false;

@@ -293,7 +293,7 @@ TEST_F(EngineOnFakeGpu, CachesCompiledKernels) {
   const TemporaryFile file("kernels");
   const auto compiled_by_loading = [](const std::string& runtime_cache) {
     const int before = fake::compiled();
-    const Engine engine = load({.runtime_cache = runtime_cache});
+    const Engine engine = load({.tensorrt = TensorRTLoadOptions{runtime_cache}});
     const Floats some = images(kMaxBatch, 0);
     EXPECT_EQ(engine.infer(some), expected(some));
     return fake::compiled() - before;

@@ -274,6 +274,12 @@ TEST_F(Lowering, ReportsTheParameterThatExceedsFp16) {
   }
 }
 
+TEST_F(Lowering, RejectsSplitAttentionWithItsBatchNorm) {
+  const Graph graph =
+      build_graph("small", ResNeStConfig{.depths = {1}, .width = 8}, options({3, 32, 32}, 7));
+  EXPECT_THROW(Lowered({graph, random_weights(graph)}, Precision::fp32), ModelError);
+}
+
 TEST_F(Lowering, ReportsTheLayerThatTensorRTRejects) {
   Graph graph("wide");
   Tensor x = graph.add("input", Input{.channels = 4, .height = 8, .width = 8});

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib.util
 import re
 from pathlib import Path
@@ -15,9 +13,6 @@ from resrt.errors import InputError
 BACKENDS = tuple(_core.backend_names())
 PRECISIONS = tuple(_core.precision_names())
 
-# The wheels that carry an inference library which the core opens by itself.
-_LIBRARY_WHEELS = ("tensorrt_libs", "tensorrt_rtx_libs", "onnxruntime_ep_nv_tensorrt_rtx")
-
 
 def backends() -> list[_core.BackendStatus]:
     """Return the backends that this build supports, and whether each can be used here."""
@@ -27,24 +22,21 @@ def backends() -> list[_core.BackendStatus]:
 
 
 def prepare(backend: str) -> str:
-    """Let the core find the library of a backend whose wheel is in another site-packages folder."""
-    if backend != "openvino":
-        for wheel in _LIBRARY_WHEELS:
-            if spec := importlib.util.find_spec(wheel):
-                for folder in spec.submodule_search_locations or ():
-                    _core.add_library_folder(path(Path(folder).parent))
-    elif spec := importlib.util.find_spec("openvino"):
-        for folder in spec.submodule_search_locations or ():
-            for library in Path(folder).glob("libs/libopenvino.so.*"):
-                with contextlib.suppress(OSError):  # the core says what is wrong with it
-                    ctypes.CDLL(str(library))
+    """Let the core find the backend's library in whichever folder its wheel is installed.
+
+    The core itself looks only in the folder of packages that resrt is installed in.
+    """
+    for package in _core.library_packages(backend):
+        if spec := importlib.util.find_spec(package):
+            for folder in spec.submodule_search_locations or ():
+                _core.add_library_folder(path(Path(folder).parent))
     return backend
 
 
-def device_number(device: str | None) -> int:
+def device_number(device: str | None) -> int | None:
     """Return the number of a GPU that is named as in PyTorch: "cuda", "cuda:1"."""
     if device is None:
-        return 0
+        return None
     match = re.fullmatch(r"cuda(?::(\d{1,4}))?", choice("device", device))
     if match is None:
         raise InputError(f"device must be a GPU such as 'cuda' or 'cuda:1', not '{device}'")

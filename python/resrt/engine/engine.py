@@ -202,7 +202,7 @@ def load(
             path(file),
             threads=_threads(threads),
             device=backends.device_number(device),
-            runtime_cache=b"" if runtime_cache is None else path(runtime_cache),
+            runtime_cache=None if runtime_cache is None else path(runtime_cache),
         )
     )
 

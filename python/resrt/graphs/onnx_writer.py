@@ -23,9 +23,6 @@ INPUT, OUTPUT = "images", "logits"
 # written here has changed its meaning.
 OLDEST_OPSET = 13
 
-# Of the normalisation inside a split attention.
-_EPSILON = 1e-5
-
 Weights: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
 
 
@@ -109,7 +106,7 @@ class _Writer:
             case _core.SplitAttention():
                 self._split_attention(layer, definition, x, output)
             case _core.SqueezeExcite():
-                gate = self._gate(name, x, groups=1, has_norm=False)
+                gate = self._gate(name, x)
                 self._weigh(name, x, gate, output)
             case _core.Linear():
                 self._linear(name, x, output)
@@ -136,12 +133,12 @@ class _Writer:
         name = layer.name
         _, height, width = layer.shape
         if block.radix == 1:
-            gate = self._gate(name, x, groups=block.cardinality, has_norm=block.batch_norm)
+            gate = self._gate(name, x, block)
             self._weigh(name, x, gate, output)
             return
         splits = self._reshape(x, f"{name}/splits", [block.radix, block.channels, height, width])
         self._sum_of_splits(splits, f"{name}/sum")
-        gate = self._gate(name, f"{name}/sum", groups=block.cardinality, has_norm=block.batch_norm)
+        gate = self._gate(name, f"{name}/sum", block)
         per_group = block.channels // block.cardinality
         # The gate's channels are by cardinality, then by radix; those of the splits by radix first.
         logits = self._reshape(gate, f"{name}/gates", [block.cardinality, block.radix, per_group])
@@ -156,13 +153,17 @@ class _Writer:
     def _sum_of_splits(self, x: str, output: str) -> None:
         self._node("ReduceSum", [x, self._integers("axis_of_splits", [1])], output, keepdims=0)
 
-    def _gate(self, name: str, x: str, *, groups: int, has_norm: bool) -> str:
-        """Means, fc1, normalisation, ReLU, fc2: from (C, H, W) to a number for each channel."""
+    def _gate(self, name: str, x: str, block: _core.SplitAttention | None = None) -> str:
+        """Means, fc1, normalisation, ReLU, fc2: from (C, H, W) to a number for each channel.
+
+        In groups and with a normalisation as a block of split attention says; None: with neither.
+        """
+        groups = 1 if block is None else block.cardinality
         self._node("GlobalAveragePool", [x], f"{name}/means")
         hidden = f"{name}/fc1"
         self._conv(f"{name}.fc1", f"{name}/means", hidden, group=groups)
-        if has_norm:
-            self._batch_norm(f"{name}.bn1", hidden, f"{name}/bn1", _EPSILON)
+        if block is not None and block.batch_norm:
+            self._batch_norm(f"{name}.bn1", hidden, f"{name}/bn1", block.epsilon)
             hidden = f"{name}/bn1"
         self._node("Relu", [hidden], f"{name}/relu")
         self._conv(f"{name}.fc2", f"{name}/relu", f"{name}/fc2", group=groups)

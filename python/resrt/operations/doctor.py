@@ -158,7 +158,7 @@ def _backend(status: _core.BackendStatus) -> Backend:
         name=status.name,
         version=status.version,
         precisions=tuple(status.precisions),
-        runs_on_gpu=status.name.startswith("tensorrt"),
+        runs_on_gpu=status.runs_on_gpu,
         problem=problem,
     )
 

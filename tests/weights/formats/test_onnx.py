@@ -118,7 +118,7 @@ class TestNetworks:
                 (conv,) = layer.inputs
                 norm = (layer.name, layer.definition.epsilon)
             elif layer.kind == "SplitAttention":
-                conv, norm = f"{layer.name}.fc1", (f"{layer.name}.bn1", 1e-5)
+                conv, norm = f"{layer.name}.fc1", (f"{layer.name}.bn1", layer.definition.epsilon)
             else:
                 continue
             expected = folded(arrays, conv, *norm)

@@ -46,6 +46,18 @@ class OpenVino : public Backend {
  public:
   std::string version() const override { return RESRT_OPENVINO_VERSION; }
 
+  void check(const BuildOptions& options) const override {
+    if (options.tensorrt) {
+      throw InputError("backend 'openvino' takes no options of TensorRT");
+    }
+  }
+  void check(const LoadOptions& options) const override {
+    if (options.device) throw InputError("backend 'openvino' runs on no GPU; leave out device");
+    if (options.tensorrt) {
+      throw InputError("backend 'openvino' takes no options of TensorRT; leave out runtime_cache");
+    }
+  }
+
   std::vector<Precision> precisions(int) const override {
     return guard("be asked for its precisions", [&] { return native_precisions(); });
   }

@@ -1,13 +1,14 @@
 #include "backends/openvino/lower.h"
 
-#include <algorithm>
 #include <utility>
 
 #include <openvino/core/model.hpp>
 #include <openvino/opsets/opset14.hpp>
 
 #include "graph/overloaded.h"
+#include "graph/trailing_padding.h"
 #include "passes/rewrite.h"
+#include "passes/split_attention.h"
 
 namespace resrt::openvino {
 namespace {
@@ -208,11 +209,9 @@ class Lowering {
 
   Parts lower(const Layer& layer, const AvgPool2d& pool, size_t index) {
     const Shape in = graph_.shape(layer.inputs.front());
-    // What a last window that hangs over the end is short of, as padding that does not count;
     // OpenVINO's own rounding modes refuse windows that are larger than the input.
     const auto pad_end = [&](int size, int positions) {
-      const int reach = (positions - 1) * pool.stride + pool.kernel;
-      return static_cast<size_t>(std::max(pool.padding, reach - size - pool.padding));
+      return static_cast<size_t>(trailing_padding(pool, size, positions));
     };
     const ov::Shape end = {pad_end(in.height, layer.shape.height),
                            pad_end(in.width, layer.shape.width)};
@@ -232,36 +231,25 @@ class Lowering {
     return one(add(whole(parts_of(layer.inputs.front())), whole(parts_of(layer.inputs.back()))));
   }
 
-  // Pooling is linear, so the splits' means are added instead of the splits, and no pass over them
-  // but the pooling's own reads them before the weighted sum.
   Parts lower(const Layer& layer, const SplitAttention& block, size_t) {
     const Parts splits = input_parts(layer, block.radix);
     Output gap = mean(splits.front());
     for (size_t r = 1; r < splits.size(); ++r) gap = add(gap, mean(splits[r]));
-    const Array* fc1_bias = block.fc1_bias ? &parameter(layer.name + ".fc1.bias") : nullptr;
-    const Output hidden =
-        relu(convolve(gap, parameter(layer.name + ".fc1.weight"), fc1_bias, block.cardinality));
-    const Array weight = radix_major(parameter(layer.name + ".fc2.weight"), block);
-    const Array bias = radix_major(parameter(layer.name + ".fc2.bias"), block);
+    const AttentionProducts products = grouped_products(block, layer.name, weights_);
+    const Output hidden = relu(convolve(gap, products.fc1, &products.fc1_bias, block.cardinality));
 
-    if (block.radix == 1) {
-      return one(
-          multiply(splits.front(), sigmoid(convolve(hidden, weight, &bias, block.cardinality))));
-    }
-    if (block.radix == 2) {
-      // softmax(z0, z1) = (s, 1 - s) with s = sigmoid(z0 - z1), itself one convolution.
-      const Array weight_difference = difference_of_halves(weight);
-      const Array bias_difference = difference_of_halves(bias);
+    if (block.radix <= 2) {
       const Output s =
-          sigmoid(convolve(hidden, weight_difference, &bias_difference, block.cardinality));
+          sigmoid(convolve(hidden, products.fc2, &products.fc2_bias, block.cardinality));
+      if (block.radix == 1) return one(multiply(splits.front(), s));
       const Output change = std::make_shared<op::Subtract>(splits[0], splits[1]);
       return one(add(splits[1], multiply(s, change)));
     }
     const auto radix = static_cast<size_t>(block.radix);
     Parts logits;
     for (size_t r = 0; r < radix; ++r) {
-      const Array split_bias = rows(bias, r, radix);
-      logits.push_back(convolve(hidden, rows(weight, r, radix), &split_bias, block.cardinality));
+      const Array bias = rows(products.fc2_bias, r, radix);
+      logits.push_back(convolve(hidden, rows(products.fc2, r, radix), &bias, block.cardinality));
     }
     // Side by side along the height, which is 1 in each.
     const Output softmax =
@@ -290,30 +278,6 @@ class Lowering {
     const Output logits = add(y, constant(bias, {1, bias.size()}));
     const auto features = static_cast<int64_t>(bias.size());
     return one(std::make_shared<op::Reshape>(logits, integers({0, features, 1, 1}), true));
-  }
-
-  // The rows of fc2, which lie cardinality-major (cardinality, radix, channels / cardinality), in
-  // the order (radix, cardinality, channels / cardinality): the logits of one split together.
-  static Array radix_major(const Array& array, const SplitAttention& block) {
-    if (block.cardinality == 1) return array;
-    auto [sorted, out] = make_array(array.shape);
-    const auto cardinality = static_cast<size_t>(block.cardinality);
-    const auto radix = static_cast<size_t>(block.radix);
-    const size_t run = array.size() / (cardinality * radix);
-    for (size_t r = 0; r < radix; ++r) {
-      for (size_t c = 0; c < cardinality; ++c) {
-        out = std::copy_n(array.data.get() + (c * radix + r) * run, run, out);
-      }
-    }
-    return sorted;
-  }
-
-  static Array difference_of_halves(const Array& array) {
-    const Array first = rows(array, 0, 2);
-    const Array second = rows(array, 1, 2);
-    auto [difference, out] = make_array(first.shape);
-    for (size_t i = 0; i < first.size(); ++i) out[i] = first.data.get()[i] - second.data.get()[i];
-    return difference;
   }
 
   const Graph& graph_;

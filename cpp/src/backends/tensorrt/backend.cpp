@@ -6,6 +6,7 @@
 #include "backends/tensorrt/flavour.h"
 #include "backends/tensorrt/library.h"
 #include "backends/tensorrt/logger.h"
+#include "backends/tensorrt/options.h"
 #include "resrt/error.h"
 #include "resrt/export.h"
 
@@ -20,6 +21,9 @@ class TensorRT : public Backend {
   }
 
   std::string version() const override { return library_.version(); }
+
+  void check(const BuildOptions& options) const override { check_options(options); }
+  void check(const LoadOptions& options) const override { check_options(options); }
 
   std::optional<std::string> why_build_only() const override { return why_no_gpu(); }
 

@@ -1,16 +1,14 @@
 #include "backends/tensorrt/build.h"
 
-#include <algorithm>
-#include <array>
 #include <atomic>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <mutex>
 #include <string_view>
 
 #include "backends/tensorrt/flavour.h"
 #include "backends/tensorrt/lower.h"
+#include "backends/tensorrt/options.h"
 #include "engine/library_folders.h"
 #include "file_io.h"
 #include "passes/passes.h"
@@ -19,10 +17,6 @@
 
 namespace resrt::tensorrt {
 namespace {
-
-constexpr int kHighestOptimizationLevel = 5;
-constexpr int64_t kMebibyte = 1 << 20;
-constexpr int64_t kMostWorkspace = std::numeric_limits<int64_t>::max() / kMebibyte;
 
 // Hands TensorRT's steps to the caller's function, which may ask to stop.
 class Monitor : public nvinfer1::IProgressMonitor {
@@ -58,56 +52,7 @@ class Monitor : public nvinfer1::IProgressMonitor {
   std::atomic<bool> cancelled_ = false;
 };
 
-void require(bool holds, const std::string& message) {
-  if (!holds) throw InputError(message);
-}
-
-// What every flavour has; each knows its own rules besides.
-void check_options(const TensorRTOptions& options, const EngineInfo& info) {
-  require(options.workspace >= 0 && options.workspace <= kMostWorkspace,
-          concat("workspace must be from 0 to ", kMostWorkspace, " MiB, not ", options.workspace));
-  require(
-      options.optimization_level >= 0 && options.optimization_level <= kHighestOptimizationLevel,
-      concat("optimization_level must be from 0 to ", kHighestOptimizationLevel, ", not ",
-             options.optimization_level));
-  require(options.optimum_batch >= 0 && options.optimum_batch <= info.max_batch,
-          concat("optimum_batch must be from 1 to max_batch (", info.max_batch, "), not ",
-                 options.optimum_batch));
-}
-
-#if defined(TRT_MAJOR_RTX)
-constexpr std::array kTargets = {75, 80, 86, 89, 120, 121};
-constexpr int kFirstWithBf16 = 80;
-
-void check_flavour_options(const TensorRTOptions& options, const EngineInfo& info) {
-  require(options.timing_cache.empty(),
-          "TensorRT for RTX times no kernels while it builds; leave out timing_cache");
-  require(options.hardware_compatibility == HardwareCompatibility::none,
-          "engines of TensorRT for RTX run on all GPUs of their compute_capabilities; give those "
-          "instead of hardware_compatibility");
-  require(!options.split_attention_plugin,
-          "TensorRT for RTX takes no plugins; leave out split_attention_plugin");
-  require(!options.version_compatible,
-          "engines of TensorRT for RTX run in the version that built them; leave out "
-          "version_compatible");
-  for (const int target : options.compute_capabilities) {
-    require(std::find(kTargets.begin(), kTargets.end(), target) != kTargets.end(),
-            concat("TensorRT for RTX has no target of compute capability ", target, "; choose of ",
-                   join(kTargets)));
-    if (info.precision == Precision::bf16 && target < kFirstWithBf16) {
-      throw PrecisionError(concat("GPUs of compute capability ", target,
-                                  " have no bf16; choose fp16 or fp32, or targets from ",
-                                  kFirstWithBf16, " on"));
-    }
-  }
-}
-#else
-void check_flavour_options(const TensorRTOptions& options, const EngineInfo&) {
-  require(options.compute_capabilities.empty(),
-          "TensorRT builds for the GPU that it runs on; leave out compute_capabilities, or take "
-          "backend 'tensorrt_rtx'");
-}
-
+#if !defined(TRT_MAJOR_RTX)
 nvinfer1::HardwareCompatibilityLevel to_level(HardwareCompatibility compatibility) {
   switch (compatibility) {
     case HardwareCompatibility::ampere_plus:
@@ -143,8 +88,6 @@ class Build {
         progress_(options.progress),
         monitor_(options.progress),
         options_(options.tensorrt.value_or(TensorRTOptions())) {
-    check_options(options_, info);
-    check_flavour_options(options_, info);
     builder_ = taken(library.create_builder(logger), "start");
     network_ = taken(
         std::unique_ptr<nvinfer1::INetworkDefinition>(builder_->createNetworkV2(network_flags())),

@@ -6,8 +6,8 @@
 
 namespace resrt::tensorrt {
 
-// Builds an engine on the current device, or for RTX's targets. Throws InputError for options that
-// cannot be, BackendError where TensorRT fails, with its reasons.
+// Builds an engine on the current device, or for RTX's targets. The options were checked. Throws
+// BackendError where TensorRT fails, with its reasons.
 Plan build(const Library& library, Logger& logger, const Graph& graph, const Weights& weights,
            const EngineInfo& info, const BuildOptions& options);
 

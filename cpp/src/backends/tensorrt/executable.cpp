@@ -132,10 +132,10 @@ struct Kernels {
 struct Loaded {
   Loaded(const Device& on, const LoadOptions& options, Logger& log, EngineInfo what)
       : device(on),
-        device_index(options.device),
+        device_index(options.device.value_or(0)),
         logger(log),
         info(std::move(what)),
-        kernels(options.runtime_cache) {}
+        kernels(options.tensorrt.value_or(TensorRTLoadOptions()).runtime_cache) {}
 
   Device device;
   int device_index;
@@ -437,7 +437,7 @@ class Engine : public Executable, public DeviceAccess {
 
 std::unique_ptr<Executable> load(const Library& library, Logger& logger, const Plan& plan,
                                  const EngineInfo& info, const LoadOptions& options) {
-  const Device device(options.device);
+  const Device device(options.device.value_or(0));
   const Device::Current current(device);  // outlives `loaded` if loading fails
   auto loaded = std::make_unique<Loaded>(device, options, logger, info);
   const uint64_t mark = logger.mark();

@@ -25,13 +25,11 @@ std::string version_text(int version) {
 // The library in the folders of its wheels: under its name, or under that with more of the version.
 std::vector<fs::path> candidates() {
   std::vector<fs::path> found;
-  for (const fs::path& site : library_folders()) {
-    for (const char* wheel : kWheels) {
-      std::error_code none;
-      for (const auto& file : fs::directory_iterator(site / wheel, none)) {
-        if (file.path().filename().string().starts_with(library_name())) {
-          found.push_back(file.path());
-        }
+  for (const fs::path& folder : library_folders(kBackend)) {
+    std::error_code none;
+    for (const auto& file : fs::directory_iterator(folder, none)) {
+      if (file.path().filename().string().starts_with(library_name())) {
+        found.push_back(file.path());
       }
     }
   }
@@ -48,7 +46,7 @@ void* open() {
     reasons.emplace_back(::dlerror());
   }
   throw BackendError(concat(kProduct, ' ', NV_TENSORRT_MAJOR, " cannot be opened (",
-                            join(reasons, "; "), "); install it: ", kInstall));
+                            join(reasons, "; "), "); install it: ", install_command(kBackend)));
 }
 
 // The interfaces are C++ classes, whose layout a library keeps only for headers of its own major
@@ -57,7 +55,8 @@ void require_fitting(int version) {
   if (version / 10000 == NV_TENSORRT_MAJOR && version >= NV_TENSORRT_VERSION) return;
   throw BackendError(concat(library_name(), " is ", kProduct, ' ', version_text(version),
                             ", but this resrt was built for ", version_text(NV_TENSORRT_VERSION),
-                            " and later ", NV_TENSORRT_MAJOR, ".x; install such a one: ", kInstall,
+                            " and later ", NV_TENSORRT_MAJOR,
+                            ".x; install such a one: ", install_command(kBackend),
                             ", or build resrt with the headers of ", version_text(version)));
 }
 
@@ -68,7 +67,7 @@ Library::Library() : handle_(open()) {
   const auto get_version = reinterpret_cast<GetVersion>(::dlsym(handle_, "getInferLibVersion"));
   if (get_version == nullptr) {
     throw BackendError(concat(library_name(), " has no getInferLibVersion, so it is not ", kProduct,
-                              "; install that: ", kInstall));
+                              "; install that: ", install_command(kBackend)));
   }
   require_fitting(get_version());
   version_ = version_text(get_version());
@@ -79,8 +78,8 @@ std::unique_ptr<Interface> Library::create(const char* symbol, nvinfer1::ILogger
   using Create = void* (*)(void*, int32_t);
   const auto function = reinterpret_cast<Create>(::dlsym(handle_, symbol));
   if (function == nullptr) {
-    throw BackendError(
-        concat(library_name(), " has no ", symbol, "; install ", kProduct, " anew: ", kInstall));
+    throw BackendError(concat(library_name(), " has no ", symbol, "; install ", kProduct,
+                              " anew: ", install_command(kBackend)));
   }
   return std::unique_ptr<Interface>(
       static_cast<Interface*>(function(&logger, NV_TENSORRT_VERSION)));

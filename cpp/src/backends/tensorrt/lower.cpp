@@ -9,7 +9,8 @@
 #include <vector>
 
 #include "backends/tensorrt/flavour.h"
-#include "passes/attention_matrices.h"
+#include "graph/trailing_padding.h"
+#include "passes/split_attention.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -213,19 +214,14 @@ class Lowering {
 
   ITensor& lower(const Layer& layer, const AvgPool2d& pool) {
     const Shape in = graph_.shape(layer.inputs.front());
-    // What a last window that hangs over the end is short of, as padding that does not count:
-    // TensorRT's own rounding up also makes windows that would begin beyond the end.
-    const auto pad_end = [&](int size, int positions) {
-      const int reach = (positions - 1) * pool.stride + pool.kernel;
-      return std::max(pool.padding, reach - size - pool.padding);
-    };
     auto& made = named(
         layer.name,
         target_.addPoolingNd(input(layer), nvinfer1::PoolingType::kAVERAGE, square(pool.kernel)));
     made.setStrideNd(square(pool.stride));
     made.setPrePadding(square(pool.padding));
-    made.setPostPadding(
-        dims({pad_end(in.height, layer.shape.height), pad_end(in.width, layer.shape.width)}));
+    // TensorRT's own rounding up also makes windows that would begin beyond the end.
+    made.setPostPadding(dims({trailing_padding(pool, in.height, layer.shape.height),
+                              trailing_padding(pool, in.width, layer.shape.width)}));
     made.setAverageCountExcludesPadding(!pool.count_include_pad);
     return *made.getOutput(0);
   }
@@ -242,17 +238,16 @@ class Lowering {
     const std::string& name = layer.name;
     ITensor& x = input(layer);
     if (split_attention_ != nullptr) return plugin(layer, block);
-    const AttentionMatrices matrices = attention_matrices(block, name, weights_);
+    const AttentionProducts products = dense_products(block, name, weights_);
     ITensor& hidden = relu(name + ".relu", fully_connected(name + ".fc1", mean(name + ".mean", x),
-                                                           matrices.fc1, matrices.fc1_bias));
-    ITensor& logits = fully_connected(name + ".fc2", hidden, matrices.fc2, matrices.fc2_bias);
+                                                           products.fc1, products.fc1_bias));
+    ITensor& logits = fully_connected(name + ".fc2", hidden, products.fc2, products.fc2_bias);
     const auto split = [&](const char* what, ITensor& tensor, int r) -> ITensor& {
       return channels(concat(name, what, r), tensor, int64_t{r} * block.channels, block.channels);
     };
 
     if (block.radix == 1) return multiply(name, x, sigmoid(name + ".sigmoid", logits));
     if (block.radix == 2) {
-      // y = U1 + s * (U0 - U1): each split is read once.
       ITensor& s = sigmoid(name + ".sigmoid", logits);
       ITensor& first = split(".split", x, 0);
       ITensor& second = split(".split", x, 1);
@@ -277,6 +272,7 @@ class Lowering {
 #else
   // The block as one layer, whose parameters are inputs.
   ITensor& plugin(const Layer& layer, const SplitAttention& block) {
+    require_folded(block, layer.name);
     const std::array values = {block.channels, block.radix, block.cardinality, block.hidden};
     std::array<nvinfer1::PluginField, 4> fields;
     constexpr std::array names = {"channels", "radix", "cardinality", "hidden"};

@@ -149,7 +149,7 @@ def _networks(names: Sequence[str] | None) -> tuple[str, ...]:
 def _precisions(names: Sequence[str] | None) -> tuple[str, ...]:
     """Return the precisions in the order of PRECISIONS, each once."""
     if names is None:
-        (names,) = (found.precisions for found in backends() if found.name == "openvino")
+        names = next(found.precisions for found in backends() if not found.runs_on_gpu)
     for name in _several("precisions", names):
         if choice("a precision", name) not in PRECISIONS or name == "auto":
             known = ", ".join(known for known in PRECISIONS if known != "auto")

@@ -27,8 +27,8 @@ _PASSED = ("Identity", "Cast", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsq
 _LANDMARKS = ("Conv", "BatchNormalization", "Relu", "MaxPool", "Gemm", "MatMul")
 _MEANS = ("GlobalAveragePool", "ReduceMean", "AveragePool")
 
-# Of the normalisation inside a split attention.
-_EPSILON = float(np.float32(1e-5))
+# ONNX's default for the attribute `epsilon` of BatchNormalization.
+_DEFAULT_EPSILON = float(np.float32(1e-5))
 
 
 def parameters(model: Model, graph: _core.Graph, *, origin: str = "it") -> dict[str, Array]:
@@ -187,7 +187,7 @@ class _Matcher:
         before = self._producers.get(self._source(node.inputs[0]))
         if before is not None and before.op == "Conv" and len(before.inputs) > 2 and not has_bias:
             mean = _plus(mean, -self._bias(layer, before, channels).astype(np.float64))
-        own_epsilon = node.floats.get("epsilon", _EPSILON)
+        own_epsilon = node.floats.get("epsilon", _DEFAULT_EPSILON)
         if own_epsilon != epsilon:
             variance = _plus(variance, own_epsilon - epsilon)
         return _Step(_norm(name, weight, bias, mean, variance), node.inputs[:1])
@@ -221,7 +221,7 @@ class _Matcher:
         is_folded = False
         if block.batch_norm:
             norm = self._batch_norm(
-                layer, f"{layer.name}.bn1", _EPSILON, hidden, has_bias=block.fc1_bias
+                layer, f"{layer.name}.bn1", block.epsilon, hidden, has_bias=block.fc1_bias
             )
             arrays.update(norm.arrays)
             is_folded = norm.inputs[0] == hidden

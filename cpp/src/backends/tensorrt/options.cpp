@@ -1,0 +1,82 @@
+#include "backends/tensorrt/options.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "backends/tensorrt/flavour.h"
+#include "resrt/error.h"
+#include "text.h"
+
+namespace resrt::tensorrt {
+namespace {
+
+constexpr int kHighestOptimizationLevel = 5;
+constexpr int64_t kMostWorkspace = std::numeric_limits<int64_t>::max() / kMebibyte;
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw InputError(message);
+}
+
+// What every flavour has; each knows its own rules besides.
+void check_common(const TensorRTOptions& options, int max_batch) {
+  require(options.workspace >= 0 && options.workspace <= kMostWorkspace,
+          concat("workspace must be from 0 to ", kMostWorkspace, " MiB, not ", options.workspace));
+  require(
+      options.optimization_level >= 0 && options.optimization_level <= kHighestOptimizationLevel,
+      concat("optimization_level must be from 0 to ", kHighestOptimizationLevel, ", not ",
+             options.optimization_level));
+  require(options.optimum_batch >= 0 && options.optimum_batch <= max_batch,
+          concat("optimum_batch must be from 1 to max_batch (", max_batch, "), not ",
+                 options.optimum_batch));
+}
+
+#if defined(TRT_MAJOR_RTX)
+constexpr std::array kTargets = {75, 80, 86, 89, 120, 121};
+constexpr int kFirstWithBf16 = 80;
+
+void check_flavour(const TensorRTOptions& options, Precision precision) {
+  require(options.timing_cache.empty(),
+          "TensorRT for RTX times no kernels while it builds; leave out timing_cache");
+  require(options.hardware_compatibility == HardwareCompatibility::none,
+          "engines of TensorRT for RTX run on all GPUs of their compute_capabilities; give those "
+          "instead of hardware_compatibility");
+  require(!options.split_attention_plugin,
+          "TensorRT for RTX takes no plugins; leave out split_attention_plugin");
+  require(!options.version_compatible,
+          "engines of TensorRT for RTX run in the version that built them; leave out "
+          "version_compatible");
+  for (const int target : options.compute_capabilities) {
+    require(std::find(kTargets.begin(), kTargets.end(), target) != kTargets.end(),
+            concat("TensorRT for RTX has no target of compute capability ", target, "; choose of ",
+                   join(kTargets)));
+    if (precision == Precision::bf16 && target < kFirstWithBf16) {
+      throw PrecisionError(concat("GPUs of compute capability ", target,
+                                  " have no bf16; choose fp16 or fp32, or targets from ",
+                                  kFirstWithBf16, " on"));
+    }
+  }
+}
+#else
+void check_flavour(const TensorRTOptions& options, Precision) {
+  require(options.compute_capabilities.empty(),
+          "TensorRT builds for the GPU that it runs on; leave out compute_capabilities, or take "
+          "backend 'tensorrt_rtx'");
+}
+#endif
+
+}  // namespace
+
+void check_options(const BuildOptions& options) {
+  if (!options.tensorrt) return;
+  check_common(*options.tensorrt, options.max_batch);
+  check_flavour(*options.tensorrt, options.precision);
+}
+
+void check_options(const LoadOptions& options) {
+  require(kRtx || !options.tensorrt || options.tensorrt->runtime_cache.empty(),
+          concat("backend '", kBackend,
+                 "' compiles no kernels while it loads an engine; leave out runtime_cache"));
+}
+
+}  // namespace resrt::tensorrt
