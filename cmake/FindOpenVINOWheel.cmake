@@ -1,8 +1,8 @@
-# Finds OpenVINO in its Python wheel, which carries headers, libraries and a CMake package, unless
-# OpenVINO_DIR names another. Defines what find_package(OpenVINO) defines.
+# Finds OpenVINO in its Python wheel, which contains headers, libraries and a CMake package, unless
+# OpenVINO_DIR is set. Defines the same variables and targets as find_package(OpenVINO).
 #
-# The version must be the one that pyproject.toml requires at run time: the wheel's libraries keep
-# no binary interface from one release to the next.
+# The version must be the one that pyproject.toml requires at run time, because the ABI of the
+# wheel's libraries changes between releases.
 
 if(NOT OpenVINO_DIR)
   execute_process(
@@ -25,7 +25,7 @@ file(READ "${CMAKE_CURRENT_SOURCE_DIR}/pyproject.toml" pyproject)
 string(REGEX MATCHALL "openvino==[0-9.]+" openvino_pins "${pyproject}")
 foreach(pin IN LISTS openvino_pins)
   if(NOT pin STREQUAL "openvino==${OpenVINO_VERSION}")
-    message(FATAL_ERROR "pyproject.toml requires ${pin}, but OpenVINO ${OpenVINO_VERSION} is what "
-      "${OpenVINO_DIR} holds; install the one or change the other")
+    message(FATAL_ERROR "pyproject.toml requires ${pin}, but ${OpenVINO_DIR} has OpenVINO "
+      "${OpenVINO_VERSION}; install the required version or change pyproject.toml")
   endif()
 endforeach()

@@ -1,21 +1,21 @@
-# Finds the headers of TensorRT's flavours, whose C++ interfaces differ: TensorRT 10, TensorRT 11 and
-# TensorRT for RTX 1. Any number of them may be there. Only headers are looked for: the libraries
-# are opened at run time.
+# Finds the headers of TensorRT's flavours, whose C++ interfaces differ: TensorRT 10, TensorRT 11
+# and TensorRT for RTX 1. Any number of them may be installed. Only headers are searched for,
+# because the libraries are opened at run time.
 #
-# Looks in TensorRT_ROOT and TensorRT_RTX_ROOT (variables or environment; lists of folders), where
-# the system keeps headers, and in /opt/tensorrt*. NvInferVersion.h tells the flavours apart. The
-# headers need CUDA's, which are looked for in CUDAToolkit_ROOT, in the toolkit's usual place and in
+# Searches TensorRT_ROOT and TensorRT_RTX_ROOT (variables or environment; lists of folders), the
+# system's include folders and /opt/tensorrt*. NvInferVersion.h identifies the flavour. The headers
+# need CUDA's, which are searched for in CUDAToolkit_ROOT, in the toolkit's default location and in
 # the wheel nvidia-cuda-runtime.
 #
 # Defines, for each FLAVOUR of 10, 11 and rtx:
-#   TensorRT_<FLAVOUR>_VERSION       empty where there are no headers
+#   TensorRT_<FLAVOUR>_VERSION       empty if no headers were found
 #   TensorRT_<FLAVOUR>_INCLUDE_DIR
-#   TensorRT::<FLAVOUR>              a target that has the headers of TensorRT and CUDA
-#   TensorRT_<FLAVOUR>_MISSING       what to do about it, where there are none
+#   TensorRT::<FLAVOUR>              a target with the headers of TensorRT and CUDA
+#   TensorRT_<FLAVOUR>_MISSING       if none were found, the reason and what to do
 
 set(TensorRT_FLAVOURS 10 11 rtx)
 
-# The flavour and version of the headers in a folder; empty where there are none.
+# Returns the flavour and version of the headers in a folder, empty if there are none.
 function(tensorrt_identify folder flavour version)
   set(${flavour} "" PARENT_SCOPE)
   if(NOT EXISTS "${folder}/NvInfer.h" OR NOT EXISTS "${folder}/NvInferVersion.h")
@@ -53,7 +53,7 @@ foreach(variable TensorRT_ROOT TensorRT_RTX_ROOT)
   endif()
 endforeach()
 
-# The wheels nvidia-cuda-runtime of CUDA 12 and 13 lay their headers out differently.
+# The nvidia-cuda-runtime wheels of CUDA 12 and 13 have different layouts.
 execute_process(
   COMMAND "${Python_EXECUTABLE}" -c [[
 import importlib.util, pathlib
@@ -66,7 +66,7 @@ for folder in spec.submodule_search_locations if spec else ():
 find_path(CUDA_INCLUDE_DIR cuda_runtime_api.h
   HINTS ${CUDAToolkit_ROOT} $ENV{CUDAToolkit_ROOT} $ENV{CUDA_PATH} /usr/local/cuda ${cuda_wheels}
   PATH_SUFFIXES include
-  DOC "The folder of CUDA's headers")
+  DOC "The include folder of CUDA")
 
 foreach(flavour IN LISTS TensorRT_FLAVOURS)
   set(TensorRT_${flavour}_VERSION "")
@@ -93,12 +93,13 @@ foreach(flavour IN LISTS TensorRT_FLAVOURS)
     set(TensorRT_${flavour}_MISSING "no headers found; set ${root} to the folder that has them")
   elseif(TensorRT_${flavour}_VERSION VERSION_LESS TensorRT_${flavour}_MINIMUM)
     set(TensorRT_${flavour}_MISSING
-      "the headers in ${TensorRT_${flavour}_INCLUDE_DIR} are of ${TensorRT_${flavour}_VERSION}, \
-older than ${TensorRT_${flavour}_MINIMUM}; set ${root} to newer ones")
+      "the headers in ${TensorRT_${flavour}_INCLUDE_DIR} are version \
+${TensorRT_${flavour}_VERSION}, but ${TensorRT_${flavour}_MINIMUM} or later is required; \
+set ${root} to newer ones")
     set(TensorRT_${flavour}_VERSION "")
   elseif(NOT CUDA_INCLUDE_DIR)
     set(TensorRT_${flavour}_MISSING
-      "CUDA's headers were not found; pip install nvidia-cuda-runtime, or set CUDAToolkit_ROOT")
+      "CUDA's headers were not found; pip install nvidia-cuda-runtime or set CUDAToolkit_ROOT")
     set(TensorRT_${flavour}_VERSION "")
   else()
     if(NOT TARGET TensorRT::${flavour})

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from programs import ROOT, build, run
-from resrt import demo
+from resrt.operations import demo
+from support.paths import ROOT
+from support.programs import build, run
 
 CMAKE = """
 cmake_minimum_required(VERSION 3.26)

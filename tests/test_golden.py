@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import resrt
-from conftest import GOLDEN, Golden
+from support.golden import GOLDEN, Golden
 
 Case: TypeAlias = tuple[Golden, resrt.Graph, Path]
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 import resrt
 from resrt import images
+from support.paths import PHOTOS
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,6 @@ def test_predictions_are_ranked_probabilities(engine: resrt.Engine, photograph: 
     assert len(engine.classify(photograph, topk=5000)[0]) == 1000
 
 
-PHOTOS = Path(__file__).parent / "data" / "photos"
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "paddleclas_inputs.json").read_text())
 
 
@@ -220,8 +220,8 @@ def test_other_numbers_of_channels() -> None:
     ("change", "message"),
     [
         ({"interpolation": "cubic"}, "no interpolation named 'cubic'; choose one of bilinear"),
-        ({"pipeline": "paddleclas"}, "pipeline is bilinear, not bicubic"),
-        ({"std": [0.5, 0, 0.5]}, "those of std above 0"),
+        ({"pipeline": "paddleclas"}, "supports only bilinear interpolation, not bicubic"),
+        ({"std": [0.5, 0, 0.5]}, "std must be positive"),
         ({"mean": [0.5]}, "for each of 3 channels"),
         ({"resize": 0}, "at least 1 pixel"),
     ],

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import resrt
-from networks import GRID, sample
-from reference import infer
 from resrt import _core
+from support.networks import GRID, sample
+from support.reference import infer
 
 
 @pytest.mark.parametrize("config", GRID, ids=repr)

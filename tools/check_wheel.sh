@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Proves a wheel: repairs it as cibuildwheel does, checks its size, and runs the demo and the tests
-# with it in a fresh environment, with no compiler in reach.
+# Checks a wheel: repairs it as cibuildwheel does, checks its size, and runs the demo and the tests
+# with it in a fresh environment without a compiler.
 #
 #   tools/check_wheel.sh dist/resrt-*.whl [python3.12] [pytest options]
 set -euo pipefail
@@ -28,16 +28,16 @@ repaired=$(realpath resrt-*.whl)
 size=$(stat --format %s "$repaired")
 echo "$(basename "$repaired"): $size bytes"
 if ((size > largest)); then
-  echo "that is more than $largest" >&2
+  echo "the wheel is larger than $largest bytes" >&2
   exit 1
 fi
 
 "$python" -m venv fresh
 fresh/bin/pip install --quiet "$repaired[test,tensorrt-rtx]"
-# Nothing but the environment's own programs, and what a shell needs to start them.
+# Only the environment's own programs.
 export PATH="$work/fresh/bin"
 if command -v c++ || command -v gcc || command -v cc; then
-  echo "there is a compiler on the path" >&2
+  echo "PATH contains a compiler" >&2
   exit 1
 fi
 resrt demo

@@ -5,7 +5,7 @@ python tools/convert_weights.py ResNet50_pretrained.pdparams resnet50.safetensor
 
 import sys
 
-from resrt.conversion import convert
+from resrt.operations.convert import convert
 
 source, destination = sys.argv[1:]
 for name, value in convert(source, destination).items():

@@ -26,8 +26,8 @@ import resrt
 from gpu_checks import checks, latency, process
 from gpu_checks.driver import Driver, Gpu, NoGpuError
 from gpu_checks.workshop import Workshop
-from resrt import machine
-from resrt.files import writing_whole
+from resrt._support.files import writing_whole
+from resrt.system import machine
 
 BACKENDS = tuple(name for name in resrt.BACKENDS if name.startswith("tensorrt"))
 NETWORKS = ("ResNet50", "ResNeSt50", "RegNetX_4GF")

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Lays out what the GPU's backends are compiled with besides a C++ compiler: the headers of every
-# flavour of TensorRT, and CUDA's headers and nvcc. In /opt CMake finds the former; the latter are
-# named by CUDACXX=FOLDER/cuda/bin/nvcc and CUDAToolkit_ROOT=FOLDER/cuda. A release's wheels are made
-# with it (pyproject.toml). Needs git, curl, zstd and pip.
+# Installs what the GPU backends need besides a C++ compiler: the headers of every flavour of
+# TensorRT, CUDA's headers and nvcc. CMake finds TensorRT's headers in /opt. Select nvcc and CUDA
+# with CUDACXX=FOLDER/cuda/bin/nvcc and CUDAToolkit_ROOT=FOLDER/cuda. Release wheels are built with
+# this script (pyproject.toml). Requires git, curl, zstd and pip.
 #
 #   tools/gpu_toolchain.sh [FOLDER]
 set -euo pipefail
 folder=$(realpath --canonicalize-missing "${1:-/opt}")
 tensorrt=https://github.com/NVIDIA/TensorRT
 declare -A tags=([10]=v10.16 [11]=v11.1)
-# Another copy of the archive may be named, as by a file:// address.
+# TENSORRT_RTX_SDK may be the URL of another copy of the archive, such as a file:// URL.
 rtx=${TENSORRT_RTX_SDK:-https://developer.nvidia.com/downloads/trt/rtx_sdk/secure/1.6/\
 TensorRT-RTX-1.6.1.120-Linux-x86_64-cuda-13.4-Release-external.tar.zst}
-# The first of CUDA 13, so that every driver of CUDA 13 takes what it compiles.
+# The first release of CUDA 13, so that every driver for CUDA 13 can run the compiled code.
 cuda=13.0
 
 mkdir -p "$folder"
@@ -39,6 +39,6 @@ python3 -m pip install --quiet --target "$work/cuda" "nvidia-cuda-nvcc==$cuda.*"
   "nvidia-cuda-cccl==$cuda.*"
 mkdir -p "$folder/cuda"
 cp -r "$work"/cuda/nvidia/cu13/* "$folder/cuda/"
-# The wheels keep libraries where nvcc does not look.
+# nvcc looks for libraries in lib64, but the wheels have them in lib.
 ln --symbolic --force --no-dereference lib "$folder/cuda/lib64"
 "$folder/cuda/bin/nvcc" --version | tail -2

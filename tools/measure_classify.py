@@ -23,7 +23,10 @@ import numpy as np
 from PIL import Image
 
 import resrt
-from resrt import batches, classification, images, machine
+from resrt import images
+from resrt.engine import batches
+from resrt.operations import classify as classification
+from resrt.system import machine
 
 PHOTOS = Path(__file__).parents[1] / "tests" / "data" / "photos"
 

@@ -18,8 +18,9 @@ import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
-from resrt import demo, images
-from resrt.torch_network import TorchNetwork
+from resrt import images
+from resrt.graphs.torch_network import TorchNetwork
+from resrt.operations import demo
 
 SEED = 0
 BATCH = 64

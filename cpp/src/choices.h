@@ -10,8 +10,8 @@
 
 namespace resrt {
 
-// The values of an enumeration under the names that users give them. `what` they are is how an
-// Exception, which is thrown for what is none of them, calls them.
+// The values of an enumeration and the names that users write for them. An unknown name throws an
+// Exception, whose message calls the enumeration `what`.
 template <class Exception, class Value, size_t count>
 class Choices {
  public:
@@ -32,7 +32,7 @@ class Choices {
     for (const auto& [known, name] : pairs_) {
       if (value == known) return name;
     }
-    throw Exception(concat("a ", what_, " that has no name"));
+    throw Exception(concat("invalid ", what_));
   }
 
   std::vector<std::string> names() const {

@@ -4,8 +4,8 @@ namespace resrt {
 
 Error::Error(const std::string& message) : std::runtime_error(message) {}
 
-// Defined here so that the type information lives in one library, and an exception that a backend
-// throws is caught by its type everywhere.
+// Defined here so that the type information lives in one library and an exception that a backend
+// throws can be caught by its type everywhere.
 Error::~Error() = default;
 ModelError::~ModelError() = default;
 WeightsError::~WeightsError() = default;

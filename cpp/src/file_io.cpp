@@ -51,7 +51,7 @@ std::string read_file(const std::string& path, size_t most) {
   struct stat status{};
   if (::fstat(file.get(), &status) != 0) fail("read", path, errno);
   if (!S_ISREG(status.st_mode)) {
-    throw FileError(concat("cannot read '", path, "': it is no regular file"));
+    throw FileError(concat("cannot read '", path, "': it is not a regular file"));
   }
   std::string bytes(std::min(most, static_cast<size_t>(status.st_size)), '\0');
   size_t filled = 0;
@@ -67,7 +67,7 @@ std::string read_file(const std::string& path, size_t most) {
 
 namespace {
 
-// Where a path leads: renaming over a symbolic link would replace the link.
+// Follows symbolic links, because renaming over a link would replace the link itself.
 std::string resolve(const std::string& path) {
   std::error_code error;
   const std::filesystem::path resolved = std::filesystem::weakly_canonical(path, error);
@@ -81,7 +81,7 @@ void write_file_atomically(const std::string& path, const std::vector<std::strin
   struct stat status{};
   const bool exists = ::stat(target.c_str(), &status) == 0;
   if (exists && !S_ISREG(status.st_mode)) {
-    throw FileError(concat("cannot write '", path, "': it exists, and is no regular file"));
+    throw FileError(concat("cannot write '", path, "': it exists and is not a regular file"));
   }
   static std::atomic<unsigned> counter{0};
   const std::string temporary = concat(target, ".", ::getpid(), "-", counter++, ".tmp");

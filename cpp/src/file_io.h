@@ -8,12 +8,13 @@
 
 namespace resrt {
 
-// A file's bytes, all of them or the first `most`. Throws FileError.
+// Reads a file, or only its first `most` bytes. Throws FileError.
 RESRT_API std::string read_file(const std::string& path, size_t most = std::string::npos);
 
-// Writes the parts one after another to a temporary file beside `path` and renames it: the file at
-// `path` is the old one or the new one, never a part. A symbolic link is followed, an old file's
-// permissions are kept, and what is no regular file is left alone. Throws FileError.
+// Writes the parts one after another to a temporary file next to `path` and renames it, so `path`
+// always holds a complete file, the old one or the new one. Follows symbolic links and keeps the
+// permissions of an existing file. Throws FileError, also if `path` exists but is not a regular
+// file.
 RESRT_API void write_file_atomically(const std::string& path,
                                      const std::vector<std::string_view>& parts);
 

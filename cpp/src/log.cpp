@@ -14,7 +14,7 @@ struct Target {
 
 std::mutex mutex;
 
-// Never destroyed: a library's threads may log while the process ends.
+// Never destroyed, because a library's threads may log while the process exits.
 std::shared_ptr<const Target>& current() {
   static auto& target = *new std::shared_ptr<const Target>(std::make_shared<Target>());
   return target;

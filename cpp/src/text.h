@@ -7,7 +7,7 @@
 
 namespace resrt {
 
-// The parts written one after another. (std::format needs GCC 13.)
+// Concatenates the parts. (std::format requires GCC 13.)
 template <class... Parts>
 std::string concat(const Parts&... parts) {
   std::ostringstream out;

@@ -16,8 +16,8 @@ uint64_t metadata_size(const std::string& bytes) {
   return size;
 }
 
-// The file with a checksum that holds, so that what it says is read.
-std::string sealed(std::string bytes) {
+// Returns the file with a valid checksum, so that its metadata is read.
+std::string with_checksum(std::string bytes) {
   bytes.resize(bytes.size() - sizeof(uint32_t));
   const uint32_t checksum = crc32(bytes);
   return bytes.append(reinterpret_cast<const char*>(&checksum), sizeof checksum);
@@ -27,47 +27,47 @@ class EngineFile : public testing::Test {
  protected:
   void SetUp() override {
     tiny_engine().save(file_.path());
-    sound_ = file_.read();
+    valid_ = file_.read();
   }
 
-  void expect_refused(const std::string& bytes) const {
+  void expect_rejected(const std::string& bytes) const {
     file_.write(bytes);
     EXPECT_THROW(Engine::load(file_.path()), Error);
   }
 
-  std::string sound_;
-  TemporaryFile file_{"altered.engine"};
+  std::string valid_;
+  TemporaryFile file_{"corrupted.engine"};
 };
 
-TEST_F(EngineFile, IsRefusedWhereverItIsCut) {
-  for (size_t length = 0; length < sound_.size(); length += 1 + length / 16) {
-    expect_refused(sound_.substr(0, length));
+TEST_F(EngineFile, IsRejectedIfTruncated) {
+  for (size_t length = 0; length < valid_.size(); length += 1 + length / 16) {
+    expect_rejected(valid_.substr(0, length));
   }
 }
 
-TEST_F(EngineFile, IsRefusedWhereverItIsAltered) {
+TEST_F(EngineFile, IsRejectedIfModified) {
   std::mt19937 random(2);
   for (int i = 0; i < 500; ++i) {
-    std::string altered = sound_;
-    altered[random() % altered.size()] ^= static_cast<char>(1U << random() % 8);
-    expect_refused(altered);
+    std::string corrupted = valid_;
+    corrupted[random() % corrupted.size()] ^= static_cast<char>(1U << random() % 8);
+    expect_rejected(corrupted);
   }
 }
 
-// Lengths and counts are checked before they are trusted, even under a checksum that holds. Of the
-// metadata's other bytes some may change with no harm, such as a letter of the network's name.
-TEST_F(EngineFile, SurvivesMetadataThatLies) {
+// Lengths and counts are checked before they are trusted, even with a valid checksum. Some other
+// bytes of the metadata, such as a letter of the network's name, can change without an error.
+TEST_F(EngineFile, SurvivesCorruptedMetadata) {
   std::mt19937 random(3);
-  const uint64_t size = metadata_size(sound_);
+  const uint64_t size = metadata_size(valid_);
   for (int i = 0; i < 2000; ++i) {
-    std::string altered = sound_;
+    std::string corrupted = valid_;
     const size_t place = 12 + random() % (sizeof(uint64_t) + size);
-    altered[place] = static_cast<char>(random());
-    file_.write(sealed(altered));
+    corrupted[place] = static_cast<char>(random());
+    file_.write(with_checksum(corrupted));
     try {
       inspect(file_.path());
     } catch (const Error&) {
-      // Refused in words.
+      // Rejected with an error, as expected.
     }
   }
 }

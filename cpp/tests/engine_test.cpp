@@ -11,7 +11,7 @@
 namespace resrt::test {
 namespace {
 
-TEST(Engine, InfersThroughPointersAndSpansAlike) {
+TEST(Engine, AcceptsPointersAndSpans) {
   const Engine engine = tiny_engine();
   const std::vector<float> images = noise(engine, 5);  // max_batch is 2
   std::vector<float> by_pointer(5 * 5);
@@ -24,7 +24,7 @@ TEST(Engine, InfersThroughPointersAndSpansAlike) {
   EXPECT_NE(by_pointer, std::vector<float>(5 * 5));
 }
 
-TEST(Engine, RefusesBatchesThatDoNotFit) {
+TEST(Engine, RejectsInvalidBatches) {
   const Engine engine = tiny_engine();
   std::vector<float> logits(5);
   EXPECT_THROW(engine.infer(nullptr, -1, nullptr), InputError);
@@ -33,7 +33,7 @@ TEST(Engine, RefusesBatchesThatDoNotFit) {
   EXPECT_THROW(engine.infer({}, logits), InputError);
 }
 
-TEST(Engine, OutlivesWhatItWasBuiltFromAndMoves) {
+TEST(Engine, OutlivesItsGraphAndWeightsAndMoves) {
   Engine engine = tiny_engine();
   const std::vector<float> images = noise(engine, 2);
   const std::vector<float> expected = engine.infer(images);
@@ -57,7 +57,7 @@ TEST(Engine, IsTheSameAfterSavingAndLoading) {
   EXPECT_EQ(loaded.info().max_batch, 2);
 }
 
-TEST(Engine, SaysWhatIsWrong) {
+TEST(Engine, ThrowsTheMatchingError) {
   const Graph graph = tiny_graph();
   const Weights weights = random_weights(graph);
   EXPECT_THROW(Engine::build(graph, {}), WeightsError);
@@ -70,14 +70,14 @@ TEST(Engine, SaysWhatIsWrong) {
   EXPECT_THROW(Engine::load("/nowhere/x.engine"), FileError);
   EXPECT_THROW(tiny_engine().save("/nowhere/x.engine"), FileError);
   EXPECT_THROW(parse_precision("fp64"), PrecisionError);
-  // Every one of them is of the one hierarchy.
+  // All of them derive from Error.
   EXPECT_THROW(Engine::load("/nowhere/x.engine"), Error);
 }
 
-// The same numbers as in tests/test_timing.py.
-TEST(Percentile, IsOfRunsThatTookPlace) {
+// The same numbers as in tests/measuring/test_timing.py.
+TEST(Percentile, IsOneOfTheMeasuredValues) {
   struct Case {
-    size_t runs;  // of 1, 2, 3, … ms
+    size_t runs;  // that take 1, 2, 3, … ms
     double median, p90, p99;
   };
   const Case cases[] = {
@@ -93,7 +93,7 @@ TEST(Percentile, IsOfRunsThatTookPlace) {
   }
 }
 
-TEST(Engine, IsTimed) {
+TEST(Engine, MeasuresLatency) {
   const Engine engine = tiny_engine();
   const Timing timing = measure_latency(engine, 3, 9);
   EXPECT_EQ(timing.batch, 3);

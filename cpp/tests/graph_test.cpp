@@ -18,7 +18,7 @@ TEST(Graph, InfersShapesAndCountsCosts) {
             16 * 3 * 9 + 2 * 16 + (8 * 8 + 8 + 2 * 8 + 16 * 8 + 16) + (5 * 8 + 5));
 }
 
-TEST(Graph, RefusesLayersThatDoNotFitTheirInputs) {
+TEST(Graph, RejectsLayersThatDoNotFitTheirInputs) {
   Graph graph("wrong");
   const Tensor x = graph.add("input", Input{.channels = 3, .height = 8, .width = 8});
   EXPECT_THROW(graph.add("conv", Conv2d{.out_channels = 4, .kernel = 9}, {x}), ModelError);
@@ -41,7 +41,7 @@ TEST(Models, AreFoundByNameOrDescribedByParameters) {
   EXPECT_EQ(graph.classes(), 7);
 }
 
-TEST(Weights, AreCheckedAgainstTheGraphAllAtOnce) {
+TEST(Weights, AreCheckedWithAllErrorsInOneMessage) {
   const Graph graph = tiny_graph();
   Weights weights = random_weights(graph);
   weights.erase("conv.weight");
@@ -49,7 +49,7 @@ TEST(Weights, AreCheckedAgainstTheGraphAllAtOnce) {
   weights["nothing"] = make_array({1}).first;
   try {
     check_weights(graph, weights);
-    FAIL() << "these weights were taken";
+    FAIL() << "these weights were accepted";
   } catch (const WeightsError& error) {
     const std::string text = error.what();
     for (const char* part : {"conv.weight (16, 3, 3, 3)", "fc.bias: expected (5,), found (6,)",

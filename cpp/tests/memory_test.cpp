@@ -14,12 +14,12 @@ class Memory : public testing::Test {
  protected:
   void SetUp() override {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    GTEST_SKIP() << "sanitizers keep freed memory back; they find leaks by themselves";
+    GTEST_SKIP() << "sanitizers hold freed memory back and find leaks themselves";
 #endif
   }
 };
 
-// Of what the process has in memory, in megabytes, what its heap could give back left out.
+// Returns the resident memory of the process in megabytes, without free memory in its heap.
 double resident_mb() {
   ::malloc_trim(0);
   std::ifstream statm("/proc/self/statm");
@@ -29,8 +29,8 @@ double resident_mb() {
   return static_cast<double>(resident * ::sysconf(_SC_PAGESIZE)) / 1e6;
 }
 
-// On one thread: of several, each takes working memory when work first happens to fall to it.
-TEST_F(Memory, SettlesOverTenThousandInferences) {
+// With one thread, because each thread allocates working memory when it first gets work.
+TEST_F(Memory, IsStableOverTenThousandInferences) {
   const Engine engine = tiny_engine({.threads = 1});
   const std::vector<float> images = noise(engine, 3);
   std::vector<float> logits(3 * 5);
@@ -42,7 +42,7 @@ TEST_F(Memory, SettlesOverTenThousandInferences) {
   EXPECT_LT(growth, kGrowthMb);
 }
 
-TEST_F(Memory, SettlesOverTwoHundredLoads) {
+TEST_F(Memory, IsStableOverTwoHundredLoads) {
   const TemporaryFile file("cycled.engine");
   tiny_engine().save(file.path());
   const auto cycle = [&] {

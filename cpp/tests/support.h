@@ -15,7 +15,7 @@
 
 namespace resrt::test {
 
-// A path of a test's own, whose file goes with it.
+// A temporary path, unique to a test. Its file is removed by the destructor.
 class TemporaryFile {
  public:
   explicit TemporaryFile(const std::string& name)
@@ -39,7 +39,7 @@ class TemporaryFile {
   std::filesystem::path path_;
 };
 
-// A network that builds in a moment, with a layer of most kinds: 3x12x12 images to 5 classes.
+// A network that builds quickly and has most kinds of layers, for 3x12x12 images and 5 classes.
 inline Graph tiny_graph() {
   Graph graph("tiny");
   Tensor x = graph.add("input", Input{.channels = 3, .height = 12, .width = 12});
@@ -59,7 +59,7 @@ inline Engine tiny_engine(const LoadOptions& load = {}) {
                        load);
 }
 
-// Images of noise for that engine, the same for the same seed.
+// Returns images of noise for an engine, the same for the same seed.
 inline std::vector<float> noise(const Engine& engine, int64_t batch, unsigned seed = 0) {
   std::mt19937 random(seed);
   std::vector<float> images(static_cast<size_t>(batch * engine.info().input.size()));

@@ -7,8 +7,8 @@
 namespace resrt::test {
 namespace {
 
-// Sixteen threads on one engine, each with images of its own, while others load and destroy engines
-// of their own: every answer is the one that a single thread gets.
+// Sixteen threads share an engine, each with its own images, while others load and destroy their
+// own engines. All results equal those of a single thread.
 TEST(Threads, ShareAnEngineWhileOthersLoadAndDestroy) {
   constexpr int kCallers = 16;
   constexpr int kLoaders = 2;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from importlib import resources
 from os import PathLike, fspath
 from pathlib import Path
@@ -11,15 +10,14 @@ from pathlib import Path
 from resrt.errors import FileError, InputError
 
 
-@cache
-def _imagenet() -> tuple[str, ...]:
-    text = resources.files("resrt").joinpath("imagenet_labels.txt").read_text(encoding="utf-8")
-    return tuple(text.splitlines())
-
-
 def imagenet() -> list[str]:
     """Return the names of ImageNet-1k's 1000 classes, in the order of their numbers."""
-    return list(_imagenet())
+    return _lines("imagenet_labels.txt")
+
+
+def wordnet_ids() -> list[str]:
+    """Return the WordNet IDs of ImageNet-1k's 1000 classes ("n01440764", ...), in their order."""
+    return _lines("imagenet_ids.txt")
 
 
 def read(path: str | PathLike[str]) -> list[str]:
@@ -50,3 +48,7 @@ def parse(text: str) -> list[str]:
     if not all(isinstance(name, str) for name in names):
         raise InputError("the labels are a JSON list of something else than names")
     return list(names)
+
+
+def _lines(file: str) -> list[str]:
+    return resources.files("resrt").joinpath(file).read_text(encoding="utf-8").splitlines()

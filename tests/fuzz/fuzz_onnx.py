@@ -19,7 +19,7 @@ import atheris
 with atheris.instrument_imports(include=["resrt.weights"]):
     import resrt
     from resrt import weights
-    from resrt.weights import onnx_file
+    from resrt.weights.formats import onnx_file
 
 # The networks of the corpus, whose parameters a file of a few kilobytes can hold.
 GRAPHS = [

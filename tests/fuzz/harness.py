@@ -20,9 +20,9 @@ from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
-from mutators import Mutator
 
 import resrt
+from mutators import Mutator
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parent / "data" / "weights"

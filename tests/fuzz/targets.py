@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import mutators
 from harness import Target
-
-from resrt.weights import npz, pdparams, pytorch, safetensors_file, wts
+from resrt.weights.formats import npz, pdparams, pytorch, safetensors_file, wts
 
 TARGETS = {
     target.name: target

@@ -22,8 +22,8 @@ import numpy.typing as npt
 import resrt
 from gpu_checks.checks import SPLIT_ATTENTION
 from gpu_checks.workshop import RTX, Array, Workshop, WrongError, difference, why_no_torch
-from resrt.exporting import onnx_model
-from resrt.network import Network, resolve
+from resrt.engine.network import Network, resolve
+from resrt.operations.export import onnx_model
 
 METHOD = (
     "wall clock around an inference and the wait for its end, milliseconds per batch; the networks "
@@ -327,7 +327,7 @@ def _torch(is_compiled: bool, task: Task) -> Ready:
     _require_torch()
     import torch
 
-    from resrt.torch_network import TorchNetwork
+    from resrt.graphs.torch_network import TorchNetwork
 
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 import resrt
 from gpu_checks.driver import Driver, NoGpuError
-from resrt.exporting import relative_difference
+from resrt.operations.export import relative_difference
 
 Array = npt.NDArray[np.float32]
 

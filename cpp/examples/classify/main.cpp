@@ -1,9 +1,9 @@
-// Classifies photographs: decodes them with libjpeg, prepares them as the engine's weights ask for,
-// and prints the most probable classes.
+// Classifies photographs: decodes them with libjpeg, preprocesses them as the engine's weights
+// expect, and prints the most probable classes.
 //
 //   classify resnest50.engine cat.jpg dog.jpg
 //
-// A photograph that was taken sideways, as its EXIF data say, is not turned.
+// The orientation in the EXIF data is ignored, so photographs taken sideways are not rotated.
 
 #include <algorithm>
 #include <cmath>
@@ -33,7 +33,7 @@ struct Image {
   int channels = 0;
 };
 
-// libjpeg reports an error by a function that must not return.
+// libjpeg reports errors through a function that must not return.
 struct Errors : jpeg_error_mgr {
   std::jmp_buf back;
   char message[JMSG_LENGTH_MAX];
@@ -45,7 +45,7 @@ struct Errors : jpeg_error_mgr {
   std::longjmp(errors->back, 1);
 }
 
-// False where it fails. It holds nothing that has a destructor, which the jump would skip.
+// Returns false on failure. It must have no locals with destructors, which longjmp would skip.
 bool decode(jpeg_decompress_struct& decoder, Errors& errors, std::FILE* file, Image& image) {
   if (setjmp(errors.back) != 0) return false;
   jpeg_stdio_src(&decoder, file);

@@ -1,4 +1,4 @@
-// A network of one's own, from layer definitions to an engine file: it tells vertical from
+// Builds a custom network, from layer definitions to an engine file. It distinguishes vertical from
 // horizontal stripes, with weights that are set by hand.
 //
 //   own_network stripes.engine
@@ -17,8 +17,8 @@ namespace {
 
 constexpr int kSide = 32;
 
-// The strengths of edges, each direction and sign in a channel of its own, averaged over the image
-// and summed for each class.
+// Computes edge strengths with one channel per direction and sign, averages them over the image and
+// sums them for each class.
 resrt::Graph stripes_graph() {
   resrt::Graph graph("stripes");
   resrt::Tensor x =
@@ -36,7 +36,7 @@ resrt::Array array(std::vector<int64_t> shape, const std::vector<float>& values)
   return made;
 }
 
-// Under the names that graph.parameters() lists.
+// The names are those that graph.parameters() lists.
 resrt::Weights stripes_weights() {
   const std::vector<float> sobel = {-1, 0, 1, -2, 0, 2, -1, 0, 1};  // left to right
   std::vector<float> edges(4 * 9);
@@ -54,13 +54,13 @@ resrt::Weights stripes_weights() {
           {"sum.bias", array({2}, {0, 0})}};
 }
 
-// Two images, stripes of 4 pixels: upright in the first, lying in the second.
+// Two images with stripes of 4 pixels, vertical in the first and horizontal in the second.
 std::vector<float> stripes() {
   std::vector<float> images;
-  for (const bool is_upright : {true, false}) {
+  for (const bool is_vertical : {true, false}) {
     for (int y = 0; y < kSide; ++y) {
       for (int x = 0; x < kSide; ++x) {
-        images.push_back((is_upright ? x : y) / 4 % 2 == 0 ? 0.0F : 1.0F);
+        images.push_back((is_vertical ? x : y) / 4 % 2 == 0 ? 0.0F : 1.0F);
       }
     }
   }
@@ -78,7 +78,7 @@ void run(const char* path) {
 
   const resrt::Engine engine = resrt::Engine::load(path);
   const std::vector<float> logits = engine.infer(stripes());
-  std::cout.precision(9);  // enough to tell every float32 from its neighbours
+  std::cout.precision(9);  // enough to distinguish all float32 values
   for (size_t image = 0; image < 2; ++image) {
     const float* const row = &logits[2 * image];
     const std::ptrdiff_t best = std::max_element(row, row + 2) - row;

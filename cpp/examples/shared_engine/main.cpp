@@ -1,10 +1,10 @@
-// One engine, shared by several threads, as a server has it: each takes the next image, infers its
-// logits, and notes how long that took.
+// Shares one engine between several threads, as a server does. Each thread takes the next image,
+// infers its logits and records the latency.
 //
 //   shared_engine resnest50.engine images.f32 logits.f32 [THREADS]
 //
-// images.f32: float32 images as the engine takes them, one after another, as NumPy's tofile writes
-// a prepared batch. logits.f32 is what NumPy's fromfile reads back.
+// images.f32 contains float32 images as the engine expects them, one after another, such as a
+// prepared batch written by NumPy's tofile. NumPy's fromfile can read logits.f32.
 
 #include <algorithm>
 #include <atomic>
@@ -44,7 +44,7 @@ void write_floats(const std::string& path, const std::vector<float>& values) {
   if (!file.flush()) throw std::runtime_error("cannot write " + path);
 }
 
-// What the threads work on: an engine is safe to share, and each image's logits are their own.
+// The threads' shared data. Engines are thread-safe, and no two threads write the same logits.
 struct Work {
   const resrt::Engine& engine;
   std::span<const float> images;
@@ -53,7 +53,7 @@ struct Work {
   std::atomic<size_t> next = 0;
 };
 
-// Infers image after image until none is left; returns the latencies in milliseconds.
+// Infers images until none is left and returns the latencies in milliseconds.
 std::vector<double> infer_images(Work& work) {
   using Clock = std::chrono::steady_clock;
   const auto image = static_cast<size_t>(work.engine.info().input.size());
@@ -68,7 +68,7 @@ std::vector<double> infer_images(Work& work) {
   return latencies;
 }
 
-// In bins that are each a factor of the square root of two wide.
+// Each bin spans a factor of the square root of two.
 void print_histogram(const std::vector<double>& latencies) {
   std::map<int, size_t> bins;
   for (const double latency : latencies) {
@@ -85,11 +85,11 @@ void print_histogram(const std::vector<double>& latencies) {
 
 void run(const std::string& engine_path, const std::string& images_path,
          const std::string& logits_path, int threads) {
-  // Each inference on one core: as many run at once as there are cores, and none waits for another.
+  // One core per inference, so that as many run at once as there are cores.
   const resrt::Engine engine = resrt::Engine::load(engine_path, {.threads = 1});
   const std::vector<float> images = read_floats(images_path);
   const size_t count = images.size() / static_cast<size_t>(engine.info().input.size());
-  if (count == 0) throw std::runtime_error("there is no image in " + images_path);
+  if (count == 0) throw std::runtime_error("no images in " + images_path);
   std::vector<float> logits(count * static_cast<size_t>(engine.info().classes));
 
   Work work{engine, images, logits, count};
@@ -99,7 +99,7 @@ void run(const std::string& engine_path, const std::string& images_path,
   }
   std::vector<double> latencies;
   for (auto& worker : workers) {
-    const std::vector<double> its_latencies = worker.get();  // throws what the worker threw
+    const std::vector<double> its_latencies = worker.get();  // rethrows the worker's exception
     latencies.insert(latencies.end(), its_latencies.begin(), its_latencies.end());
   }
   write_floats(logits_path, logits);

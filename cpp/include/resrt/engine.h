@@ -162,6 +162,7 @@ struct BackendStatus {
   // Why engines can be built here, but not run.
   std::optional<std::string> why_build_only;
   std::string install;  // the command that installs its library
+  bool runs_on_gpu = false;
 };
 
 // Opens every backend and returns its status. May be called from many threads at once.

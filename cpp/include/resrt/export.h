@@ -1,4 +1,4 @@
 #pragma once
 
-// Symbols are hidden by default; what carries RESRT_API is the library's contract.
+// Symbols are hidden by default. RESRT_API marks the public ones.
 #define RESRT_API __attribute__((visibility("default")))

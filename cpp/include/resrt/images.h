@@ -9,12 +9,12 @@
 
 namespace resrt {
 
-// Whose way of resizing, cropping and normalising photographs it is. They differ in what a network
-// sees, by up to tens of grey levels in a pixel:
-// - paddleclas: OpenCV's resize, which reads four pixels for one of the result however much smaller
-//   that is; the long side is rounded, the crop's offset rounded down.
-// - torchvision: Pillow's resize, which averages over all that a pixel of the result covers; the
-//   long side is rounded down, the crop's offset rounded. timm does as torchvision.
+// The library whose resizing, cropping and normalisation of photographs is reproduced. Their
+// results differ by up to tens of grey levels in a pixel:
+// - paddleclas: OpenCV's resize, which reads four input pixels per output pixel at any scale. The
+//   long side is rounded, and the crop offset is rounded down.
+// - torchvision: Pillow's resize, which averages over the whole area that an output pixel covers.
+//   The long side is rounded down, and the crop offset is rounded. timm does the same.
 enum class Pipeline { paddleclas, torchvision };
 
 // "paddleclas", "torchvision"; parse_pipeline throws InputError for anything else.
@@ -22,7 +22,7 @@ RESRT_API const char* to_string(Pipeline pipeline);
 RESRT_API Pipeline parse_pipeline(const std::string& name);
 
 // How a photograph becomes an engine's input: resize the short side to `resize`, crop the centre
-// to the input's size, scale to 0..1, subtract `mean`, divide by `std` (one value per channel).
+// to the input's size, scale to 0..1, subtract `mean` and divide by `std` (one value per channel).
 struct Preprocessing {
   int resize = 256;                        // pixels
   std::string interpolation = "bilinear";  // or "bicubic", "lanczos"
@@ -31,12 +31,12 @@ struct Preprocessing {
   Pipeline pipeline = Pipeline::torchvision;
 };
 
-// Throws InputError where these are no steps for images of that many channels. A preprocessing
-// without mean and std is none: its engine takes prepared batches only.
+// Throws InputError if the steps are invalid for images with that many channels. Mean and std may
+// both be empty; the engine then accepts only prepared batches.
 RESRT_API void check_preprocessing(const Preprocessing& steps, int channels);
 
-// An upright image in the caller's memory: uint8 (height, width, channels) in row-major order, of 1
-// channel (grey) or 3 (RGB).
+// An upright image in the caller's memory: uint8 (height, width, channels) in row-major order, with
+// 1 channel (grey) or 3 (RGB).
 struct ImageView {
   const uint8_t* pixels = nullptr;
   int width = 0;
@@ -44,10 +44,11 @@ struct ImageView {
   int channels = 3;
 };
 
-// Writes what the network's source would make of the image, pixel by pixel: float32 (channels,
-// height, width) of `input`, the caller's memory. Where `resize` does not cover the input, the
-// image is enlarged until it does. Throws InputError for an image without pixels, of other channels
-// than the input's, or steps that are none. Safe to call from many threads at once.
+// Writes the preprocessed image to `output`, float32 (channels, height, width) of `input` in the
+// caller's memory. Each pixel equals that of the pipeline's library. If the resized image is
+// smaller than the input, it is enlarged to cover it. Throws InputError if the image has no pixels
+// or the wrong number of channels, or if the steps are invalid or have no mean and std. Safe to
+// call from many threads at once.
 RESRT_API void preprocess(const ImageView& image, const Preprocessing& steps, const Shape& input,
                           float* output);
 

@@ -11,9 +11,8 @@
 
 namespace resrt {
 
-// The networks, from a name of the catalog or from parameters of one's own. The sources (the
-// papers' authors, timm, torchvision, PaddleClas) differ in the values of these parameters, never
-// in code.
+// Networks, built from a catalog name or from custom parameters. The sources (the papers' authors,
+// timm, torchvision, PaddleClas) differ only in the values of these parameters.
 
 // basic: two 3x3 convolutions; bottleneck: 1x1, 3x3 and 1x1 with four times the channels.
 enum class Block { basic, bottleneck };
@@ -32,10 +31,10 @@ struct ResNetConfig {
   Block block = Block::bottleneck;
   int width = 64;  // channels of the first stage before expansion; each stage doubles them
   Stem stem = Stem::plain;
-  int stem_channels = 64;  // of the stem's output; a deep stem begins with half of them
+  int stem_channels = 64;  // the stem's output channels; a deep stem starts with half as many
   Downsample downsample = Downsample::convolution;
-  // Whether the first stage's first shortcut has a convolution although shapes do not ask for one,
-  // as PaddleClas's basic blocks have.
+  // Whether the first shortcut of the first stage has a convolution even if the shapes already
+  // match, as in PaddleClas's basic blocks.
   bool project_first = false;
   int cardinality = 1;  // groups of the bottleneck's 3x3 convolution
   int base_width = 64;  // the bottleneck's channels per group, for `width` 64
@@ -53,9 +52,8 @@ struct ResNeStConfig {
   int cardinality = 1;
   int base_width = 64;
   bool pool_first = false;  // average pooling before, not after, the split attention
-  // Where the sources differ: the bias of the attention's first convolution (timm has one), whether
-  // padding counts in the average pooling (timm), and what the hidden channels are rounded to a
-  // multiple of (timm: 8).
+  // The sources differ here: in timm, the attention's first convolution has a bias, the average
+  // pooling counts padding, and the hidden channels are rounded to a multiple of 8.
   bool attention_bias = true;
   bool count_include_pad = true;
   int hidden_divisor = 8;
@@ -64,17 +62,17 @@ struct ResNeStConfig {
 };
 
 // Designing Network Design Spaces (https://arxiv.org/abs/2003.13678): RegNetX, and with
-// squeeze_excite RegNetY. The widths of the blocks are the quantised line that the paper defines.
+// squeeze_excite RegNetY. The block widths follow the paper's quantised linear rule.
 struct RegNetConfig {
-  int depth = 23;  // blocks in all
+  int depth = 23;  // total number of blocks
   int width_initial = 96;
   double width_slope = 38.65;
   double width_multiplier = 2.43;
   int group_width = 40;
   bool squeeze_excite = false;
   int stem_channels = 32;
-  // torchvision's rounding of a stage's width to a multiple of the group width takes the nearest,
-  // but never less than this part of the width; 0: the nearest, as pycls and timm do.
+  // torchvision rounds a stage's width to the nearest multiple of the group width that is at least
+  // this fraction of the width. 0 rounds to the nearest multiple, as pycls and timm do.
   double min_width_ratio = 0.0;
 
   bool operator==(const RegNetConfig&) const = default;
@@ -82,7 +80,8 @@ struct RegNetConfig {
 
 using ModelConfig = std::variant<ResNetConfig, ResNeStConfig, RegNetConfig>;
 
-// What of a network its user decides. Absent: the catalog entry's, or 224x224.
+// Options that apply to every network. Height and width default to those of the catalog entry, or
+// to 224x224.
 struct ModelOptions {
   int classes = 1000;
   int in_channels = 3;
@@ -95,18 +94,19 @@ struct Model {
   std::string name;
   std::string family;  // "ResNet", "ResNeSt", "RegNetX", "RegNetY"
   std::string source;  // whose conventions it follows: "PaddleClas", "timm", "torchvision"
-  int input_size;      // height and width that its weights were published for
+  int input_size;      // height and width for which its weights were published
   ModelConfig config;
 };
 
-// Every network known by name, in the order of families, sizes and sources.
+// All networks known by name, ordered by family, size and source.
 RESRT_API const std::vector<Model>& catalog();
 
-// The row of that name. Throws ModelError, with the nearest names, where there is none.
+// Returns the catalog row with that name. Throws ModelError, listing the nearest names, if there is
+// none.
 RESRT_API const Model& find_model(std::string_view name);
 
-// The graph of a network of the catalog, or of one's own configuration under a name of one's own.
-// Throws ModelError where the parameters describe no network.
+// Builds the graph of a catalog network, or of a custom configuration under a custom name. Throws
+// ModelError if the name is unknown or the parameters are invalid.
 RESRT_API Graph build_graph(std::string_view name, const ModelOptions& options = {});
 RESRT_API Graph build_graph(std::string name, const ModelConfig& config,
                             const ModelOptions& options = {});

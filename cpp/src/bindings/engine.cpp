@@ -12,6 +12,7 @@
 #include "bindings/bindings.h"
 #include "bindings/device_arrays.h"
 #include "engine/library_folders.h"
+#include "engine/notes.h"
 #include "passes/passes.h"
 #include "resrt/error.h"
 #include "text.h"
@@ -119,6 +120,7 @@ void bind_engine(py::module_& module) {
       .def_readonly("why_build_only", &BackendStatus::why_build_only,
                     "Why engines can be built here, but not run.")
       .def_readonly("install", &BackendStatus::install, "The command that installs its library.")
+      .def_readonly("runs_on_gpu", &BackendStatus::runs_on_gpu, "Whether its engines run on a GPU.")
       .def("__repr__", [](const BackendStatus& self) {
         return self.why_not ? concat("BackendStatus(", self.name, ": ", *self.why_not, ")")
                             : concat("BackendStatus(", self.name, " ", self.version, ": ",
@@ -133,6 +135,8 @@ void bind_engine(py::module_& module) {
   module.def("library_packages", &library_packages, py::arg("backend"),
              "Return the import names of the packages that may contain a backend's library.");
   module.def("backend_names", &backend_names, "Return the names of the backends.");
+  module.def("check_labels", &check_labels, py::arg("labels"), py::arg("classes"),
+             "Raise InputError unless there are no labels or one for each class.");
   module.def("precision_names", &precision_names, "Return the names of the precisions.");
 
   py::class_<Preprocessing>(module, "Preprocessing",

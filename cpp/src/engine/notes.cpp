@@ -4,7 +4,6 @@
 #include "text.h"
 
 namespace resrt {
-namespace {
 
 void check_labels(const std::vector<std::string>& labels, int classes) {
   if (!labels.empty() && labels.size() != static_cast<size_t>(classes)) {
@@ -19,8 +18,6 @@ void check_labels(const std::vector<std::string>& labels, int classes) {
     }
   }
 }
-
-}  // namespace
 
 void check_notes(const EngineNotes& notes, int channels, int classes) {
   check_labels(notes.labels, classes);

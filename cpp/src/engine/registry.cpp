@@ -26,6 +26,7 @@ struct Known {
   std::vector<std::string> packages;
   const char* install;
   const char* build;  // what a build of resrt requires in order to include the backend
+  bool runs_on_gpu = false;
   // The library within the package that the modules link to, without its version. Null means that
   // the modules open their library themselves.
   const char* linked = nullptr;
@@ -42,12 +43,14 @@ const std::array kKnown = {
           .modules = {"tensorrt_11", "tensorrt_10"},
           .packages = {"tensorrt_libs"},
           .install = "pip install 'resrt[tensorrt]'",
-          .build = "TensorRT's headers (TensorRT_ROOT)"},
+          .build = "TensorRT's headers (TensorRT_ROOT)",
+          .runs_on_gpu = true},
     Known{.name = "tensorrt_rtx",
           .modules = {"tensorrt_rtx"},
           .packages = {"tensorrt_rtx_libs", "onnxruntime_ep_nv_tensorrt_rtx"},
           .install = "pip install 'resrt[tensorrt-rtx]'",
-          .build = "the headers of TensorRT for RTX (TensorRT_RTX_ROOT)"},
+          .build = "the headers of TensorRT for RTX (TensorRT_RTX_ROOT)",
+          .runs_on_gpu = true},
 };
 
 const Known& find_known(const std::string& name) {
@@ -185,9 +188,13 @@ std::vector<BackendStatus> backends() {
                      .version = backend.version(),
                      .precisions = backend.precisions(0),
                      .why_build_only = backend.why_build_only(),
-                     .install = known.install});
+                     .install = known.install,
+                     .runs_on_gpu = known.runs_on_gpu});
     } catch (const BackendError& error) {
-      all.push_back({.name = known.name, .why_not = error.what(), .install = known.install});
+      all.push_back({.name = known.name,
+                     .why_not = error.what(),
+                     .install = known.install,
+                     .runs_on_gpu = known.runs_on_gpu});
     }
   }
   return all;

@@ -25,13 +25,13 @@ Size resized_size(const ImageView& image, const Preprocessing& steps) {
     const double scale = steps.resize / std::min(width, height);
     return {std::lrint(width * scale), std::lrint(height * scale)};
   }
-  // torchvision divides whole numbers.
+  // torchvision uses integer division.
   const int64_t resize = steps.resize;
   return image.width < image.height ? Size{resize, resize * image.height / image.width}
                                     : Size{resize * image.width / image.height, resize};
 }
 
-// The size in the image's proportions that just covers the input.
+// The smallest size with the image's proportions that covers the input.
 Size covering(const ImageView& image, const Shape& input) {
   const double width = image.width;
   const double height = image.height;
@@ -49,7 +49,7 @@ Crop centre(Size size, const Shape& input, Pipeline pipeline) {
           input.height};
 }
 
-// What each of the 256 values of a pixel becomes, in the source's own order of operations.
+// The normalised value of each of the 256 pixel values, in the source's order of operations.
 std::array<float, 256> normalised(float mean, float std, Pipeline pipeline) {
   std::array<float, 256> values{};
   for (size_t i = 0; i < values.size(); ++i) {
@@ -63,11 +63,11 @@ std::array<float, 256> normalised(float mean, float std, Pipeline pipeline) {
 
 void check_image(const ImageView& image, const Shape& input) {
   if (image.pixels == nullptr || image.width < 1 || image.height < 1) {
-    throw InputError(concat("an image of ", image.width, "x", image.height, " pixels is none"));
+    throw InputError(concat("invalid image: ", image.width, "x", image.height, " pixels"));
   }
   if (image.channels != input.channels || (image.channels != 1 && image.channels != 3)) {
-    throw InputError(concat("an image of ", image.channels, " channels cannot become an input of ",
-                            input.channels, "; both must be 1 (grey) or 3 (RGB)"));
+    throw InputError(concat("an image with ", image.channels, " channels does not fit an input of ",
+                            input.channels, "; both must have 1 channel (grey) or 3 (RGB)"));
   }
 }
 
@@ -88,17 +88,17 @@ void check_preprocessing(const Preprocessing& steps, int channels) {
   }
   const Filter filter = kFilters.value(steps.interpolation);
   if (steps.pipeline == Pipeline::paddleclas && filter != Filter::bilinear) {
-    throw InputError(concat("PaddleClas's pipeline is bilinear, not ", steps.interpolation,
-                            "; choose bilinear, or the pipeline torchvision"));
+    throw InputError(concat("the paddleclas pipeline supports only bilinear interpolation, not ",
+                            steps.interpolation, "; choose bilinear or the torchvision pipeline"));
   }
   const auto count = static_cast<size_t>(channels);
   const bool has_none = steps.mean.empty() && steps.std.empty();
   const bool fits = steps.mean.size() == count && steps.std.size() == count &&
                     std::all_of(steps.std.begin(), steps.std.end(), [](float x) { return x > 0; });
   if (!has_none && !fits) {
-    throw InputError(concat("mean and std must have a value for each of ", channels,
-                            " channels, those of std above 0, not (", join(steps.mean), ") and (",
-                            join(steps.std), ")"));
+    throw InputError(concat("mean and std must have one value for each of ", channels,
+                            " channels, and std must be positive, not (", join(steps.mean),
+                            ") and (", join(steps.std), ")"));
   }
 }
 
@@ -107,7 +107,7 @@ void preprocess(const ImageView& image, const Preprocessing& steps, const Shape&
   check_image(image, input);
   check_preprocessing(steps, input.channels);
   if (steps.mean.empty()) {
-    throw InputError("this preprocessing has no mean and std: it takes prepared batches only");
+    throw InputError("this preprocessing has no mean and std; only prepared batches can be used");
   }
   Size size = resized_size(image, steps);
   if (size.width < input.width || size.height < input.height) size = covering(image, input);

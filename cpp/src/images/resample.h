@@ -12,7 +12,7 @@ struct Size {
   int64_t height = 0;
 };
 
-// A part of a resized image. Only what the part shows is computed.
+// A region of a resized image. Only this region is computed.
 struct Crop {
   int64_t left = 0;
   int64_t top = 0;
@@ -22,14 +22,14 @@ struct Crop {
 
 enum class Filter { bilinear, bicubic, lanczos };
 
-// uint8 (crop.height, crop.width, image.channels): that part of the image resized to `size`.
+// Both functions resize the image to `size` and return the crop as uint8 (crop.height, crop.width,
+// image.channels).
 
-// As cv2.resize with INTER_LINEAR does, to the bit (OpenCV 3.4 to 4.x): no smoothing, and weights
-// of 11 bits.
+// Bit-identical to cv2.resize with INTER_LINEAR (OpenCV 3.4 to 4.x): no smoothing, 11-bit weights.
 std::vector<uint8_t> resize_like_opencv(const ImageView& image, Size size, const Crop& crop);
 
-// As PIL.Image.resize does, to the bit (Pillow 2.7 on): a filter as wide as what it shrinks,
-// columns first, rounded to whole grey levels in between.
+// Bit-identical to PIL.Image.resize (Pillow 2.7 and later): the filter widens with the scale, and
+// the horizontal pass comes first and rounds to whole grey levels.
 std::vector<uint8_t> resize_like_pillow(const ImageView& image, Filter filter, Size size,
                                         const Crop& crop);
 

@@ -9,7 +9,7 @@ namespace {
 // OpenCV's INTER_RESIZE_COEF_SCALE.
 constexpr int kOne = 1 << 11;
 
-// A pixel of the result, along one axis: near * weights[0] + far * weights[1].
+// An output pixel along one axis: near * weights[0] + far * weights[1].
 struct Tap {
   int64_t near;
   int64_t far;
@@ -32,7 +32,7 @@ Tap tap(int64_t index, int64_t from, int64_t to) {
           {fixed_point(1.0F - fraction), fixed_point(fraction)}};
 }
 
-// OpenCV takes the mean of four pixels where both sides are halved exactly.
+// OpenCV averages four pixels if both sides are halved exactly.
 bool is_halved(const ImageView& image, Size size) {
   return image.width == 2 * size.width && image.height == 2 * size.height;
 }
@@ -52,7 +52,7 @@ void halve(const ImageView& image, const Crop& crop, uint8_t* out) {
   }
 }
 
-// One row of the image, resized along it: values of 8 + 11 bits.
+// Resizes one row of the image horizontally, to values of 8 + 11 bits.
 void resize_row(const uint8_t* row, const std::vector<Tap>& columns, int channels, int* out) {
   for (const Tap& column : columns) {
     for (int c = 0; c < channels; ++c) {
@@ -74,7 +74,7 @@ std::vector<uint8_t> resize_like_opencv(const ImageView& image, Size size, const
   std::vector<Tap> columns;
   for (int x = 0; x < crop.width; ++x) {
     Tap column = tap(crop.left + x, image.width, size.width);
-    // Along rows, OpenCV gives a pixel at the edge all of the weight; down columns it does not.
+    // Horizontally, OpenCV gives an edge pixel all of the weight. Vertically, it does not.
     if (column.near == column.far) column.weights[0] = kOne, column.weights[1] = 0;
     columns.push_back(column);
   }
@@ -89,7 +89,7 @@ std::vector<uint8_t> resize_like_opencv(const ImageView& image, Size size, const
     resize_row(pixels(row.near), columns, image.channels, near.data());
     resize_row(pixels(row.far), columns, image.channels, far.data());
     for (size_t i = 0; i < pitch; ++i) {
-      // 19 + 11 bits to 8 in three steps, as OpenCV's vector code has it.
+      // From 19 + 11 bits to 8 in three steps, as in OpenCV's vectorised code.
       const int sum =
           ((row.weights[0] * (near[i] >> 4)) >> 16) + ((row.weights[1] * (far[i] >> 4)) >> 16);
       *out++ = static_cast<uint8_t>((sum + 2) >> 2);

@@ -8,7 +8,7 @@
 namespace resrt {
 namespace {
 
-// Weights are whole multiples of 2^-22, so that 255 times their sum fits 32 bits with a sign.
+// Weights are integer multiples of 2^-22, so that 255 times their sum fits a signed 32-bit integer.
 constexpr int kPrecision = 32 - 8 - 2;
 
 double triangle(double x) {
@@ -48,7 +48,7 @@ Kernel kernel_of(Filter filter) {
   return {lanczos3, 3.0};
 }
 
-// A pixel of the result, along one axis: the weighted sum of the image's from `first` on.
+// An output pixel along one axis: the weighted sum of the image's pixels from `first` on.
 struct Taps {
   int64_t first;
   std::vector<int> weights;
@@ -89,7 +89,7 @@ uint8_t to_pixel(int sum) {
   return static_cast<uint8_t>(std::clamp(sum >> kPrecision, 0, 255));
 }
 
-// The number of channels is known to the compiler, which then unrolls them.
+// The number of channels is a template parameter so that the compiler can unroll the loops over it.
 template <size_t channels>
 void filter_row(const uint8_t* row, const std::vector<Taps>& columns, uint8_t* out) {
   for (const Taps& column : columns) {

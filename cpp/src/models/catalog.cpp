@@ -35,7 +35,8 @@ ResNetConfig plain(const Depth& depth) {
   return {.depths = depth.depths, .block = depth.block};
 }
 
-// Variant c: the deep stem. Variant d, PaddleClas's vd: average pooling in the shortcuts as well.
+// Variant c has the deep stem. Variant d (PaddleClas's vd) also has average pooling in the
+// shortcuts.
 ResNetConfig variant_c(const Depth& depth) {
   ResNetConfig config = plain(depth);
   config.stem = Stem::deep;
@@ -48,8 +49,8 @@ ResNetConfig variant_d(const Depth& depth) {
   return config;
 }
 
-// PaddleClas gives the first stage's first shortcut a convolution even where shapes need none, and
-// lays ResNet200 out otherwise.
+// PaddleClas has a convolution in the first shortcut of the first stage even if the shapes already
+// match, and other depths for ResNet200.
 ResNetConfig paddle(ResNetConfig config) {
   config.project_first = true;
   if (config.depths == std::vector{3, 24, 36, 3}) config.depths = {3, 12, 48, 3};
@@ -62,7 +63,7 @@ void add_resnets(std::vector<Model>& models) {
     models.push_back({name, "ResNet", source, size, config});
   };
 
-  // The published rows that are another's architecture under other weights.
+  // Published names for other weights of the same architecture.
   const std::map<int, std::vector<std::string>> distilled = {
       {34, {"ResNet34_vd_ssld"}},
       {50, {"ResNet50_vd_v2", "ResNet50_vd_ssld", "ResNet50_vd_ssld_v2"}},
@@ -125,11 +126,11 @@ void add_resnests(std::vector<Model>& models) {
   add("resnest269e", kTimm, resnest269, 416);
 }
 
-// A RegNet under the names that its sources give it: PaddleClas's, timm's, torchvision's.
+// A RegNet and its names in PaddleClas, timm and torchvision.
 struct RegNetRow {
   const char* size;
   const char* timm;
-  const char* torchvision;  // "" where torchvision has none
+  const char* torchvision;  // "" if torchvision has none
   RegNetConfig config;
 };
 
@@ -147,7 +148,7 @@ void add_regnets(std::vector<Model>& models, char kind, const std::vector<RegNet
       models.push_back({name, family, source, 224, config});
     }
   };
-  // PaddleClas has no RegNetY; under its manner of naming they are timm's.
+  // PaddleClas has no RegNetY, so the names in its style are timm's networks.
   add_all(is_y ? kTimm : kPaddle,
           [&](const RegNetRow& row) { return concat(family, "_", row.size); });
   add_all(kTimm, [&](const RegNetRow& row) { return concat("regnet", lower, "_", row.timm); });
@@ -193,7 +194,7 @@ std::string lowercase(std::string_view text) {
   return lower;
 }
 
-// Levenshtein's: the least number of letters to insert, delete or replace.
+// The Levenshtein distance: the minimum number of insertions, deletions and replacements.
 size_t edit_distance(const std::string& from, const std::string& to) {
   std::vector<size_t> row(to.size() + 1);
   std::iota(row.begin(), row.end(), size_t{0});
@@ -214,7 +215,7 @@ std::vector<std::string> nearest_names(std::string_view wanted, size_t count) {
   for (const Model& model : catalog()) {
     ranked.emplace_back(edit_distance(lowercase(wanted), lowercase(model.name)), model.name);
   }
-  // Stable: among equals, the catalog's order.
+  // Stable, so that ties keep the catalog's order.
   std::stable_sort(ranked.begin(), ranked.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<std::string> names;
@@ -243,7 +244,7 @@ const Model& find_model(std::string_view name) {
   for (const Model& model : catalog()) {
     if (model.name == name) return model;
   }
-  // A name is shown only as far as it could be one.
+  // Names longer than any valid one are truncated in the message.
   constexpr size_t longest = 60;
   const std::string shown(name.substr(0, longest));
   throw ModelError(concat("there is no network named '", shown, name.size() > longest ? "…" : "",

@@ -6,7 +6,7 @@
 
 namespace resrt {
 
-// One per family: the graph of a configuration.
+// Builds the graph of a configuration, with one overload per family.
 Graph build(std::string name, const ResNetConfig& config, const Input& input, int classes);
 Graph build(std::string name, const ResNeStConfig& config, const Input& input, int classes);
 Graph build(std::string name, const RegNetConfig& config, const Input& input, int classes);

@@ -7,12 +7,12 @@
 
 namespace resrt {
 
-// Writes layers into a graph, under a prefix: what the networks in this folder are written with.
+// Adds layers to a graph under a name prefix. The networks in this folder are written with it.
 class Net {
  public:
   explicit Net(Graph& graph) : graph_(graph) {}
 
-  // The same graph under "<prefix><name>.".
+  // Returns a Net for the same graph with the prefix "<prefix><name>.".
   Net scope(const std::string& name) const { return Net(graph_, prefix_ + name + "."); }
 
   int channels(Tensor x) const { return graph_.shape(x).channels; }

@@ -16,7 +16,7 @@ struct Stage {
   int group_width;
 };
 
-// `width` as a multiple of `group_width`.
+// Rounds `width` to a multiple of `group_width`.
 int round_width(int width, int group_width, double min_ratio) {
   if (min_ratio == 0.0) {
     // Python's round: halves go to the even neighbour.
@@ -26,8 +26,8 @@ int round_width(int width, int group_width, double min_ratio) {
   return rounded < min_ratio * width ? rounded + group_width : rounded;
 }
 
-// The blocks' widths are w_0 * w_m^k, with k the rounded exponent at which a line of the given
-// slope is met, rounded to multiples of 8. A stage is a run of blocks of one width.
+// The width of a block is w_0 * w_m^k, rounded to a multiple of 8, where k is the rounded exponent
+// at which it meets the line of the given slope. A stage is a run of blocks with the same width.
 std::vector<Stage> stages(const RegNetConfig& config) {
   constexpr int quantum = 8;
   std::vector<Stage> stages;
@@ -39,7 +39,7 @@ std::vector<Stage> stages(const RegNetConfig& config) {
     const double quantised = std::nearbyint(width / quantum) * quantum;
     if (quantised > 1 << 20) {
       throw ModelError(
-          "its width_slope and width_multiplier make blocks of over a million channels");
+          "width_slope and width_multiplier give blocks of more than a million channels");
     }
     const int channels = static_cast<int>(quantised);
     if (stages.empty() || stages.back().width != channels) stages.push_back({0, channels, 0});

@@ -40,16 +40,18 @@ Tensor shortcut(Net& net, Tensor x, const Trunk& trunk, int channels, int stride
 
 void check(const Trunk& trunk) {
   if (trunk.depths.empty()) {
-    throw ModelError("depths is empty: it must name the number of blocks of each stage");
+    throw ModelError("depths is empty; it must list the number of blocks of each stage");
   }
   for (const int depth : trunk.depths) {
     if (depth < 1 || depth > 1000) {
-      throw ModelError(concat("depths must be at least 1 and at most 1000 each, not ", depth));
+      throw ModelError(
+          concat("each entry of depths must be at least 1 and at most 1000, not ", depth));
     }
   }
-  // Each stage doubles the width, which must stay an int.
+  // Each stage doubles the width, which must fit an int.
   if (trunk.depths.size() > 8) {
-    throw ModelError(concat("depths has ", trunk.depths.size(), " stages; at most 8 are possible"));
+    throw ModelError(
+        concat("depths has ", trunk.depths.size(), " stages; at most 8 are supported"));
   }
   if (trunk.width < 1 || trunk.width > 4096) {
     throw ModelError(concat("width must be from 1 to 4096, not ", trunk.width));
@@ -93,14 +95,14 @@ int bottleneck_width(int planes, int base_width, int cardinality) {
   const int64_t per_group = int64_t{planes} * base_width / 64;
   if (per_group < 1) {
     throw ModelError(concat("width ", planes, " with base_width ", base_width,
-                            " leaves a bottleneck no channels; width * base_width must be at "
+                            " gives the bottleneck no channels; width * base_width must be at "
                             "least 64"));
   }
   const int64_t width = per_group * cardinality;
   if (width > kMostChannels) {
     throw ModelError(concat("width ", planes, ", base_width ", base_width, " and cardinality ",
-                            cardinality, " make a bottleneck of ", width, " channels; at most ",
-                            kMostChannels, " are possible"));
+                            cardinality, " give a bottleneck of ", width, " channels; at most ",
+                            kMostChannels, " are supported"));
   }
   return static_cast<int>(width);
 }

@@ -9,7 +9,7 @@ namespace resrt {
 namespace {
 
 // A quarter of the channels of all splits, at least 32, rounded to the nearest multiple of
-// `divisor` that takes off no more than a tenth.
+// `divisor` that is no more than a tenth smaller.
 int hidden_channels(int width, int radix, int divisor) {
   const int quarter = width * radix / 4;
   const int rounded = std::max(32, (quarter + divisor / 2) / divisor * divisor);
@@ -21,7 +21,7 @@ Tensor bottleneck(Net& net, Tensor x, int planes, int stride, const ResNeStConfi
   if (width % (config.radix * config.cardinality) != 0) {
     throw ModelError(concat("a bottleneck of ", width, " channels cannot be split by radix ",
                             config.radix, " and cardinality ", config.cardinality,
-                            "; take a width that is a multiple of their product"));
+                            "; choose a width that is a multiple of their product"));
   }
   const AvgPool2d pool = {
       .kernel = 3, .stride = stride, .padding = 1, .count_include_pad = config.count_include_pad};

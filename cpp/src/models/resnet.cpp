@@ -29,7 +29,7 @@ Graph build(std::string name, const ResNetConfig& config, const Input& input, in
   const bool is_basic = config.block == Block::basic;
   if (is_basic && (config.cardinality != 1 || config.base_width != 64)) {
     throw ModelError(
-        "a basic block has no cardinality and no base_width; take block = bottleneck with them");
+        "a basic block has no cardinality or base_width; use block = bottleneck with these");
   }
   const Trunk trunk = {.depths = config.depths,
                        .width = config.width,

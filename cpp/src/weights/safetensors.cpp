@@ -11,22 +11,22 @@
 #include "resrt/weights.h"
 #include "text.h"
 
-// A safetensors file is the length of its header (u64), the header in JSON, and the arrays' bytes,
-// little-endian, in row-major order, one array after another:
+// A safetensors file consists of the length of its header (u64), the header in JSON, and the
+// arrays' bytes, little-endian and in row-major order, one array after another:
 //
 //   {"__metadata__": {"key": "text"}, "name": {"dtype": "F32", "shape": [64, 3], "data_offsets":
 //   [begin, end]}, ...}
 namespace resrt {
 namespace {
 
-// Enough for more arrays than any network has; the package's own reader has the same bound.
+// Enough for more arrays than any network has. The Python package's reader has the same limit.
 constexpr uint64_t kLongestHeader = 2U << 20U;
 
 struct Entry {
   std::string name;
   std::string dtype;
   std::vector<int64_t> shape;
-  uint64_t begin = 0;  // in the arrays' bytes
+  uint64_t begin = 0;  // offset into the arrays' bytes
   uint64_t end = 0;
 };
 
@@ -68,7 +68,7 @@ float from_float64(const char* bytes) {
 struct Dtype {
   const char* name;
   uint64_t size;
-  float (*to_float)(const char*);  // null: integers, which are left out
+  float (*to_float)(const char*);  // null for integers, which are skipped
 };
 
 constexpr Dtype kDtypes[] = {
@@ -79,7 +79,7 @@ constexpr Dtype kDtypes[] = {
     {"BOOL", 1, nullptr},
 };
 
-// What of JSON a header has: objects with members known beforehand, strings, and whole numbers.
+// Parses the subset of JSON that a header uses: objects, strings, and arrays of integers.
 class HeaderReader {
  public:
   HeaderReader(std::string_view text, const std::string& path)
@@ -95,12 +95,12 @@ class HeaderReader {
       }
     });
     skip_space();
-    if (!text_.empty()) fail("its header goes on after its end");
+    if (!text_.empty()) fail("its header has extra text after the closing brace");
     return all;
   }
 
   [[noreturn]] void fail(const std::string& what) const {
-    throw WeightsError(concat("'", path_, "' is no sound safetensors file: ", what,
+    throw WeightsError(concat("'", path_, "' is not a valid safetensors file: ", what,
                               "; copy, download or convert it again"));
   }
 
@@ -116,18 +116,20 @@ class HeaderReader {
         entry.shape = numbers();
       } else if (key == "data_offsets") {
         const std::vector<int64_t> offsets = numbers();
-        if (offsets.size() != 2) fail(concat("data_offsets of ", name, " are not two"));
+        if (offsets.size() != 2) {
+          fail(concat("data_offsets of ", name, " must have 2 values, got ", offsets.size()));
+        }
         entry.begin = static_cast<uint64_t>(offsets[0]);
         entry.end = static_cast<uint64_t>(offsets[1]);
       } else {
-        fail(concat("its header says of ", name, " what the format does not have: ", key));
+        fail(concat(name, " has an unknown key in the header: ", key));
       }
     });
-    if (count != 3) fail(concat(name, " lacks its dtype, shape or data_offsets"));
+    if (count != 3) fail(concat(name, " is missing its dtype, shape or data_offsets"));
     return entry;
   }
 
-  // {"name": value, ...}, of which `read_value` takes each value.
+  // {"name": value, ...}; `read_value` parses each value.
   template <class ReadValue>
   void members(const ReadValue& read_value) {
     std::set<std::string> names;
@@ -135,7 +137,7 @@ class HeaderReader {
     if (take('}')) return;
     do {
       const std::string name = string();
-      if (!names.insert(name).second) fail(concat("its header has ", name, " twice"));
+      if (!names.insert(name).second) fail(concat("its header lists ", name, " twice"));
       expect(':');
       read_value(name);
     } while (take(','));
@@ -152,7 +154,9 @@ class HeaderReader {
       int64_t number = -1;
       const char* const stop = text_.data() + text_.size();
       const auto [end, error] = std::from_chars(text_.data(), stop, number);
-      if (error != std::errc() || number < 0) fail("its header has no number where one is due");
+      if (error != std::errc() || number < 0) {
+        fail("its header has an invalid number; expected a non-negative integer");
+      }
       text_.remove_prefix(static_cast<size_t>(end - text_.data()));
       all.push_back(number);
     } while (take(','));
@@ -160,16 +164,15 @@ class HeaderReader {
     return all;
   }
 
-  // Escapes stay as they are written: there are none in a parameter's name, and metadata is
-  // skipped.
+  // Escapes are not decoded: parameter names have none, and metadata is skipped.
   std::string string() {
     expect('"');
     size_t end = 0;
     while (end < text_.size() && text_[end] != '"') end += text_[end] == '\\' ? 2U : 1U;
-    if (end >= text_.size()) fail("its header ends within a text");
+    if (end >= text_.size()) fail("its header ends inside a string");
     std::string taken(text_.substr(0, end));
     if (std::any_of(taken.begin(), taken.end(), [](char c) { return c >= 0 && c < ' '; })) {
-      fail("its header has a control character in a text");
+      fail("its header has a control character in a string");
     }
     text_.remove_prefix(end + 1);
     return taken;
@@ -188,10 +191,10 @@ class HeaderReader {
 
   void expect(char wanted) {
     if (take(wanted)) return;
-    fail(concat("byte ", length_ - text_.size(), " of its header should be '", wanted, "'"));
+    fail(concat("expected '", wanted, "' at byte ", length_ - text_.size(), " of its header"));
   }
 
-  std::string_view text_;  // what is left of it
+  std::string_view text_;  // the part not parsed yet
   const size_t length_;
   const std::string& path_;
 };
@@ -202,11 +205,11 @@ const Dtype& find_dtype(const Entry& entry, const std::string& path) {
     if (entry.dtype == dtype.name) return dtype;
     names.emplace_back(dtype.name);
   }
-  throw WeightsError(concat("'", path, "': ", entry.name, " has the dtype '", entry.dtype,
-                            "'; resrt reads ", join(names)));
+  throw WeightsError(concat("'", path, "': ", entry.name, " has the unsupported dtype '",
+                            entry.dtype, "'; resrt reads ", join(names)));
 }
 
-// The bytes of an array of that shape; more than `most` where it would be larger than that.
+// Returns the size of an array of that shape in bytes, or `most` + 1 if it is larger than `most`.
 uint64_t bytes_of(const std::vector<int64_t>& shape, uint64_t item, uint64_t most) {
   uint64_t bytes = item;
   for (const int64_t side : shape) {
@@ -216,7 +219,7 @@ uint64_t bytes_of(const std::vector<int64_t>& shape, uint64_t item, uint64_t mos
   return bytes;
 }
 
-// The arrays follow one another without gap or overlap, and fill the file.
+// Checks that the arrays follow one another without gaps or overlaps and fill the file.
 void check_places(std::vector<Entry> entries, uint64_t total, const std::string& path,
                   const HeaderReader& header) {
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
@@ -225,8 +228,8 @@ void check_places(std::vector<Entry> entries, uint64_t total, const std::string&
   uint64_t place = 0;
   for (const Entry& entry : entries) {
     if (entry.begin != place || entry.end < entry.begin || entry.end > total) {
-      header.fail(concat(entry.name, " lies at ", entry.begin, " to ", entry.end, ", where ", place,
-                         " to at most ", total, " is due"));
+      header.fail(concat(entry.name, " is at bytes ", entry.begin, " to ", entry.end,
+                         "; expected it to begin at ", place, " and end by ", total));
     }
     const uint64_t size = entry.end - entry.begin;
     if (bytes_of(entry.shape, find_dtype(entry, path).size, total) != size) {
@@ -240,8 +243,7 @@ void check_places(std::vector<Entry> entries, uint64_t total, const std::string&
   }
 }
 
-// float32 is used where it lies in the file's content, if it is aligned there, as all known writers
-// do.
+// float32 data is used in place if it is aligned, which holds for files of all known writers.
 Array to_array(const Entry& entry, const Dtype& dtype, const std::shared_ptr<const char[]>& bytes) {
   const char* const source = bytes.get() + entry.begin;
   const bool is_aligned = std::bit_cast<uintptr_t>(source) % alignof(float) == 0;
@@ -260,17 +262,17 @@ Weights read_safetensors(const std::string& path) {
   const std::string_view bytes = *content;
   uint64_t length = 0;
   if (bytes.size() > sizeof length) std::memcpy(&length, bytes.data(), sizeof length);
-  // No text and no other format begins with a length and this brace.
+  // No text file and no other format begins with a length and this brace.
   if (bytes.size() <= sizeof length || bytes[sizeof length] != '{') {
     throw WeightsError(concat("'", path,
-                              "' is no safetensors file: its first bytes differ; make one "
-                              "with `resrt convert`"));
+                              "' is not a safetensors file: its first bytes do not match the "
+                              "format; create one with `resrt convert`"));
   }
   const std::string_view rest = bytes.substr(sizeof length);
   if (length > std::min<uint64_t>(rest.size(), kLongestHeader)) {
-    throw WeightsError(concat("'", path, "' has a header of ", length, " bytes, of which ",
-                              rest.size(), " are there; resrt reads up to ", kLongestHeader,
-                              ". Copy or download it again, or save the network's weights alone"));
+    throw WeightsError(concat("'", path, "' declares a header of ", length, " bytes, but has ",
+                              rest.size(), " bytes left and resrt reads up to ", kLongestHeader,
+                              ". Copy or download it again, or save only the network's weights"));
   }
   HeaderReader header(rest.substr(0, length), path);
   const std::vector<Entry> entries = header.entries();

@@ -12,8 +12,8 @@
 namespace resrt {
 namespace {
 
-// splitmix64 (https://prng.di.unimi.it/splitmix64.c): the standard library's distributions differ
-// from one implementation to the next.
+// splitmix64 (https://prng.di.unimi.it/splitmix64.c), because the standard library's distributions
+// differ between implementations.
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
@@ -34,8 +34,8 @@ class Random {
   uint64_t state_;
 };
 
-// Bounds that keep activations finite through 200 layers: He's variance for the weights, and
-// residual branches that add less than they are given.
+// Bounds that keep activations finite through 200 layers: He's variance for the weights, and scales
+// below 1 for batch normalisation, so that residual branches add less than their input.
 std::pair<float, float> bounds(const Parameter& parameter) {
   if (parameter.shape.size() > 1) {
     const auto fan_in = std::accumulate(parameter.shape.begin() + 1, parameter.shape.end(), 1.0F,
@@ -100,9 +100,9 @@ void check_weights(const Graph& graph, const Weights& weights) {
       text += concat("\n  ", names.size(), " ", what, ":\n    ", join(names, "\n    "));
   };
   list("missing", missing);
-  list("of another shape", misshapen);
+  list("with the wrong shape", misshapen);
   list("unexpected", unexpected);
-  list("with values that are not finite, or a variance below 0", unusable);
+  list("with non-finite values or a negative variance", unusable);
   text += "\nCheck that the weights were trained for this network and this number of classes.";
   throw WeightsError(text);
 }

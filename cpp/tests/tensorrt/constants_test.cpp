@@ -1,4 +1,4 @@
-// Rounding to 16-bit types.
+// Tests rounding to 16-bit types.
 
 #include "backends/tensorrt/constants.h"
 
@@ -10,7 +10,7 @@
 namespace resrt::test {
 namespace {
 
-// The value of an fp16's bits that are no infinity.
+// Returns the value of a finite fp16.
 double from_fp16(uint16_t bits) {
   const int exponent = bits >> 10 & 31;
   const int fraction = bits & 1023;
@@ -19,7 +19,7 @@ double from_fp16(uint16_t bits) {
   return (bits & 0x8000) != 0 ? -magnitude : magnitude;
 }
 
-TEST(ToFp16, KeepsWhatIsOne) {
+TEST(ToFp16, KeepsExactValues) {
   for (uint16_t bits = 0; bits < 0x7C00; ++bits) {
     const auto value = static_cast<float>(from_fp16(bits));
     ASSERT_EQ(tensorrt::to_fp16(value), bits);
@@ -27,7 +27,7 @@ TEST(ToFp16, KeepsWhatIsOne) {
   }
 }
 
-TEST(ToFp16, RoundsToTheNearestAndToEven) {
+TEST(ToFp16, RoundsToNearestEven) {
   for (uint16_t bits = 0; bits + 1 < 0x7C00; ++bits) {
     const auto next = static_cast<uint16_t>(bits + 1);
     const auto middle = static_cast<float>((from_fp16(bits) + from_fp16(next)) / 2);
@@ -37,7 +37,7 @@ TEST(ToFp16, RoundsToTheNearestAndToEven) {
   }
 }
 
-TEST(ToBf16, RoundsToTheNearestAndToEven) {
+TEST(ToBf16, RoundsToNearestEven) {
   for (uint32_t bits = 0; bits < 0x7F7F; ++bits) {
     const auto exact = std::bit_cast<float>(bits << 16);
     ASSERT_EQ(tensorrt::to_bf16(exact), bits);

@@ -16,7 +16,7 @@ using nvinfer1::Dims;
 using nvinfer1::ILayer;
 using nvinfer1::LayerType;
 
-// An fp16 or bf16 as a number.
+// Converts an fp16 or bf16 to double.
 double to_double(uint16_t bits, int exponent_bits) {
   const int fraction_bits = 15 - exponent_bits;
   const int exponent = (bits & 0x7FFF) >> fraction_bits;
@@ -50,7 +50,7 @@ Value zeros(std::vector<int64_t> shape) {
   return {std::move(shape), std::vector<double>(size)};
 }
 
-// Reads a 4-dimensional value; what lies outside of it is `outside`.
+// Reads an element of a 4-dimensional value, or returns `outside` for a position in the padding.
 double at(const Value& x, int64_t n, int64_t c, int64_t h, int64_t w, double outside) {
   if (h < 0 || h >= x.shape[2] || w < 0 || w >= x.shape[3]) return outside;
   return x.data[static_cast<size_t>(((n * x.shape[1] + c) * x.shape[2] + h) * x.shape[3] + w)];
@@ -142,7 +142,7 @@ Value activate(const nvinfer1::IActivationLayer& layer, Value x) {
   return x;
 }
 
-// Dimensions of 1 repeat.
+// Broadcasts dimensions of 1.
 Value combine(const nvinfer1::IElementWiseLayer& layer, const Value& x, const Value& y) {
   std::vector<int64_t> shape;
   for (size_t i = 0; i < x.shape.size(); ++i) shape.push_back(std::max(x.shape[i], y.shape[i]));
@@ -158,7 +158,7 @@ Value combine(const nvinfer1::IElementWiseLayer& layer, const Value& x, const Va
       case nvinfer1::ElementWiseOperation::kSUM: return left + right;
       case nvinfer1::ElementWiseOperation::kSUB: return left - right;
       case nvinfer1::ElementWiseOperation::kPROD: return left * right;
-      default: throw std::logic_error("an operation that the lowering does not use");
+      default: throw std::logic_error("unsupported element-wise operation");
     }
   });
   return result;
@@ -170,14 +170,14 @@ Value reshape(const nvinfer1::IShuffleLayer& layer, Value x) {
   for (int i = 0; i < target.nbDims; ++i) {
     shape.push_back(target.d[i] == 0 ? x.shape[static_cast<size_t>(i)] : target.d[i]);
   }
-  if (volume(shape) != volume(x.shape)) throw std::logic_error("a reshape that loses elements");
+  if (volume(shape) != volume(x.shape)) throw std::logic_error("invalid reshape: elements differ");
   return {shape, x.data};
 }
 
 Value mean(const nvinfer1::IReduceLayer& layer, const Value& x) {
   if (layer.getReduceAxes() != 0b1100 || layer.getOperation() != nvinfer1::ReduceOperation::kAVG ||
       !layer.getKeepDimensions()) {
-    throw std::logic_error("a reduction that is no mean over height and width");
+    throw std::logic_error("unsupported reduction: expected a mean over height and width");
   }
   Value y = zeros({x.shape[0], x.shape[1], 1, 1});
   fill(y, [&](int64_t n, int64_t c, int64_t, int64_t) {
@@ -192,7 +192,7 @@ Value mean(const nvinfer1::IReduceLayer& layer, const Value& x) {
 Value slice(const nvinfer1::ISliceLayer& layer, const Value& x) {
   const Dims axes = layer.getAxes();
   if (axes.nbDims != 1 || axes.d[0] != 1 || layer.getStride().d[0] != 1) {
-    throw std::logic_error("a slice that is none of channels");
+    throw std::logic_error("unsupported slice: expected one of channels");
   }
   Value y = zeros({x.shape[0], layer.getSize().d[0], x.shape[2], x.shape[3]});
   fill(y, [&](int64_t n, int64_t c, int64_t h, int64_t w) {
@@ -201,9 +201,9 @@ Value slice(const nvinfer1::ISliceLayer& layer, const Value& x) {
   return y;
 }
 
-// Over the axis 1.
+// Over axis 1.
 Value softmax(const nvinfer1::ISoftMaxLayer& layer, Value x) {
-  if (layer.getAxes() != 0b10) throw std::logic_error("a softmax that is none over the axis 1");
+  if (layer.getAxes() != 0b10) throw std::logic_error("unsupported softmax: expected axis 1");
   Value y = x;
   fill(y, [&](int64_t n, int64_t c, int64_t h, int64_t w) {
     double sum = 0.0;
@@ -229,7 +229,7 @@ Value evaluate_layer(const ILayer& layer, const std::vector<Value>& inputs) {
     case LayerType::kSLICE: return slice(static_cast<const nvinfer1::ISliceLayer&>(layer), x);
     case LayerType::kSOFTMAX: return softmax(static_cast<const nvinfer1::ISoftMaxLayer&>(layer), x);
     case LayerType::kCAST: return x;
-    default: throw std::logic_error("a layer that the lowering does not use");
+    default: throw std::logic_error("unsupported layer");
   }
 }
 
@@ -241,7 +241,7 @@ Value evaluate(const nvinfer1::INetworkDefinition& network, const Value& images)
     const ILayer& layer = *network.getLayer(i);
     std::vector<Value> inputs;
     for (int k = 0; k < layer.getNbInputs(); ++k) {
-      // A convolution has places for weights that are tensors, which the lowering leaves empty.
+      // A convolution has extra inputs for weights, which the lowering leaves empty.
       if (layer.getInput(k) != nullptr) inputs.push_back(known.at(layer.getInput(k)));
     }
     known[layer.getOutput(0)] = evaluate_layer(layer, inputs);

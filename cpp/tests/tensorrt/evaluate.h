@@ -12,9 +12,9 @@ struct Value {
   std::vector<double> data;
 };
 
-// What a TensorRT network computes, in double precision and without a GPU: its layers evaluated one
-// after another, by what TensorRT's documentation says of each. Knows the layers that the lowering
-// uses and throws std::logic_error for any other.
+// Computes the output of a TensorRT network in double precision, without a GPU. Layers are
+// evaluated one after another as TensorRT's documentation defines them. Supports the layers that
+// the lowering uses and throws std::logic_error for any other.
 Value evaluate(const nvinfer1::INetworkDefinition& network, const Value& images);
 
 }  // namespace resrt::test

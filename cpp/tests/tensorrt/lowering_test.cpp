@@ -1,4 +1,4 @@
-// The lowering into TensorRT's network, without a GPU: what it computes, in which types.
+// Tests the lowering into a TensorRT network without a GPU: its results and its types.
 
 #include <cmath>
 #include <gtest/gtest.h>
@@ -27,10 +27,10 @@ tensorrt::Logger& logger() {
   return only;
 }
 
-// The library's own, or why there is none.
+// The TensorRT library, or the reason why it could not be opened.
 struct Opened {
   std::optional<tensorrt::Library> library;
-  std::string why_not;
+  std::string error;
 };
 
 const Opened& opened() {
@@ -40,14 +40,14 @@ const Opened& opened() {
     try {
       made.library.emplace();
     } catch (const BackendError& error) {
-      made.why_not = error.what();
+      made.error = error.what();
     }
     return made;
   }();
   return result;
 }
 
-// A network lowered, with all that it needs to live.
+// A lowered network and the objects that must outlive it.
 class Lowered {
  public:
   Lowered(const Network& network, Precision precision)
@@ -88,7 +88,7 @@ Value noise(const Graph& graph, int64_t batch) {
   return images;
 }
 
-// What OpenVINO computes, which tests/test_lowering.py has checked against NumPy.
+// The logits from OpenVINO, which tests/test_lowering.py compares with NumPy.
 std::vector<float> reference(const Graph& graph, const Weights& weights, const Value& images) {
   const Engine engine =
       Engine::build(graph, weights, {.precision = Precision::fp32, .max_batch = 2});
@@ -128,7 +128,7 @@ void expect_computes(const Graph& graph) {
 class Lowering : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!opened().library) GTEST_SKIP() << opened().why_not;
+    if (!opened().library) GTEST_SKIP() << opened().error;
   }
 };
 
@@ -161,7 +161,7 @@ TEST_F(Lowering, ComputesResNeSts) {
   }
 }
 
-TEST_F(Lowering, ComputesResNeStsOfOtherKinds) {
+TEST_F(Lowering, ComputesPoolFirstResNeSts) {
   expect_computes(build_graph("resnest",
                               ResNeStConfig{.depths = {1, 1},
                                             .width = 16,
@@ -183,7 +183,7 @@ TEST_F(Lowering, ComputesRegNets) {
   }
 }
 
-TEST_F(Lowering, ComputesBatchNormsThatNothingTookIn) {
+TEST_F(Lowering, ComputesUnfoldedBatchNorms) {
   Graph graph("norms");
   Tensor x = graph.add("input", Input{.channels = 3, .height = 5, .width = 6});
   x = graph.add("bn", BatchNorm2d{.epsilon = 0.1F}, {x});
@@ -199,7 +199,7 @@ Network small_resnest(int radix) {
   return fold_batch_norm({graph, random_weights(graph)});
 }
 
-TEST_F(Lowering, TakesAndGivesFloatsOfAnyBatch) {
+TEST_F(Lowering, HasFloatInputsAndOutputsOfAnyBatch) {
   for (const Precision precision :
        {Precision::fp32, Precision::tf32, Precision::fp16, Precision::bf16}) {
     const Lowered network(small_resnest(2), precision);
@@ -230,17 +230,17 @@ TEST_F(Lowering, ComputesInThePrecisionExceptForMeans) {
       EXPECT_EQ(layer.getInput(0)->getType(), expected) << layer.getName();
       EXPECT_EQ(layer.getOutput(0)->getType(), expected) << layer.getName();
     }
-    // To the precision and back, and so for each of the two means.
+    // One to the precision and one back, and the same for each of the two means.
     EXPECT_EQ(network.kinds().count(LayerType::kCAST), type == DataType::kFLOAT ? 0U : 6U);
   }
 }
 
-TEST_F(Lowering, SpendsNoMoreLayersOnSplitAttentionThanItNeeds) {
-  // Of radix 2: mean, two products, ReLU, sigmoid, two slices, difference, product, sum.
+TEST_F(Lowering, UsesFewLayersForSplitAttention) {
+  // Radix 2: mean, two products, ReLU, sigmoid, two slices, difference, product, sum.
   const auto two = Lowered(small_resnest(2), Precision::fp32).kinds();
   EXPECT_EQ(two.count(LayerType::kSLICE), 2U);
   EXPECT_EQ(two.count(LayerType::kSOFTMAX), 0U);
-  EXPECT_EQ(two.count(LayerType::kREDUCE), 2U);  // the classifier's is the other
+  EXPECT_EQ(two.count(LayerType::kREDUCE), 2U);  // one is the classifier's
   const auto one = Lowered(small_resnest(1), Precision::fp32).kinds();
   EXPECT_EQ(one.count(LayerType::kSLICE), 0U);
   EXPECT_EQ(one.count(LayerType::kSOFTMAX), 0U);
@@ -248,7 +248,7 @@ TEST_F(Lowering, SpendsNoMoreLayersOnSplitAttentionThanItNeeds) {
   EXPECT_EQ(three.count(LayerType::kSOFTMAX), 1U);
 }
 
-TEST_F(Lowering, NamesEachLayerByItsOwn) {
+TEST_F(Lowering, GivesLayersUniqueNames) {
   const Lowered network(small_resnest(2), Precision::fp16);
   std::set<std::string> names;
   for (int i = 0; i < network->getNbLayers(); ++i) {
@@ -258,7 +258,7 @@ TEST_F(Lowering, NamesEachLayerByItsOwn) {
   EXPECT_TRUE(names.contains("layer1.0.conv1"));
 }
 
-TEST_F(Lowering, NamesTheParameterThatFp16CannotHold) {
+TEST_F(Lowering, ReportsTheParameterThatExceedsFp16) {
   Network network = small_resnest(2);
   auto [bias, out] = make_array({7});
   std::fill_n(out, 7, 65504.0F);
@@ -268,29 +268,29 @@ TEST_F(Lowering, NamesTheParameterThatFp16CannotHold) {
   EXPECT_NO_THROW(Lowered(network, Precision::bf16));
   try {
     Lowered(network, Precision::fp16);
-    FAIL() << "a value beyond fp16 was taken";
+    FAIL() << "a value outside fp16's range was accepted";
   } catch (const PrecisionError& error) {
     EXPECT_NE(std::string(error.what()).find("fc.bias"), std::string::npos) << error.what();
   }
 }
 
-TEST_F(Lowering, RefusesSplitAttentionWithItsBatchNorm) {
+TEST_F(Lowering, RejectsSplitAttentionWithItsBatchNorm) {
   const Graph graph =
       build_graph("small", ResNeStConfig{.depths = {1}, .width = 8}, options({3, 32, 32}, 7));
   EXPECT_THROW(Lowered({graph, random_weights(graph)}, Precision::fp32), ModelError);
 }
 
-TEST_F(Lowering, NamesTheLayerThatTensorRTRefuses) {
+TEST_F(Lowering, ReportsTheLayerThatTensorRTRejects) {
   Graph graph("wide");
   Tensor x = graph.add("input", Input{.channels = 4, .height = 8, .width = 8});
   x = graph.add("stem", Conv2d{.out_channels = 4, .kernel = 1}, {x});
   x = graph.add("pool", GlobalAvgPool2d{}, {x});
   graph.add("fc", Linear{.out_features = 2}, {x});
   Weights weights = random_weights(graph);
-  weights["stem.weight"].shape = {4, 3, 1, 1};  // fewer values than the layer has places for
+  weights["stem.weight"].shape = {4, 3, 1, 1};  // fewer values than the layer needs
   try {
     Lowered({graph, weights}, Precision::fp32);
-    FAIL() << "a convolution with too few weights was taken";
+    FAIL() << "a convolution with too few weights was accepted";
   } catch (const BackendError& error) {
     EXPECT_NE(std::string(error.what()).find("'stem' of wide"), std::string::npos) << error.what();
   }

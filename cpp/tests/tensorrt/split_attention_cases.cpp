@@ -33,7 +33,7 @@ double read(const uint8_t* from, Element element) {
     case Element::fp16: return read_as<__half>(from);
     case Element::bf16: return read_as<__nv_bfloat16>(from);
   }
-  throw std::logic_error("an element of no type");
+  throw std::logic_error("invalid element type");
 }
 
 template <class T>
@@ -60,7 +60,7 @@ Numbers random_numbers(size_t count, double scale, Element element, std::mt19937
   return numbers;
 }
 
-// The sizes as what an index is made of.
+// The sizes of a case as size_t, for index arithmetic.
 struct Extents {
   explicit Extents(const Case& c)
       : batch(static_cast<size_t>(c.batch)),
@@ -89,7 +89,8 @@ Inputs random_inputs(const Case& c, std::mt19937& random) {
           .fc2_bias = numbers(e.all_channels, c.fc2_bias)};
 }
 
-// The attention of an image, (radix, channels), of the means of its splits' sum, (channels).
+// Computes the attention of an image, (radix, channels), from the means of the sum of its splits,
+// (channels).
 std::vector<double> attention_of(const Extents& e, const std::vector<double>& means,
                                  const Inputs& in) {
   std::vector<double> hidden(e.hidden);
@@ -126,7 +127,7 @@ std::vector<double> attention_of(const Extents& e, const std::vector<double>& me
   return attention;
 }
 
-// graph.h's definition of the block, to the letter; y, (batch, channels, pixels), in the layout.
+// Returns y, (batch, channels, pixels) in the case's layout, computed as graph.h defines the block.
 std::vector<double> reference(const Case& c, const Inputs& in) {
   const Extents e(c);
   const auto position = [&](size_t image, size_t channel, size_t pixel, size_t channels) {
@@ -165,7 +166,7 @@ bool has_layout(const Block& block, Element element, Layout layout) {
 }
 
 void add_cases(std::vector<Case>& cases, const Block& block, int batch, double fc2_bias) {
-  if (!split_attention_fits(block.sizes)) throw std::runtime_error("a block that does not fit");
+  if (!split_attention_fits(block.sizes)) throw std::runtime_error("unsupported block");
   for (const Element element : {Element::fp32, Element::fp16, Element::bf16}) {
     for (const Layout layout : {Layout::planes, Layout::channels_last}) {
       if (has_layout(block, element, layout)) {
@@ -240,7 +241,7 @@ std::vector<Case> cases_of_large_logits() {
 double largest_error(const Case& c, std::mt19937& random, const Compute& compute) {
   const Inputs in = random_inputs(c, random);
   const std::vector<double> expected = reference(c, in);
-  // Not numbers, for what the kernels leave out.
+  // Initialised to NaN, to find elements that the kernels do not write.
   const std::vector<uint8_t> y =
       compute(c, in, std::vector<uint8_t>(expected.size() * size_of(c.element), 0xFF));
   double most = 0.0;
@@ -253,8 +254,8 @@ double largest_error(const Case& c, std::mt19937& random, const Compute& compute
   return most;
 }
 
-// Half of the last digit of the output; the computation itself is in float32, with powers whose
-// last digits are the GPU's own.
+// Half a unit in the last place of the output. The computation itself is in float32, with a GPU's
+// approximate exponential function.
 double tolerance(Element element) {
   return element == Element::fp32 ? 5e-5 : element == Element::fp16 ? 6e-4 : 5e-3;
 }

@@ -8,8 +8,8 @@
 
 #include "backends/tensorrt/plugin/split_attention.h"
 
-// What the plugin's kernels are asked to compute, and what must come of it: for the program that
-// runs them on a GPU and for the test that emulates one.
+// Test cases for the plugin's kernels and their expected results, shared by the program that runs
+// them on a GPU and the test that emulates one.
 namespace resrt::plugin::test {
 
 struct Block {
@@ -22,31 +22,31 @@ struct Case {
   Element element;
   Layout layout;
   int batch;
-  double fc2_bias;  // how large it is, and so the logits
+  double fc2_bias;  // the magnitude of the bias, and so of the logits
 };
 
 std::string describe(const Case& c);
 
-// Every radix and cardinality from 1 to 4; numbers of pixels that packs of every width divide, of
-// which 520 are summed in parts.
+// Every radix and cardinality from 1 to 4, and numbers of pixels that are multiples of every pack
+// width. 520 pixels are summed in parts.
 std::vector<Block> small_blocks();
 
-// Those of networks of the catalogue, each once.
+// The distinct blocks of networks of the catalogue.
 std::vector<Block> blocks_of(const std::vector<std::string>& models);
 
-// Every type and layout that there is for the blocks.
+// Cases of every type and layout that the blocks support.
 std::vector<Case> cases_of(const std::vector<Block>& blocks, const std::vector<int>& batches);
 
-// A power of more than 88 is infinite in float32, and so the softmax must not take it.
+// exp(x) overflows float32 for x > 88, so the softmax must subtract the maximum first.
 std::vector<Case> cases_of_large_logits();
 
-// Numbers rounded to the type, as the kernels get them and as the reference reads them.
+// Numbers rounded to the element type: the bytes for the kernels and the values for the reference.
 struct Numbers {
   std::vector<uint8_t> bytes;
   std::vector<double> values;
 };
 
-// As SplitAttentionCall has them.
+// The inputs of a SplitAttentionCall.
 struct Inputs {
   Numbers x;
   Numbers fc1_weight;
@@ -55,15 +55,15 @@ struct Inputs {
   Numbers fc2_bias;
 };
 
-// Has the kernels compute the case: y, of the bytes that it is given for its beginning.
+// Runs the kernels on a case. Receives the initial bytes of y and returns the result.
 using Compute =
     std::function<std::vector<uint8_t>(const Case&, const Inputs&, std::vector<uint8_t> y)>;
 
-// Against double precision, on fresh random numbers; relative where a value is beyond 1, and
-// infinite where one is not a number.
+// Returns the largest error against double precision on new random inputs. The error is relative
+// for values above 1, and infinite if a result is NaN.
 double largest_error(const Case& c, std::mt19937& random, const Compute& compute);
 
-// What it may be.
+// The largest error allowed.
 double tolerance(Element element);
 
 }  // namespace resrt::plugin::test

@@ -1,8 +1,8 @@
-// Checks the plugin's kernels on a GPU against double precision: every size of split attention that
-// the catalogue has, and every radix from 1 to 4 with every cardinality from 1 to 4, in each type
-// and layout, for several batches, on fresh random numbers; and logits whose powers are beyond what
-// float32 holds. Prints a line for each and fails at the end if one was wrong. Takes the random
-// numbers' seed, which it prints, to repeat what failed. Run it under compute-sanitizer, too.
+// Checks the plugin's kernels on a GPU against double precision. The cases are all split-attention
+// blocks of the catalogue and every radix and cardinality from 1 to 4, in each type and layout, for
+// several batches, on new random numbers, and also logits whose exponentials overflow float32.
+// Prints a line for each case and fails at the end if one was wrong. Prints the random seed and
+// accepts it as an argument to repeat a failure. Run it under compute-sanitizer as well.
 
 #include <cstdint>
 #include <cstdio>
@@ -79,7 +79,7 @@ unsigned read_seed(int count, char** arguments) {
   char* end = nullptr;
   const unsigned long seed = std::strtoul(arguments[1], &end, 10);
   if (count > 2 || *end != '\0')
-    throw std::runtime_error("the only argument is the random numbers' seed, a whole number");
+    throw std::runtime_error("expected one optional argument, the random seed as an integer");
   return static_cast<unsigned>(seed);
 }
 
@@ -90,7 +90,7 @@ int main(int count, char** arguments) try {
   using namespace resrt::plugin::test;
   const unsigned seed = read_seed(count, arguments);
   cudaDeviceProp device;
-  check(cudaGetDeviceProperties(&device, 0), "no GPU can be used");
+  check(cudaGetDeviceProperties(&device, 0), "no usable GPU");
   std::printf("%s, compute capability %d.%d, seed %u\n", device.name, device.major, device.minor,
               seed);
   std::mt19937 random(seed);

@@ -1,4 +1,4 @@
-// The plugin's kernels without a GPU, on one that is emulated.
+// Tests the plugin's kernels on an emulated GPU.
 
 #include <algorithm>
 #include <cstdint>
@@ -20,18 +20,18 @@ class EmulatedGpu : public testing::Test {
  protected:
   void SetUp() override {
 #if defined(__SANITIZE_THREAD__)
-    GTEST_SKIP() << "ThreadSanitizer does not follow fibers, and all of them are of one thread";
+    GTEST_SKIP() << "ThreadSanitizer does not support these fibers, which all run in one thread";
 #endif
   }
 };
 
-// Random numbers, and a random order of blocks and warps, which are others in each run and can be
-// repeated.
+// Uses random numbers and a random order of blocks and warps. They differ in each run and can be
+// repeated with the seed.
 class SplitAttentionKernels : public EmulatedGpu {
  protected:
   SplitAttentionKernels() { random_order.seed(seed_); }
 
-  // Says which case it is, and how to repeat it.
+  // Describes the case and how to repeat it.
   std::string trace(const Case& c) const {
     return describe(c) + ", --gtest_random_seed=" + std::to_string(seed_);
   }
@@ -43,7 +43,7 @@ class SplitAttentionKernels : public EmulatedGpu {
  private:
   static unsigned fresh_seed() {
     const auto given = static_cast<unsigned>(testing::GTEST_FLAG(random_seed));
-    return given != 0 ? given : std::random_device{}() % 99999 + 1;  // what that option takes
+    return given != 0 ? given : std::random_device{}() % 99999 + 1;  // the option's valid range
   }
 
   const unsigned seed_ = fresh_seed();
@@ -72,7 +72,7 @@ std::vector<uint8_t> compute_in(std::vector<uint8_t>& workspace, const Case& c, 
   return y;
 }
 
-// All memory is just as long as it must be: AddressSanitizer sees what is touched beyond.
+// All buffers have their exact size, so that AddressSanitizer finds accesses out of bounds.
 std::vector<uint8_t> compute(const Case& c, const Inputs& in, std::vector<uint8_t> y) {
   std::vector<uint8_t> workspace(workspace_of(c), 0xFF);
   return compute_in(workspace, c, in, std::move(y));
@@ -95,12 +95,12 @@ TEST_F(SplitAttentionKernels, ComputeTheBlocksOfResNeSt50) {
   check(cases_of(blocks, {1}));
 }
 
-TEST_F(SplitAttentionKernels, TakeLargeLogits) {
+TEST_F(SplitAttentionKernels, SupportLargeLogits) {
   check(cases_of_large_logits());
 }
 
 TEST_F(SplitAttentionKernels, ComputeTheLargestBlocksThatFit) {
-  // The hidden layer of the first is launched alone, so that only its units count.
+  // The first has a launch for the hidden layer, so only its units use shared memory.
   const SplitAttentionSizes deep = {16, 2, 1, 11904};
   const SplitAttentionSizes wide = {11896, 2, 1, 1};
   EXPECT_FALSE(split_attention_fits({deep.channels, 2, 1, deep.hidden + 1}));
@@ -111,8 +111,8 @@ TEST_F(SplitAttentionKernels, ComputeTheLargestBlocksThatFit) {
   }
 }
 
-TEST_F(SplitAttentionKernels, FillTheirWorkspaceAndNoMore) {
-  // Hidden layers are at its end, and so wide that they are computed once for each image.
+TEST_F(SplitAttentionKernels, UseExactlyTheirWorkspace) {
+  // The workspace ends with the hidden layers, which are wide enough for a launch of their own.
   for (const Case& c : cases_of({{{256, 2, 2, 128}, 49}}, {1, 2, 5})) {
     SCOPED_TRACE(trace(c));
     const size_t size = workspace_of(c);
@@ -128,10 +128,10 @@ TEST_F(SplitAttentionKernels, FillTheirWorkspaceAndNoMore) {
   }
 }
 
-// Now what the emulation itself is worth.
+// Tests of the emulation itself.
 struct Nothing {};
 
-std::string fault_of(void (*kernel)(Nothing), dim3 grid, size_t shared_memory) {
+std::string error_of(void (*kernel)(Nothing), dim3 grid, size_t shared_memory) {
   try {
     launch_kernel(kernel, grid, 64, shared_memory, nullptr, Nothing{});
   } catch (const std::runtime_error& error) {
@@ -140,27 +140,28 @@ std::string fault_of(void (*kernel)(Nothing), dim3 grid, size_t shared_memory) {
   return "none";
 }
 
-TEST_F(EmulatedGpu, RefusesLaunchesBeyondItsLimits) {
+TEST_F(EmulatedGpu, RejectsLaunchesBeyondItsLimits) {
   const auto kernel = [](Nothing) {};
-  EXPECT_EQ(fault_of(kernel, dim3(70000, 1, 1), 48 * 1024), "none");
-  EXPECT_EQ(fault_of(kernel, dim3(0, 1, 1), 0), "blocks along x: 0");
-  EXPECT_EQ(fault_of(kernel, dim3(1, 70000, 1), 0), "blocks along y: 70000");
-  EXPECT_EQ(fault_of(kernel, dim3(1, 1, 70000), 0), "blocks along z: 70000");
-  EXPECT_EQ(fault_of(kernel, dim3(1, 1, 1), 48 * 1024 + 1), "bytes of shared memory: 49153");
+  EXPECT_EQ(error_of(kernel, dim3(70000, 1, 1), 48 * 1024), "none");
+  EXPECT_EQ(error_of(kernel, dim3(0, 1, 1), 0), "invalid blocks along x: 0");
+  EXPECT_EQ(error_of(kernel, dim3(1, 70000, 1), 0), "invalid blocks along y: 70000");
+  EXPECT_EQ(error_of(kernel, dim3(1, 1, 70000), 0), "invalid blocks along z: 70000");
+  EXPECT_EQ(error_of(kernel, dim3(1, 1, 1), 48 * 1024 + 1),
+            "invalid bytes of shared memory: 49153");
 }
 
-TEST_F(EmulatedGpu, FindsABarrierThatSomeThreadsLeaveOut) {
+TEST_F(EmulatedGpu, DetectsABarrierThatSomeThreadsSkip) {
   const auto kernel = [](Nothing) {
     if (threadIdx.x < 60) __syncthreads();
   };
-  EXPECT_EQ(fault_of(kernel, 1, 0), "only 60 threads of 64 reach a barrier");
+  EXPECT_EQ(error_of(kernel, 1, 0), "only 60 threads of 64 reach a barrier");
 }
 
-TEST_F(EmulatedGpu, FindsAShuffleThatSomeLanesLeaveOut) {
+TEST_F(EmulatedGpu, DetectsAShuffleThatSomeLanesSkip) {
   const auto kernel = [](Nothing) {
     if (threadIdx.x % 32 < 20) __shfl_xor_sync(0xFFFFFFFFU, 0.0F, 1);
   };
-  EXPECT_EQ(fault_of(kernel, 1, 0), "only 20 lanes of a warp shuffle");
+  EXPECT_EQ(error_of(kernel, 1, 0), "only 20 lanes of a warp shuffle");
 }
 
 TEST_F(EmulatedGpu, ShufflesWithinAWarp) {
@@ -172,7 +173,7 @@ TEST_F(EmulatedGpu, ShufflesWithinAWarp) {
   for (size_t i = 0; i < values.size(); ++i) EXPECT_EQ(values[i], static_cast<float>(i ^ 5));
 }
 
-// Counts threads to which the other warp's number was not there.
+// Counts the threads that did not see the other warp's value.
 template <bool Waits>
 void exchange(int* late) {
   float* shared = launched_shared_memory();
@@ -181,7 +182,7 @@ void exchange(int* late) {
   if (shared[threadIdx.x ^ 32] != 1.0F) ++*late;
 }
 
-TEST_F(EmulatedGpu, ShowsWhereABarrierIsMissing) {
+TEST_F(EmulatedGpu, RevealsAMissingBarrier) {
   int late = 0;
   launch_kernel(exchange<true>, 10, 64, 64 * sizeof(float), nullptr, &late);
   EXPECT_EQ(late, 0);

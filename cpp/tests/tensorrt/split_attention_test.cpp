@@ -1,4 +1,4 @@
-// The plugin's host side: what it tells TensorRT, without a GPU.
+// Tests the plugin's host side, its answers to TensorRT, without a GPU.
 
 #include "backends/tensorrt/plugin/split_attention.h"
 
@@ -74,7 +74,7 @@ TEST(SplitAttentionPlugin, IsFoundUnderItsName) {
   EXPECT_EQ(creator().getFieldNames()->nbFields, 4);
 }
 
-TEST(SplitAttentionPlugin, IsMadeAgainFromWhatItSerialises) {
+TEST(SplitAttentionPlugin, IsRecreatedFromItsSerialisedFields) {
   const auto plugin = create(kBlock);
   EXPECT_EQ(fields_of(*plugin), kBlock);
   const std::unique_ptr<nvinfer1::IPluginV3> again(creator().createPlugin(
@@ -86,7 +86,7 @@ TEST(SplitAttentionPlugin, IsMadeAgainFromWhatItSerialises) {
   EXPECT_EQ(fields_of(*attached), kBlock);
 }
 
-TEST(SplitAttentionPlugin, RefusesFieldsThatDoNotFit) {
+TEST(SplitAttentionPlugin, RejectsInvalidFields) {
   for (const auto& [name, value] : {std::pair{"channels", 0}, std::pair{"radix", -1},
                                     std::pair{"cardinality", 3}, std::pair{"hidden", 1 << 20}}) {
     auto values = kBlock;
@@ -102,9 +102,9 @@ TEST(SplitAttentionPlugin, RefusesFieldsThatDoNotFit) {
   EXPECT_EQ(creator().createPlugin("block", nullptr, nvinfer1::TensorRTPhase::kBUILD), nullptr);
 }
 
-// Whether all tensors are taken in this type, U and y in these formats.
-bool takes(nvinfer1::IPluginV3& plugin, DataType type, TensorFormat x, TensorFormat y,
-           TensorFormat parameter = TensorFormat::kLINEAR) {
+// Whether the plugin supports this type for all tensors and these formats for U and y.
+bool supports(nvinfer1::IPluginV3& plugin, DataType type, TensorFormat x, TensorFormat y,
+              TensorFormat parameter = TensorFormat::kLINEAR) {
   std::array<nvinfer1::DynamicPluginTensorDesc, 6> tensors{};
   for (auto& tensor : tensors) tensor.desc = {{}, type, parameter, 1.0F};
   tensors.front().desc.format = x;
@@ -115,26 +115,26 @@ bool takes(nvinfer1::IPluginV3& plugin, DataType type, TensorFormat x, TensorFor
   return true;
 }
 
-TEST(SplitAttentionPlugin, TakesPlanesAndChannelsLast) {
+TEST(SplitAttentionPlugin, SupportsPlanesAndChannelsLast) {
   constexpr TensorFormat planes = TensorFormat::kLINEAR;
   constexpr TensorFormat last = TensorFormat::kHWC8;
   const auto plugin = create(kBlock);
   for (const DataType type : {DataType::kFLOAT, DataType::kHALF, DataType::kBF16}) {
-    EXPECT_TRUE(takes(*plugin, type, planes, planes));
-    EXPECT_EQ(takes(*plugin, type, last, last), type != DataType::kFLOAT);
-    EXPECT_FALSE(takes(*plugin, type, planes, last));
-    EXPECT_FALSE(takes(*plugin, type, last, planes));
-    EXPECT_FALSE(takes(*plugin, type, planes, planes, last));
-    EXPECT_FALSE(takes(*plugin, type, TensorFormat::kCHW32, TensorFormat::kCHW32));
+    EXPECT_TRUE(supports(*plugin, type, planes, planes));
+    EXPECT_EQ(supports(*plugin, type, last, last), type != DataType::kFLOAT);
+    EXPECT_FALSE(supports(*plugin, type, planes, last));
+    EXPECT_FALSE(supports(*plugin, type, last, planes));
+    EXPECT_FALSE(supports(*plugin, type, planes, planes, last));
+    EXPECT_FALSE(supports(*plugin, type, TensorFormat::kCHW32, TensorFormat::kCHW32));
   }
-  EXPECT_FALSE(takes(*plugin, DataType::kINT8, planes, planes));
+  EXPECT_FALSE(supports(*plugin, DataType::kINT8, planes, planes));
   auto odd = kBlock;
   odd["channels"] = 60;
-  EXPECT_FALSE(takes(*create(odd), DataType::kHALF, last, last));
-  EXPECT_TRUE(takes(*create(odd), DataType::kHALF, planes, planes));
+  EXPECT_FALSE(supports(*create(odd), DataType::kHALF, last, last));
+  EXPECT_TRUE(supports(*create(odd), DataType::kHALF, planes, planes));
 }
 
-TEST(SplitAttentionPlugin, GivesOneSplitOfTheSameType) {
+TEST(SplitAttentionPlugin, HasOneOutputOfTheInputsType) {
   const auto plugin = create(kBlock);
   EXPECT_EQ(build(*plugin).getNbOutputs(), 1);
   const std::array types = {DataType::kBF16, DataType::kBF16, DataType::kBF16, DataType::kBF16,
@@ -144,7 +144,7 @@ TEST(SplitAttentionPlugin, GivesOneSplitOfTheSameType) {
   EXPECT_EQ(output, DataType::kBF16);
 }
 
-// What TensorRT hands over as a size: a constant, or, for the batch, what is not known yet.
+// A dimension as TensorRT passes it: a constant, or unknown, as for the batch.
 struct Size : nvinfer1::apiv::VDimensionExpr, nvinfer1::IDimensionExpr {
   explicit Size(int64_t size) : value(size) { mImpl = this; }
   bool isConstant() const override { return value >= 0; }
@@ -176,7 +176,7 @@ struct Sizes : nvinfer1::apiv::VExprBuilder, nvinfer1::IExprBuilder {
   std::vector<std::unique_ptr<Size>> all;
 };
 
-// The output's shape for inputs of these shapes; none where the plugin refuses them.
+// Returns the output shape for inputs of these shapes, or an empty one if the plugin rejects them.
 std::vector<int64_t> output_shape(const std::vector<std::vector<int64_t>>& shapes) {
   Sizes sizes;
   std::vector<nvinfer1::DimsExprs> inputs;
@@ -192,7 +192,7 @@ std::vector<int64_t> output_shape(const std::vector<std::vector<int64_t>>& shape
   return shape;
 }
 
-TEST(SplitAttentionPlugin, RefusesInputsThatItsFieldsDoNotDescribe) {
+TEST(SplitAttentionPlugin, RejectsInputsThatDoNotMatchItsFields) {
   const std::vector<std::vector<int64_t>> inputs = {
       {-1, 128, 7, 9}, {32, 64, 1, 1}, {32}, {128, 32, 1, 1}, {128}};
   EXPECT_EQ(output_shape(inputs), (std::vector<int64_t>{-1, 64, 7, 9}));
@@ -211,7 +211,7 @@ TEST(SplitAttentionPlugin, RefusesInputsThatItsFieldsDoNotDescribe) {
   EXPECT_TRUE(output_shape(flat).empty());
 }
 
-TEST(SplitAttentionPlugin, AsksForWorkspaceThatIsEnoughForEveryBatch) {
+TEST(SplitAttentionPlugin, RequestsEnoughWorkspaceForEveryBatch) {
   for (const auto& [channels, side] : {std::pair{64, 56}, std::pair{512, 7}}) {
     auto values = kBlock;
     values["channels"] = channels;

@@ -1,6 +1,6 @@
-"""The `resrt` command: parses, calls the Python API, prints. Each command has a module here.
+"""The `resrt` command: parse arguments, call the public Python API, print. One module per command.
 
-The modules import what their commands need only when these run: help must come at once.
+The modules import what a command needs only when it runs, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from resrt._core import Error, __version__
+from resrt._core import __version__
 from resrt.cli import (
     build,
     classify,
@@ -29,8 +29,9 @@ from resrt.cli import (
     weights,
 )
 from resrt.cli.arguments import FAILED, common
+from resrt.errors import Error
 
-# In the order in which a user meets them.
+# In the order in which a user needs them.
 _COMMANDS = (
     demo,
     doctor,
@@ -53,13 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A file's name may be of any bytes, and is printed as it is. What a terminal cannot
-            # show at all, such as a tick in ASCII, is no reason to fail.
+            # A file name may contain any bytes and is printed unchanged. A character that the
+            # terminal cannot show must not be an error.
             is_unicode = stream.encoding.lower().startswith("utf")
             stream.reconfigure(errors="surrogateescape" if is_unicode else "replace")
     try:
         status: int = options.run(options)
-        sys.stdout.flush()  # here, where it is handled that nobody may read it
+        sys.stdout.flush()  # here, where a closed pipe is handled
     except Error as error:
         if options.debug:
             raise
@@ -68,22 +69,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read the output has seen enough. Nothing more can be written, at exit neither.
+        # The reader of the output has closed it. Nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return status
 
 
 class _PrintCMakeDir(argparse.Action):
-    """Like argparse's own "version", but worked out only when it is asked for."""
+    """Like argparse's own "version", but computed only when needed."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(nargs=0, **options)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from resrt.embedding import cmake_dir
+        import resrt
 
-        print(cmake_dir())
+        print(resrt.cmake_dir())
         parser.exit()
 
 
@@ -91,15 +92,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="resrt",
         description="ResNet, ResNeSt and RegNet classifiers as fast engines.",
-        epilog="resrt COMMAND --help says more of each. Exit status: 0 done, 1 failed, 2 misused, "
-        "3 done but for some inputs that were skipped.",
+        epilog="resrt COMMAND --help describes each command. Exit status: 0 success, 1 failure, "
+        "2 usage error, 3 success except for some inputs that were skipped.",
         parents=[common()],
     )
     parser.add_argument("--version", action="version", version=f"resrt {__version__}")
     parser.add_argument(
         "--cmake-dir",
         action=_PrintCMakeDir,
-        help="print the folder of the CMake package, for C++ programs, and exit",
+        help="print the folder of the CMake package for C++ programs and exit",
     )
     parser.set_defaults(debug=False, quiet=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""What the commands' arguments have in common, and the statuses that they end with."""
+"""The arguments that several commands share, and their exit statuses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from typing import TypeAlias
 
-from resrt._core import InputError, precision_names
+from resrt._core import precision_names
+from resrt.errors import InputError
 
 DONE, FAILED, MISUSED, SKIPPED = 0, 1, 2, 3
 
@@ -17,10 +18,10 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def common() -> argparse.ArgumentParser:
-    """Return the options that may stand before a command's name and after it."""
-    # No defaults here: those of the second parser would undo what the first has read.
+    """Return the options that are accepted before and after a command's name."""
+    # No defaults here: those of the second parser would override what the first has read.
     parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    parser.add_argument("--quiet", action="store_true", help="print results and errors only")
+    parser.add_argument("--quiet", action="store_true", help="print only results and errors")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -34,7 +35,7 @@ def add_command(
     description: str,
     example: str,
 ) -> argparse.ArgumentParser:
-    """Add a command, which is `run` with the parsed options and returns its exit status."""
+    """Add a command. `run` gets the parsed options and returns the exit status."""
     parser = commands.add_parser(
         name,
         help=summary,
@@ -52,7 +53,7 @@ def add_network(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--weights",
         metavar="FILE",
-        help='a weights file, or "random"; default: the pretrained ones, downloaded if need be',
+        help='a weights file, or "random"; default: the pretrained weights, downloaded if needed',
     )
     command.add_argument("--input-size", type=int, metavar="N", help="height and width in pixels")
     command.add_argument(
@@ -60,12 +61,12 @@ def add_network(command: argparse.ArgumentParser) -> None:
         action=_Offline,
         nargs=0,
         default=False,
-        help="use no network, and only weights that are here",
+        help="do not download anything; use only local weights",
     )
 
 
 class _Offline(argparse.Action):
-    """Says so to whatever fetches weights."""
+    """Sets the environment variable that forbids downloads."""
 
     def __call__(self, *_: object) -> None:
         os.environ["RESRT_OFFLINE"] = "1"
@@ -81,7 +82,7 @@ def add_precision(command: argparse.ArgumentParser) -> None:
 def add_threads(command: argparse.ArgumentParser) -> None:
     """Add --threads."""
     command.add_argument(
-        "--threads", type=int, metavar="N", help="processor threads; default: one for each core"
+        "--threads", type=int, metavar="N", help="processor threads; default: one per core"
     )
 
 
@@ -90,40 +91,38 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device",
         metavar="GPU",
-        help="for a backend that runs on one: cuda:1; default: the first",
+        help="the GPU to use, such as cuda:1; default: the first. Only for GPU backends",
     )
 
 
 def add_table_format(command: argparse.ArgumentParser) -> None:
-    """Add --format, one of those that `resrt.cli.tables` writes."""
+    """Add --format, with the formats that `resrt.cli.tables` writes."""
     command.add_argument(
         "--format",
         choices=TABLE_FORMATS,
         default="table",
-        help="default: %(default)s, which is cut where a terminal is too narrow for it",
+        help="default: %(default)s, which is truncated to the width of a terminal",
     )
 
 
 def add_engine(command: argparse.ArgumentParser) -> None:
-    """Add the engine's file, the first of a command's arguments."""
-    command.add_argument("engine", metavar="ENGINE", help="an engine file, of resrt build")
+    """Add the engine file, the first argument of a command."""
+    command.add_argument("engine", metavar="ENGINE", help="an engine file, written by resrt build")
 
 
 def add_resume(command: argparse.ArgumentParser) -> None:
-    """Add --resume, for a command that writes records to what -o names; see `check_resume`."""
+    """Add --resume, for a command that writes records to the file of -o; see `check_resume`."""
     command.add_argument(
-        "--resume", action="store_true", help="go on with the images that FILE has no record of"
+        "--resume", action="store_true", help="process only the images that FILE has no record of"
     )
 
 
 def check_resume(options: argparse.Namespace) -> None:
-    """Raise InputError where there is no file to go on with."""
+    """Raise InputError if there is no file to resume."""
     if options.resume and options.output is None:
-        raise InputError("--resume needs the file to go on with: give it by -o")
+        raise InputError("--resume requires the file to resume: name it with -o")
 
 
 def add_workers(command: argparse.ArgumentParser) -> None:
     """Add --workers."""
-    command.add_argument(
-        "--workers", type=int, metavar="N", help="threads; default: one for each core"
-    )
+    command.add_argument("--workers", type=int, metavar="N", help="threads; default: one per core")

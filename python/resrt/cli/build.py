@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from resrt._core import backend_names
 from resrt.cli.arguments import (
     DONE,
     Commands,
@@ -23,7 +24,7 @@ def add(commands: Commands) -> None:
         "build",
         _run,
         summary="build an engine file",
-        description="Builds an engine from a network's layer definitions and its weights, and "
+        description="Builds an engine from a network's layer definitions and weights, and "
         "writes it to a file.",
         example="resrt build ResNeSt50 -o resnest50.engine",
     )
@@ -33,20 +34,21 @@ def add(commands: Commands) -> None:
     parser.add_argument("--max-batch", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
     parser.add_argument(
-        "--no-cache", action="store_true", help="build anew, and keep no copy for the next time"
+        "--no-cache", action="store_true", help="do not use the cache of built engines"
     )
     parser.add_argument(
         "--backend",
         default="openvino",
         metavar="NAME",
-        help="openvino (the default), tensorrt or tensorrt_rtx",
+        choices=backend_names(),
+        help=f"{', '.join(backend_names())}; default: %(default)s",
     )
     add_device(parser)
     _add_tensorrt(parser)
 
 
 def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
-    """Add the options of TensorRT, of which those that are not given keep its defaults."""
+    """Add TensorRT's options. Those that are not given keep its defaults."""
     group = parser.add_argument_group("TensorRT", argument_default=argparse.SUPPRESS)
     group.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory per layer")
     group.add_argument(
@@ -59,34 +61,34 @@ def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
         "--optimum-batch",
         type=int,
         metavar="N",
-        help="the batch size to choose kernels for; default: the largest",
+        help="the batch size to tune kernels for; default: the largest",
     )
     group.add_argument(
         "--timing-cache",
         metavar="FILE",
-        help="kernels' timings, read and written; makes the next build faster",
+        help="kernel timings, read and written, which make the next build faster",
     )
     group.add_argument(
         "--hardware-compatibility",
         choices=["none", "ampere+", "same_compute_capability"],
-        help="on which other GPUs the engine runs; default: none",
+        help="the other GPUs on which the engine runs; default: none",
     )
     group.add_argument(
         "--version-compatible",
         action="store_true",
-        help="let later versions of TensorRT load the engine",
+        help="allow later versions of TensorRT to load the engine",
     )
     group.add_argument(
         "--compute-capabilities",
         type=int,
         nargs="+",
         metavar="CC",
-        help="the GPUs to build for, as 75 86 120; TensorRT for RTX only",
+        help="the GPUs to build for, such as 75 86 120; only with TensorRT for RTX",
     )
     group.add_argument(
         "--split-attention-plugin",
         action="store_true",
-        help="compute split attention by resrt's plugin; not with TensorRT for RTX",
+        help="use resrt's plugin for split attention; not with TensorRT for RTX",
     )
 
 
@@ -104,11 +106,10 @@ _TENSORRT_OPTIONS = (
 
 def _run(options: argparse.Namespace) -> int:
     import resrt
-    from resrt.engine_cache import build_file
 
     given = {name: getattr(options, name) for name in _TENSORRT_OPTIONS if hasattr(options, name)}
-    with waiting(f"building {options.network}", quiet=options.quiet):
-        built = build_file(
+    with waiting(f"building {options.network}", quiet=options.quiet) as progress:
+        built = resrt.build_file(
             options.network,
             options.output,
             options.weights,
@@ -120,6 +121,7 @@ def _run(options: argparse.Namespace) -> int:
             backend=options.backend,
             device=options.device,
             tensorrt=resrt.TensorRTOptions(**given) if given else None,
+            progress=progress,
         )
     if not options.quiet:
         info = built.info

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from resrt._core import InputError
 from resrt.cli.arguments import (
     DONE,
     SKIPPED,
@@ -21,10 +20,10 @@ from resrt.cli.arguments import (
     check_resume,
 )
 from resrt.cli.terminal import progress
+from resrt.errors import InputError
 
 if TYPE_CHECKING:
-    from resrt.classification import Classification
-    from resrt.records import Format
+    from resrt import Classification, records
 
 
 def add(commands: Commands) -> None:
@@ -33,10 +32,10 @@ def add(commands: Commands) -> None:
         commands,
         "classify",
         _run,
-        summary="say what is on photographs",
+        summary="classify photographs",
         description="Classifies image files on all cores. Each is decoded, resized and cropped as "
-        "the engine's weights were trained. A file that is no image is reported and skipped, and "
-        "the exit status is 3.",
+        "the engine's weights require. Unreadable files are reported and skipped, and the exit "
+        "status is 3.",
         example="resrt classify resnest50.engine photos/ --format csv -o classes.csv",
     )
     add_engine(parser)
@@ -44,39 +43,43 @@ def add(commands: Commands) -> None:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="files, folders (with all below them), patterns, or - for a list on standard input, "
-        "a path on each line",
+        help="files, folders (with their subfolders), patterns, or - for a list on standard input, "
+        "one path per line",
     )
     parser.add_argument(
-        "-k", "--topk", type=int, default=5, metavar="K", help="classes; default: %(default)s"
+        "-k",
+        "--topk",
+        type=int,
+        default=5,
+        metavar="K",
+        help="classes per image; default: %(default)s",
     )
     parser.add_argument(
         "--format",
         choices=["text", "json", "csv"],
         default="text",
-        help="json: an object on each line; csv: a row for each image. Default: %(default)s",
+        help="json: one object per line; csv: one row per image; default: %(default)s",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
     add_resume(parser)
     parser.add_argument(
-        "--exact", action="store_true", help="decode every JPEG whole, however large it is"
+        "--exact", action="store_true", help="decode every JPEG at full size, however large it is"
     )
     add_workers(parser)
     add_device(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from resrt import classification
-    from resrt.records import RecordFile
+    import resrt
 
     check_resume(options)
     if options.output is not None and options.format == "text":
-        raise InputError("a file of records is json or csv; say which by --format")
-    files = classification.find(_paths(options.images))
+        raise InputError("-o requires --format json or csv")
+    files = resrt.find_images(_paths(options.images))
     if options.output is None:
         skipped = _classify(options, files, _printer(options), is_seen=sys.stdout.isatty())
     else:
-        records = RecordFile(options.output, _format(options), resume=options.resume)
+        records = resrt.records.RecordFile(options.output, _format(options), resume=options.resume)
         known = {record.image for record in records.known}
         rest = [file for file in files if file not in known]
         skipped = sum(map(_report, records.known))
@@ -95,13 +98,13 @@ def _classify(
 ) -> int:
     """Classify the files and return how many were skipped.
 
-    `done` is how many others an earlier run did; `is_seen` that the results are progress enough.
+    `done` is how many others an earlier run classified; `is_seen` is whether the results appear on
+    the terminal, where they show the progress.
     """
-    from resrt.batches import ready
-    from resrt.classification import classify
+    import resrt
 
-    found = classify(
-        ready(options.engine, device=options.device),
+    found = resrt.classify(
+        resrt.load(options.engine, threads=1, device=options.device),
         files,
         topk=options.topk,
         exact=options.exact,
@@ -118,7 +121,7 @@ def _classify(
 
 
 def _report(record: Classification) -> bool:
-    """Say on standard error why an image was skipped, if it was."""
+    """Report a skipped image on standard error."""
     if record.error is not None:
         print(f"resrt: skipped: {record.error}", file=sys.stderr)
     return record.error is not None
@@ -134,10 +137,12 @@ def _paths(arguments: list[str]) -> Iterator[str]:
             yield argument
 
 
-def _format(options: argparse.Namespace) -> Format:
-    from resrt.records import CsvClassifications, JsonClassifications
+def _format(options: argparse.Namespace) -> records.Format:
+    from resrt import records
 
-    return CsvClassifications(options.topk) if options.format == "csv" else JsonClassifications()
+    if options.format == "csv":
+        return records.CsvClassifications(options.topk)
+    return records.JsonClassifications()
 
 
 def _printer(options: argparse.Namespace) -> Callable[[Classification], None]:

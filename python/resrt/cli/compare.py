@@ -24,11 +24,11 @@ def add(commands: Commands) -> None:
         commands,
         "compare",
         _run,
-        summary="time a network here and in other libraries",
-        description="Times a network in resrt and in whatever else is installed of OpenVINO, ONNX "
-        "Runtime, PyTorch and Paddle: the same weights, images and number of threads, in turn. "
-        "Prints how long each takes, resrt's latency over its (the median of the rounds, and the "
-        "quartiles), and how far the logits differ. Exit status 3: one of them failed.",
+        summary="time a network in resrt and in other libraries",
+        description="Times a network in resrt and in those of OpenVINO, ONNX Runtime, PyTorch and "
+        "Paddle that are installed, with the same weights, images and number of threads, in turn. "
+        "Prints the latency of each, the ratio of resrt's latency to it (median and quartiles of "
+        "the rounds), and the difference of the logits. Exit status 3: one of them failed.",
         example="resrt compare ResNeSt50 --weights random --batch 1 8 --with openvino,onnxruntime",
     )
     add_network(parser)
@@ -48,8 +48,8 @@ def add(commands: Commands) -> None:
         dest="competitors",
         type=lambda text: text.split(","),
         metavar="NAMES",
-        help="of openvino, onnxruntime, torch, torch-compile and paddle, separated by commas; "
-        "default: those that are installed",
+        help="comma-separated: openvino, onnxruntime, torch, torch-compile, paddle; default: those "
+        "that are installed",
     )
     parser.add_argument("--format", choices=["text", "json"], default="text")
 

@@ -13,7 +13,7 @@ def add(commands: Commands) -> None:
         commands,
         "demo",
         _run,
-        summary="classify handwritten digits that ship with resrt",
+        summary="classify the handwritten digits that ship with resrt",
         description="Builds a small ResNeSt from layer definitions and trained weights, classifies "
         "held-out handwritten digits, and prints accuracy and latency.",
         example="resrt demo --precision fp32",
@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from resrt.demo import demo
+    import resrt
 
-    demo(precision=options.precision, threads=options.threads)
+    resrt.demo.demo(precision=options.precision, threads=options.threads)
     return DONE

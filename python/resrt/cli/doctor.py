@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from resrt.cli.arguments import DONE, FAILED, Commands, add_command
 
 if TYPE_CHECKING:
-    from resrt.diagnosis import Cache, Diagnosis, Package
-    from resrt.limits import Limits
+    from resrt import Diagnosis
+    from resrt.operations.doctor import Cache, Package
+    from resrt.system.limits import Limits
 
-# A mark, what it is of, and what there is to say.
+# A mark, the name of what it is about, and a text.
 Line: TypeAlias = tuple[str, str, str]
 
 _GOOD, _ABSENT, _BAD, _NOTE = "ok", "-", "no", ""
@@ -28,10 +29,10 @@ def add(commands: Commands) -> None:
         commands,
         "doctor",
         _run,
-        summary="say what this machine can run, and what is missing",
-        description="Says what this machine can run: processor, memory, backends, packages, the "
-        "cache, GPUs. What is missing is told with the command that installs it. Ends "
-        "with 1 where engines cannot be built or run here.",
+        summary="report what this machine can run and what is missing",
+        description="Reports what this machine can run: processor, memory, backends, packages, the "
+        "cache, GPUs. What is missing is listed with the command that installs it. The exit status "
+        "is 1 if engines cannot be built or run here.",
         example="resrt doctor",
     )
     parser.add_argument("--format", choices=["text", "json"], default="text")
@@ -70,13 +71,13 @@ def _print(found: Diagnosis, *, is_brief: bool) -> None:
             print(title)
         for mark, name, text in shown:
             print(wrapper.fill(f"  {mark:<2} {name}".ljust(indent) + text))
-    verdict = "can run resrt." if found.is_fit else "cannot run resrt yet: see what is marked no."
+    verdict = "can run resrt." if found.is_fit else "cannot run resrt yet: see the lines marked no."
     print(f"This machine {verdict}")
 
 
 def _machine(found: Diagnosis) -> Iterator[Line]:
     here, limits = found.machine, found.limits
-    quota = "" if limits.cpu_quota is None else f", of which {limits.cpu_quota:g} may be kept busy"
+    quota = "" if limits.cpu_quota is None else f", with a quota of {limits.cpu_quota:g}"
     yield _NOTE, "folder", found.folder
     yield _NOTE, "Python", f"{here.python} at {found.executable}"
     yield _NOTE, "system", here.system
@@ -99,7 +100,7 @@ def _memory(installed: float, limits: Limits) -> str:
 
 
 def _backends(found: Diagnosis) -> Iterator[Line]:
-    # Another backend is missed only where there is none.
+    # A missing backend is a problem only if no other one works.
     missing = _ABSENT if any(not backend.problem for backend in found.backends) else _BAD
     for backend in found.backends:
         if backend.problem:
@@ -119,20 +120,20 @@ def _packages(packages: tuple[Package, ...]) -> Iterator[Line]:
 
 
 def _cache(cache: Cache) -> Iterator[Line]:
-    size = f"{cache.size / 1e6:.1f} MB" if cache.exists else "made when it is first needed"
+    size = f"{cache.size / 1e6:.1f} MB" if cache.exists else "created when first needed"
     yield _GOOD if cache.problem is None else _BAD, "folder", f"{cache.folder}: {size}"
     if cache.problem:
         yield _BAD, "", cache.problem
     if cache.is_offline:
-        yield _NOTE, "offline", "downloads are forbidden, by RESRT_OFFLINE or HF_HUB_OFFLINE"
+        yield _NOTE, "offline", "downloads are forbidden by RESRT_OFFLINE or HF_HUB_OFFLINE"
 
 
 def _gpus(found: Diagnosis) -> Iterator[Line]:
     gpus = found.gpus
     if not (gpus.cards or gpus.driver or gpus.devices):
-        yield _ABSENT, "none", "which is no problem: OpenVINO runs on the processor"
+        yield _ABSENT, "none", "not required: OpenVINO runs on the processor"
         return
-    users = [b.name for b in found.backends if b.name.startswith("tensorrt") and not b.problem]
+    users = [b.name for b in found.backends if b.runs_on_gpu and not b.problem]
     models = ", ".join(gpus.models) or f"{gpus.cards} on the PCI bus"
     driver = f"; driver {gpus.driver}" if gpus.driver else ""
     yield _GOOD if users else _ABSENT, "found", f"{models}{driver}"

@@ -22,7 +22,7 @@ from resrt.cli.arguments import (
 from resrt.cli.terminal import progress
 
 if TYPE_CHECKING:
-    from resrt.evaluation import Evaluation
+    from resrt import Evaluation, Rank
 
 
 def add(commands: Commands) -> None:
@@ -32,21 +32,24 @@ def add(commands: Commands) -> None:
         "eval",
         _run,
         summary="measure accuracy on labelled photographs",
-        description="Measures top-1 and top-5 accuracy, with 95% confidence intervals, beside the "
-        "published ones. Every image is decoded, resized and cropped as the weights were trained.",
+        description="Measures top-1 and top-5 accuracy, with 95% confidence intervals, and prints "
+        "the published accuracies. Every image is decoded, resized and cropped as the weights "
+        "require.",
         example="resrt eval resnest50.engine imagenet/val",
     )
     add_engine(parser)
     parser.add_argument(
         "data",
         metavar="DATA",
-        help='a folder with a folder of images for each class, or a list with a line "path '
+        help='a folder with a subfolder of images for each class, or a list file with a line "path '
         'number" for each image',
     )
     parser.add_argument(
-        "--root", metavar="DIR", help="where a list's paths start from; default: its folder"
+        "--root",
+        metavar="DIR",
+        help="the folder to which a list's paths are relative; default: its own",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="take N images, evenly from all")
+    parser.add_argument("--limit", type=int, metavar="N", help="use N images, sampled evenly")
     parser.add_argument("-o", "--output", metavar="FILE", help="write each image's rank, as JSON")
     add_resume(parser)
     parser.add_argument("--format", choices=["text", "json"], default="text")
@@ -55,16 +58,16 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from resrt.batches import ready
-    from resrt.evaluation import Rank, eval, evenly, labelled_images
-    from resrt.records import JsonRanks, RecordFile
+    import resrt
 
     check_resume(options)
-    engine = ready(options.engine, device=options.device)
-    listed = evenly(labelled_images(options.data, engine, root=options.root), options.limit)
+    engine = resrt.load(options.engine, threads=1, device=options.device)
+    listed = resrt.labelled_images(options.data, engine, root=options.root, limit=options.limit)
     records = None
     if options.output is not None:
-        records = RecordFile(options.output, JsonRanks(), resume=options.resume)
+        records = resrt.records.RecordFile(
+            options.output, resrt.records.JsonRanks(), resume=options.resume
+        )
     known = records.known if records else []
     with progress("evaluating", len(listed), quiet=options.quiet, done=len(known)) as advance:
 
@@ -73,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
                 records.write(rank)
             advance()
 
-        found = eval(engine, listed, workers=options.workers, known=known, each=each)
+        found = resrt.eval(engine, listed, workers=options.workers, known=known, each=each)
     for skipped in found.skipped:
         print(f"resrt: skipped: {skipped.error}", file=sys.stderr)
     if options.format == "json":

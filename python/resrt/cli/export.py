@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resrt.cli.arguments import DONE, Commands, add_command, add_network
+from resrt.cli.terminal import waiting
 
 if TYPE_CHECKING:
-    from resrt.exporting import Exported
+    from resrt import Exported
 
 
 def add(commands: Commands) -> None:
@@ -20,8 +21,8 @@ def add(commands: Commands) -> None:
         _run,
         summary="write a network as an ONNX file",
         description="Writes a network and its weights as an ONNX file, from its layer definitions, "
-        "for other libraries to run. ONNX's checker passes it, and ONNX Runtime, where that is "
-        "installed, gives the same logits as resrt, before it is written.",
+        "for other libraries to run. Before it is written, ONNX's checker validates it, and ONNX "
+        "Runtime, if installed, must compute the same logits as resrt.",
         example="resrt export ResNeSt50 -o resnest50.onnx",
     )
     add_network(parser)
@@ -31,19 +32,19 @@ def add(commands: Commands) -> None:
         type=_batch,
         default="dynamic",
         metavar="N|dynamic",
-        help="the only batch size that the file takes, or dynamic, any; default: %(default)s",
+        help="the only batch size that the file accepts, or dynamic for any; default: %(default)s",
     )
     parser.add_argument("--opset", type=int, default=17, help="default: %(default)s")
     parser.add_argument(
         "--fold",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="put batch normalisations into convolutions; default: leave that to whoever runs it",
+        help="fold batch normalisations into convolutions; libraries do so themselves",
     )
     parser.add_argument(
         "--verify",
         action=argparse.BooleanOptionalAction,
-        help="run it in ONNX Runtime first; default: if that is installed",
+        help="verify it with ONNX Runtime; default: if it is installed",
     )
     parser.add_argument(
         "--classes", type=int, metavar="N", help="default: as many as the weights have"
@@ -61,19 +62,21 @@ def _batch(text: str) -> int | None:
 def _run(options: argparse.Namespace) -> int:
     import resrt
 
-    exported = resrt.export(
-        options.network,
-        options.output,
-        options.weights,
-        batch=options.batch,
-        opset=options.opset,
-        fold=options.fold,
-        verify=options.verify,
-        input_size=options.input_size,
-        classes=options.classes,
-        in_channels=options.in_channels,
-        labels=None if options.labels is None else Path(options.labels),
-    )
+    with waiting(f"exporting {options.network}", quiet=options.quiet) as progress:
+        exported = resrt.export(
+            options.network,
+            options.output,
+            options.weights,
+            batch=options.batch,
+            opset=options.opset,
+            fold=options.fold,
+            verify=options.verify,
+            input_size=options.input_size,
+            classes=options.classes,
+            in_channels=options.in_channels,
+            labels=None if options.labels is None else Path(options.labels),
+            progress=progress,
+        )
     if not options.quiet:
         for name, value in _rows(exported):
             print(f"{name:<9} {value}")
@@ -84,7 +87,7 @@ def _rows(exported: Exported) -> list[tuple[str, str]]:
     batch = "N" if exported.batch is None else str(exported.batch)
     shape = " x ".join([batch, *map(str, exported.input_shape)])
     if exported.verified_by is None:
-        checked = "by ONNX's checker; ONNX Runtime has not run it"
+        checked = "by ONNX's checker; not run in ONNX Runtime"
     else:
         checked = (
             f"by ONNX's checker and {exported.verified_by}, whose logits differ from resrt's by "

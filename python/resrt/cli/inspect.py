@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from resrt.cli.arguments import DONE, Commands, add_command, add_engine
 
 if TYPE_CHECKING:
-    from resrt.inspection import EngineFile
+    from resrt import EngineFile
 
 
 def add(commands: Commands) -> None:
@@ -19,24 +19,24 @@ def add(commands: Commands) -> None:
         commands,
         "inspect",
         _run,
-        summary="say what is in an engine file",
-        description="Says what an engine file is, without loading it: network, precision, input, "
+        summary="describe an engine file",
+        description="Describes an engine file without loading it: network, precision, input, "
         "preprocessing, labels, weights, and whether it can run here.",
         example="resrt inspect resnest50.engine --layers",
     )
     add_engine(parser)
-    parser.add_argument("--layers", action="store_true", help="list the layers as well")
+    parser.add_argument("--layers", action="store_true", help="also list the layers")
     parser.add_argument("--format", choices=["text", "json"], default="text")
 
 
 def _run(options: argparse.Namespace) -> int:
-    from resrt.inspection import inspect
+    import resrt
 
-    found = inspect(options.engine)
-    rows = dict(_rows(found))
+    found = resrt.inspect(options.engine)
     if options.format == "json":
-        print(json.dumps(_document(found), indent=2))
+        print(json.dumps(found.document(), indent=2))
         return DONE
+    rows = dict(_rows(found))
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
@@ -50,7 +50,10 @@ def _rows(found: EngineFile) -> Iterator[tuple[str, str]]:
     channels, height, width = info.input_shape
     yield "file", f"{found.path}, {found.size / 1e6:.1f} MB"
     yield "network", f"{info.model}, {info.layers.splitlines()[-1].partition(': ')[2]}"
-    yield "input", f"float32 (N, {channels}, {height}, {width}), N up to {info.max_batch} at once"
+    yield (
+        "input",
+        f"float32 (N, {channels}, {height}, {width}), up to {info.max_batch} images at once",
+    )
     yield "output", f"float32 (N, {info.classes})"
     yield "precision", info.precision
     yield "backend", f"{info.backend} {info.backend_version}"
@@ -64,36 +67,8 @@ def _rows(found: EngineFile) -> Iterator[tuple[str, str]]:
             f"{height}x{width}; mean {_numbers(steps.mean)}, std {_numbers(steps.std)}",
         )
     else:
-        yield "preprocessing", "none: takes prepared batches"
+        yield "preprocessing", "none: requires prepared batches"
     yield "labels", _shown(info.labels)
-
-
-def _document(found: EngineFile) -> dict[str, object]:
-    info, steps = found.info, found.info.preprocessing
-    return {
-        "path": found.path,
-        "size": found.size,
-        "model": info.model,
-        "backend": info.backend,
-        "backend_version": info.backend_version,
-        "runs_here": found.why_not is None,
-        "why_not": found.why_not,
-        "precision": info.precision,
-        "input_shape": info.input_shape,
-        "classes": info.classes,
-        "max_batch": info.max_batch,
-        "weights": info.weights,
-        "weights_sha256": info.weights_sha256,
-        "preprocessing": {
-            "pipeline": steps.pipeline,
-            "resize": steps.resize,
-            "interpolation": steps.interpolation,
-            "mean": steps.mean,
-            "std": steps.std,
-        },
-        "labels": info.labels,
-        "layers": info.layers.splitlines(),
-    }
 
 
 def _numbers(values: list[float]) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from resrt.cli.arguments import DONE, Commands, add_command, add_table_format
 
 if TYPE_CHECKING:
+    from resrt import ModelInfo
     from resrt.cli.tables import Column
-    from resrt.models import ModelInfo
 
 _SORTED_BY = (
     "name",
@@ -32,8 +32,8 @@ def add(commands: Commands) -> None:
         _run,
         summary="list the networks",
         description="Lists the networks of the catalog: their input size, parameters and "
-        "arithmetic, the accuracy that PaddleClas publishes, and how many pretrained weights are "
-        "known.",
+        "arithmetic, the accuracy that PaddleClas publishes, and the number of known pretrained "
+        "weights.",
         example="resrt models 'ResNe*50*' --pretrained --sort gflops",
     )
     parser.add_argument(
@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
         nargs="?",
         default="*",
         metavar="PATTERN",
-        help="a shell pattern of names, quoted; upper and lower case are the same; default: all",
+        help="a shell pattern of names, quoted; case is ignored; default: all",
     )
     parser.add_argument("--source", help="PaddleClas, timm or torchvision")
     parser.add_argument("--family", help="ResNet, ResNeSt, RegNetX or RegNetY")
@@ -52,13 +52,18 @@ def add(commands: Commands) -> None:
         "--published", action="store_true", default=None, help="only with published figures"
     )
     parser.add_argument(
-        "--max-params", type=float, metavar="M", help="at most so many million parameters"
+        "--max-params",
+        type=float,
+        metavar="M",
+        help="the maximum number of parameters, in millions",
     )
-    parser.add_argument("--max-gflops", type=float, metavar="G", help="at most so many GFLOPs")
     parser.add_argument(
-        "--sort", choices=_SORTED_BY, metavar="COLUMN", help=f"by {', '.join(_SORTED_BY)}"
+        "--max-gflops", type=float, metavar="G", help="the maximum arithmetic, in GFLOPs"
     )
-    parser.add_argument("--descending", action="store_true", help="sort the largest first")
+    parser.add_argument(
+        "--sort", choices=_SORTED_BY, metavar="COLUMN", help=f"one of {', '.join(_SORTED_BY)}"
+    )
+    parser.add_argument("--descending", action="store_true", help="sort in descending order")
     add_table_format(parser)
 
 
@@ -77,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     if not models:
         raise resrt.ModelError(
-            "no network of the catalog meets these conditions; `resrt models` lists all of them"
+            "no network of the catalog matches; `resrt models` lists all of them"
         )
     columns = _columns()
     if options.sort:

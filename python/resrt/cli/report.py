@@ -18,10 +18,10 @@ def add(commands: Commands) -> None:
         commands,
         "report",
         _run,
-        summary="measure networks and draw accuracy and latency on a page",
-        description="Measures the latencies of networks on this machine, and writes them, with the "
-        "accuracies and latencies that PaddleClas published, as one HTML page of plots and tables "
-        "that needs no other file.",
+        summary="measure networks and plot accuracy and latency on a page",
+        description="Measures the latencies of networks on this machine and writes them, with the "
+        "accuracies and latencies that PaddleClas published, as one self-contained HTML page of "
+        "plots and tables.",
         example="resrt report --save-measurements report.json -o report.html",
     )
     parser.add_argument(
@@ -31,36 +31,36 @@ def add(commands: Commands) -> None:
         "--networks",
         nargs="+",
         metavar="PATTERN",
-        help="names, or shell patterns such as 'ResNet50*'; default: all with published figures",
+        help="names or shell patterns such as 'ResNet50*'; default: all with published figures",
     )
     parser.add_argument(
-        "--batch", nargs="+", type=int, metavar="N", help="images at once; default: 1 4 8"
+        "--batch", nargs="+", type=int, metavar="N", help="images per batch; default: 1 4 8"
     )
     parser.add_argument(
         "--precisions",
         nargs="+",
         choices=[name for name in precision_names() if name != "auto"],
-        help="default: all that the processor computes natively",
+        help="default: all that the processor supports natively",
     )
     parser.add_argument(
-        "--rounds", type=int, metavar="N", help="how often all is measured; default: 3"
+        "--rounds", type=int, metavar="N", help="how often everything is measured; default: 3"
     )
     parser.add_argument(
-        "--repeats", type=int, metavar="N", help="timed inferences in a round; default: 10"
+        "--repeats", type=int, metavar="N", help="timed inferences per round; default: 10"
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="one round of three inferences: for a first look, not for figures to quote",
+        help="one round of three inferences: a first look, not figures to quote",
     )
     add_threads(parser)
     parser.add_argument(
-        "--save-measurements", metavar="FILE", help="keep the measurements, from network to network"
+        "--save-measurements", metavar="FILE", help="save the measurements after each network"
     )
     parser.add_argument(
         "--measurements",
         metavar="FILE",
-        help="draw kept measurements; first, go on with them where measuring was interrupted",
+        help="use saved measurements; an interrupted measurement is completed first",
     )
 
 
@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
             )
     except KeyboardInterrupt:
         if kept and not options.quiet:
-            print(f"resrt: resrt report --measurements {kept} goes on from here", file=sys.stderr)
+            print(f"resrt: resume with: resrt report --measurements {kept}", file=sys.stderr)
         raise
     if not options.quiet:
         settings = measurements.settings

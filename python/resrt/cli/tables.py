@@ -1,4 +1,4 @@
-"""Rows of anything as a table to read, or as JSON, CSV or Markdown."""
+"""Rows of anything as a text table, JSON, CSV or Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown on a terminal only: progress."""
+"""Progress, which is shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def progress(
     description: str, total: int | None, *, quiet: bool, done: int = 0
 ) -> Iterator[Callable[[], None]]:
-    """Show a bar on standard error, where that is a terminal; yield what advances it by one.
+    """Show a progress bar if standard error is a terminal; yield a function that advances it.
 
-    `done` of the `total` steps were taken earlier.
+    `done` of the `total` steps were already done.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda: None
@@ -28,22 +28,31 @@ def progress(
 
 
 @contextmanager
-def waiting(description: str, *, quiet: bool) -> Iterator[None]:
-    """Show on standard error, where that is a terminal, that something takes its time."""
+def waiting(description: str, *, quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show a status line if standard error is a terminal; yield a function that adds a phase to it.
+
+    The function takes the name of a phase, the number of its steps that are done, and how many it
+    has, 0 if unknown.
+    """
     if quiet or not sys.stderr.isatty():
-        yield
+        yield None
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(description):
-        yield
+    with Console(stderr=True).status(description) as status:
+
+        def show(phase: str, done: int, steps: int) -> None:
+            of = f" of {steps}" if steps else ""
+            status.update(f"{description}: {phase} {done}{of}")
+
+        yield show
 
 
 @contextmanager
 def steps(*, quiet: bool) -> Iterator[Callable[[str], None] | None]:
-    """Yield what shows a step of a measurement, or None where nobody would see it.
+    """Yield a function that shows a step of a measurement; None if there is no terminal.
 
-    No thread redraws the line, as those above have one: it would disturb what is measured.
+    Unlike above, no thread redraws the line: it would disturb the measurement.
     """
     if quiet or not sys.stderr.isatty():
         yield None
@@ -57,9 +66,10 @@ def steps(*, quiet: bool) -> Iterator[Callable[[str], None] | None]:
 
 @contextmanager
 def stages(*, quiet: bool) -> Iterator[Callable[[int, int, str], None] | None]:
-    """Yield what shows how far a long measurement is: what is done, of how much, what follows.
+    """Yield a function that shows the progress of a long measurement; None without a terminal.
 
-    Yields None where nobody would see it. No thread redraws the bar, as for `steps`.
+    The function takes the number of steps that are done, their total, and the next one's name. As
+    for `steps`, no thread redraws the bar.
     """
     if quiet or not sys.stderr.isatty():
         yield None
@@ -89,6 +99,6 @@ def _bar(*, auto_refresh: bool) -> Progress:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    # Results are left alone: standard output may be a file.
+    # Standard output is left alone: it may be a file.
     console = Console(stderr=True)
     return Progress(*columns, console=console, redirect_stdout=False, auto_refresh=auto_refresh)

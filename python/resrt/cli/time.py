@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from resrt.cli.arguments import (
@@ -19,8 +17,7 @@ from resrt.cli.arguments import (
 from resrt.cli.terminal import steps
 
 if TYPE_CHECKING:
-    from resrt.benchmark import Benchmark
-    from resrt.timing import Timing
+    from resrt import Benchmark, Timing
 
 
 def add(commands: Commands) -> None:
@@ -29,10 +26,10 @@ def add(commands: Commands) -> None:
         commands,
         "time",
         _run,
-        summary="measure how fast an engine is here",
-        description="Measures an engine's latency and throughput at several batch sizes, and what "
-        "its user waits for beside: loading, the first inference, preprocessing. Prints the "
-        "latencies that PaddleClas publishes beside its own.",
+        summary="measure the latency of an engine",
+        description="Measures an engine's latency and throughput at several batch sizes, and the "
+        "time for loading, the first inference and preprocessing. Also prints the latencies that "
+        "PaddleClas publishes.",
         example="resrt time resnest50.engine --batch 1 8 --duration 3 --output times.json",
     )
     add_engine(parser)
@@ -44,21 +41,21 @@ def add(commands: Commands) -> None:
         type=int,
         default=30,
         metavar="N",
-        help="timed inferences per batch size, at least; default: %(default)s",
+        help="minimum number of timed inferences per batch size; default: %(default)s",
     )
     parser.add_argument(
         "--duration",
         type=float,
         default=1.0,
         metavar="SECONDS",
-        help="of timed inferences per batch size, at least; default: %(default)g",
+        help="minimum duration of the timed inferences per batch size; default: %(default)g",
     )
     parser.add_argument(
         "--warm-up",
         type=int,
         default=3,
         metavar="N",
-        help="untimed inferences before; default: %(default)s",
+        help="untimed inferences before the timed ones; default: %(default)s",
     )
     add_threads(parser)
     add_device(parser)
@@ -67,39 +64,33 @@ def add(commands: Commands) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="callers at once, for throughput; they take turns unless --threads leaves room for "
-        "several inferences; default: %(default)s",
+        help="concurrent callers, for throughput; they take turns unless --threads leaves room "
+        "for several inferences; default: %(default)s",
     )
-    parser.add_argument("--output", metavar="FILE.json", help="write everything as JSON, too")
+    parser.add_argument("--output", metavar="FILE.json", help="also write everything as JSON")
     parser.add_argument("--format", choices=["text", "json"], default="text")
 
 
 def _run(options: argparse.Namespace) -> int:
     import resrt
-    from resrt import files
 
-    with (
-        # Opened first: where it cannot be written, that is known before anything is measured.
-        files.writing_whole(Path(options.output))
-        if options.output
-        else contextlib.nullcontext() as file
-    ):
-        with steps(quiet=options.quiet) as progress:
-            found = resrt.time(
-                options.engine,
-                batch_sizes=options.batch,
-                repeats=options.repeats,
-                duration=options.duration,
-                warm_up=options.warm_up,
-                threads=options.threads,
-                device=options.device,
-                concurrency=options.concurrency,
-                progress=progress,
-            )
-        document = json.dumps(found.document(), indent=2, ensure_ascii=False)
-        if file is not None:
-            file.write(f"{document}\n")
-    print(document if options.format == "json" else _text(found, is_brief=options.quiet))
+    with steps(quiet=options.quiet) as progress:
+        found = resrt.time(
+            options.engine,
+            batch_sizes=options.batch,
+            repeats=options.repeats,
+            duration=options.duration,
+            warm_up=options.warm_up,
+            threads=options.threads,
+            device=options.device,
+            concurrency=options.concurrency,
+            output=options.output,
+            progress=progress,
+        )
+    if options.format == "json":
+        print(json.dumps(found.document(), indent=2, ensure_ascii=False))
+    else:
+        print(_text(found, is_brief=options.quiet))
     return DONE
 
 
@@ -116,7 +107,7 @@ def _heading(found: Benchmark) -> str:
     shape = "x".join(map(str, found.input_shape))
     settings = found.settings
     threads = f"; threads per inference: {settings.threads}" if settings.threads else ""
-    callers = f"; callers at once: {settings.concurrency}" if settings.concurrency > 1 else ""
+    callers = f"; concurrent callers: {settings.concurrency}" if settings.concurrency > 1 else ""
     return (
         f"{found.model}: {shape}, {found.precision} on {found.backend} {found.backend_version}"
         f"{threads}{callers}\n{found.machine}"
@@ -134,7 +125,7 @@ def _waits(found: Benchmark) -> str:
         ("preprocess one photograph", preprocessing),
     ]
     columns: list[Column[Wait]] = [
-        Column("wait", "what one waits for", lambda wait: wait[0]),
+        Column("step", "step", lambda wait: wait[0]),
         Column("ms", "ms", lambda wait: wait[1], _ms),
     ]
     return render(waits, columns, "table")
@@ -156,7 +147,7 @@ def _latencies(found: Benchmark) -> str:
 
 
 def _beside_published(found: Benchmark) -> str:
-    """Show the medians in the layout of PaddleClas's pages: a column for each batch size."""
+    """Show the medians in the layout of PaddleClas's pages: one column per batch size."""
     from resrt.cli.tables import Column, render
 
     rows: dict[str, dict[int, float]] = {
@@ -178,7 +169,7 @@ def _beside_published(found: Benchmark) -> str:
 def _notes(found: Benchmark) -> list[str]:
     if all(timing.repeats >= 100 for timing in found.timings):
         return []
-    return ["The p99 of fewer than 100 runs is the slowest of them; --repeats 100 measures more."]
+    return ["The p99 of fewer than 100 runs is the slowest run; --repeats 100 measures more."]
 
 
 def _ms(milliseconds: float) -> str:

@@ -20,9 +20,9 @@ def add(commands: Commands) -> None:
         commands,
         "weights",
         _run,
-        summary="say what a weights file is",
-        description="Says of each file its format, how its parameters are named, which networks it "
-        "fits, and what is odd about it.",
+        summary="describe a weights file",
+        description="Prints the format of each file, its naming convention, the networks that it "
+        "fits, and anything unusual about it.",
         example="resrt weights ResNeSt50_pretrained.pdparams",
     )
     parser.add_argument("files", nargs="+", metavar="FILE")
@@ -30,9 +30,11 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from resrt import weights
+    import resrt
 
-    descriptions = {file: weights.describe(weights.read(file)) for file in options.files}
+    descriptions = {
+        file: resrt.weights.describe(resrt.weights.read(file)) for file in options.files
+    }
     if options.format == "json":
         documents = {file: dataclasses.asdict(found) for file, found in descriptions.items()}
         print(json.dumps(documents, indent=2, ensure_ascii=False))
@@ -46,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _rows(found: Description) -> Iterator[tuple[str, str]]:
     yield "format", found.format
-    yield "names", f"as {found.convention} gives them"
+    yield "names", f"those of {found.convention}"
     yield (
         "content",
         f"{found.parameters:,} values in {found.arrays} arrays of {', '.join(found.dtypes)}",
@@ -58,7 +60,7 @@ def _rows(found: Description) -> Iterator[tuple[str, str]]:
         nearest = found.matches[0]
         yield "nearest", f"{nearest.network}, with {nearest.share:.0%} of the parameters in common"
     else:
-        yield "nearest", "no network of the catalog has as much as 80% of these parameters"
+        yield "nearest", "no network of the catalog shares 80% of these parameters"
     if found.classes is not None:
         channels = "" if found.in_channels is None else f", {found.in_channels} input channels"
         yield "trained for", f"{found.classes} classes{channels}"

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from resrt import _core
+from resrt.catalog.models import build_graph
 from resrt.errors import WeightsError
-from resrt.models import build_graph
 from resrt.weights import names
-from resrt.weights.checkpoint import Array, Checkpoint
+from resrt.weights.formats.checkpoint import Array, Checkpoint
 
 # Below this share of parameters in common a network is not worth mentioning.
 _LIKELY = 0.8

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from resrt import _core
-from resrt.weights.checkpoint import Array
+from resrt.weights.formats.checkpoint import Array
 
 Rules: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 Places: TypeAlias = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]

@@ -18,18 +18,18 @@ std::string describe(const Driver& driver, CUresult result) {
 }
 
 [[noreturn]] void no_gpu(const std::string& why) {
-  throw BackendError(concat("no NVIDIA GPU can be used here, because ", why,
-                            "; run this where there is one, with its driver"));
+  throw BackendError(concat("no NVIDIA GPU can be used here: ", why,
+                            "; run this on a machine with an NVIDIA GPU and its driver"));
 }
 
 Driver open() {
   void* library = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) no_gpu("NVIDIA's driver, libcuda.so.1, is not installed");
   Driver driver{};
-  // The names with _v2 are those that cuda.h gives its functions.
+  // cuda.h defines these functions as macros for the _v2 names.
   const auto find = [&](auto& function, const char* name) {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
-    if (function == nullptr) no_gpu(concat("NVIDIA's driver is too old: it has no ", name));
+    if (function == nullptr) no_gpu(concat("NVIDIA's driver is too old (it has no ", name, ")"));
   };
   find(driver.get_error_name, "cuGetErrorName");
   find(driver.get_error_string, "cuGetErrorString");
@@ -69,13 +69,13 @@ Driver open() {
   }
   int count = 0;
   if (const CUresult result = driver.device_get_count(&count); result != CUDA_SUCCESS) {
-    no_gpu(concat("NVIDIA's driver does not count GPUs (", describe(driver, result), ")"));
+    no_gpu(concat("NVIDIA's driver cannot count the GPUs (", describe(driver, result), ")"));
   }
-  if (count == 0) no_gpu("NVIDIA's driver finds none");
+  if (count == 0) no_gpu("NVIDIA's driver finds no GPU");
   return driver;
 }
 
-// Whether every later call fails in the same way.
+// Whether every later call will fail in the same way.
 bool is_lost(CUresult result) {
   switch (result) {
     case CUDA_ERROR_DEINITIALIZED:
@@ -117,20 +117,21 @@ void check(CUresult result, const char* what) {
   if (result == CUDA_SUCCESS) return;
   const std::string reason = describe(Driver::get(), result);
   if (result == CUDA_ERROR_OUT_OF_MEMORY) {
-    throw BackendError(concat("the GPU has too little free memory to ", what, " (", reason,
-                              "); end what else runs on it, or build with a smaller max_batch"));
+    throw BackendError(
+        concat("out of GPU memory: CUDA could not ", what, " (", reason,
+               "); stop other programs on the GPU or build with a smaller max_batch"));
   }
   if (result == CUDA_ERROR_DEINITIALIZED) {
     throw BackendError(
-        concat("NVIDIA's driver has shut down with the process that ends, so the GPU ",
-               "could not ", what, " (", reason, "); use engines before that"));
+        concat("NVIDIA's driver has shut down because the process is exiting: CUDA could not ",
+               what, " (", reason, "); use engines only before the process exits"));
   }
   if (is_lost(result)) {
-    throw BackendError(concat("the GPU is lost to this process, so it could not ", what, " (",
-                              reason, "); start the process anew, and where that does not help, ",
-                              "see what nvidia-smi and the kernel's log say of the GPU"));
+    throw BackendError(
+        concat("the GPU is lost to this process: CUDA could not ", what, " (", reason,
+               "); restart the process, and if that does not help, check nvidia-smi and dmesg"));
   }
-  throw BackendError(concat("the GPU could not ", what, ": ", reason));
+  throw BackendError(concat("CUDA could not ", what, ": ", reason));
 }
 
 void check_not_lost(const char* what) {
@@ -141,13 +142,13 @@ void check_not_lost(const char* what) {
 Device::Device(int index) {
   const Driver& driver = Driver::get();
   int count = 0;
-  check(driver.device_get_count(&count), "be counted");
+  check(driver.device_get_count(&count), "count the GPUs");
   if (index < 0 || index >= count) {
     throw BackendError(
-        concat("there is no GPU ", index, " here; the numbers are 0 to ", count - 1));
+        concat("there is no GPU ", index, " here; choose one from 0 to ", count - 1));
   }
-  check(driver.device_get(&device_, index), "be opened");
-  check(driver.primary_context_retain(&context_, device_), "be opened");
+  check(driver.device_get(&device_, index), "open the GPU");
+  check(driver.primary_context_retain(&context_, device_), "open the GPU");
 }
 
 int Device::compute_capability() const {
@@ -155,9 +156,9 @@ int Device::compute_capability() const {
   int minor = 0;
   const Driver& driver = Driver::get();
   check(driver.device_get_attribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device_),
-        "say what it is");
+        "read the compute capability");
   check(driver.device_get_attribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device_),
-        "say what it is");
+        "read the compute capability");
   return 10 * major + minor;
 }
 
@@ -167,14 +168,14 @@ int Device::of(const void* pointer) {
   const CUresult result =
       Driver::get().pointer_get_attribute(&index, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address);
   if (result != CUDA_ERROR_INVALID_VALUE) {
-    check(result, "tell where the batch is");
+    check(result, "find the GPU that the batch is on");
     return index;
   }
-  throw InputError("the batch says that it is in a GPU's memory, but it is in none of a GPU here");
+  throw InputError("the batch claims to be on a GPU, but it is not in the memory of any GPU here");
 }
 
 Device::Current::Current(const Device& device) : Current(device, std::nothrow) {
-  check(pushed_, "be made current");
+  check(pushed_, "make the GPU current");
 }
 
 Device::Current::Current(const Device& device, std::nothrow_t) noexcept
@@ -188,7 +189,8 @@ Device::Current::~Current() {
 
 DeviceMemory allocate_on_device(size_t bytes) {
   CUdeviceptr pointer = 0;
-  check(Driver::get().memory_allocate(&pointer, std::max<size_t>(bytes, 1)), "hold the engine");
+  check(Driver::get().memory_allocate(&pointer, std::max<size_t>(bytes, 1)),
+        "allocate device memory");
   return DeviceMemory(pointer);
 }
 
@@ -197,22 +199,22 @@ PinnedMemory allocate_pinned(size_t bytes) {
   const CUresult result = Driver::get().host_allocate(&pointer, bytes, 0);
   if (result == CUDA_ERROR_OUT_OF_MEMORY) {
     throw BackendError(
-        concat("the processor has too little memory that it can lock for the GPU: ", bytes,
-               " bytes; end what else runs, or build with a smaller max_batch"));
+        concat("out of host memory: CUDA could not allocate ", bytes,
+               " bytes of pinned memory; stop other programs or build with a smaller max_batch"));
   }
-  check(result, "share memory with the processor");
+  check(result, "allocate pinned memory");
   return PinnedMemory(pointer);
 }
 
 Stream create_stream() {
   CUstream stream = nullptr;
-  check(Driver::get().stream_create(&stream, CU_STREAM_NON_BLOCKING), "open a stream");
+  check(Driver::get().stream_create(&stream, CU_STREAM_NON_BLOCKING), "create a stream");
   return Stream(stream);
 }
 
 Event create_event() {
   CUevent event = nullptr;
-  check(Driver::get().event_create(&event, CU_EVENT_DISABLE_TIMING), "mark a stream");
+  check(Driver::get().event_create(&event, CU_EVENT_DISABLE_TIMING), "create an event");
   return Event(event);
 }
 

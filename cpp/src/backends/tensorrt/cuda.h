@@ -9,8 +9,8 @@
 
 namespace resrt::tensorrt {
 
-// The calls of NVIDIA's driver that are needed, from libcuda.so.1, which is opened at run time: the
-// driver's own interface never changes, and where it is absent there is no GPU to use.
+// The functions of NVIDIA's driver that resrt calls, from libcuda.so.1. It is opened at run time:
+// its interface never changes, and without it there is no usable GPU.
 struct Driver {
   decltype(&::cuGetErrorName) get_error_name;
   decltype(&::cuGetErrorString) get_error_string;
@@ -46,39 +46,40 @@ struct Driver {
   decltype(&::cuGraphDestroy) graph_destroy;
   decltype(&::cuGraphExecDestroy) graph_exec_destroy;
 
-  // Opened and initialised on first use. Throws BackendError where there is no GPU to use, in one
-  // sentence that says so.
+  // Opens and initialises the driver on first use. Throws BackendError with the reason, in one
+  // sentence, if there is no usable GPU.
   static const Driver& get();
 };
 
-// Why there is no GPU to use here, if there is none.
+// Returns the reason why there is no usable GPU, or nothing if there is one.
 std::optional<std::string> why_no_gpu();
 
-// Throws BackendError where a call of the driver failed; `what` is what it was to do.
+// Throws BackendError if a call of the driver failed. `what` completes "CUDA could not ...".
 void check(CUresult result, const char* what);
 
-// Throws BackendError where the current GPU is lost, as by a kernel that went wrong: then all that
-// this process asks of it fails, and only a new process can use it again.
+// Throws BackendError if the current GPU is lost, for example to a faulty kernel. All later calls
+// of this process then fail, and only a new process can use the GPU again.
 void check_not_lost(const char* what);
 
-// A GPU, by its number from 0 on, and its primary context, which TensorRT uses too.
+// A GPU, given by its index, and its primary context, which TensorRT uses too.
 class Device {
  public:
-  // Throws BackendError where there is no such GPU.
+  // Throws BackendError if there is no such GPU.
   explicit Device(int index);
 
-  // The compute capability times ten: 86.
+  // The compute capability times ten, such as 86.
   int compute_capability() const;
 
-  // The number of the GPU in whose memory a pointer points. Throws InputError where it is in none.
+  // Returns the index of the GPU whose memory a pointer points to. Throws InputError if there is
+  // none.
   static int of(const void* pointer);
 
-  // Makes the GPU the calling thread's current one for as long as it lives.
+  // Makes the GPU the calling thread's current one for its lifetime.
   class Current {
    public:
     explicit Current(const Device& device);
-    // For destructors: where the GPU is lost, what they free is lost with it, and the driver says
-    // so to no harm.
+    // For destructors. If the GPU is lost, what they free is lost with it, and the driver's errors
+    // are harmless.
     Current(const Device& device, std::nothrow_t) noexcept;
     ~Current();
     Current(const Current&) = delete;
@@ -90,10 +91,10 @@ class Device {
 
  private:
   CUdevice device_ = 0;
-  CUcontext context_ = nullptr;  // kept until the process ends, as CUDA's runtime keeps it
+  CUcontext context_ = nullptr;  // retained until the process exits, as by the CUDA runtime
 };
 
-// What the driver made, destroyed with its owner, on whose device it must happen.
+// Owns a handle from the driver. The handle's device must be current when it is destroyed.
 template <class Handle, class Destroy>
 class Owned {
  public:

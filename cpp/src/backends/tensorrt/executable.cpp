@@ -21,28 +21,28 @@
 namespace resrt::tensorrt {
 namespace {
 
-// While one inference computes, another's images are copied.
+// While one inference computes, the images of the other are copied.
 constexpr int kConcurrentInferences = 2;
 
 CUstream to_stream(StreamHandle handle) {
   return reinterpret_cast<CUstream>(handle);
 }
 
-// In the default stream, a thread's own too, TensorRT has the whole GPU come to an end.
+// In a default stream, legacy or per-thread, TensorRT synchronises the whole GPU.
 bool is_default_stream(StreamHandle handle) {
   return handle <= reinterpret_cast<StreamHandle>(CU_STREAM_PER_THREAD);
 }
 
-// Where TensorRT takes tensors; parts of a batch may lie elsewhere.
+// TensorRT requires aligned tensors. The parts of a split batch may be unaligned.
 bool is_aligned(const void* address) {
   constexpr uintptr_t alignment = 256;
   return reinterpret_cast<uintptr_t>(address) % alignment == 0;
 }
 
-// Puts an inference into a stream. Where that fails half-way, what is in the stream of it must end
-// before its context goes or its memory is used again.
+// Enqueues an inference on a stream. If that fails half-way, waits for the part that was enqueued:
+// it must end before its context is destroyed or its memory is reused.
 template <class Enqueue>
-void put_whole(CUstream stream, Enqueue enqueue) {
+void enqueue_whole(CUstream stream, Enqueue enqueue) {
   try {
     enqueue();
   } catch (...) {
@@ -51,7 +51,7 @@ void put_whole(CUstream stream, Enqueue enqueue) {
   }
 }
 
-// Memory of its own, and when it is filled.
+// Logits in memory of their own, and an event that is recorded when they are complete.
 class Logits : public DeviceLogits {
  public:
   Logits(const Device& device, size_t floats) : device_(device) {
@@ -60,7 +60,7 @@ class Logits : public DeviceLogits {
     end_ = create_event();
     memory_ = std::move(memory);
   }
-  // Whoever reads them may not have come to the end yet, in any stream.
+  // Work that reads the logits may still be running in any stream.
   ~Logits() override {
     const Device::Current current(device_, std::nothrow);
     Driver::get().context_synchronize();
@@ -71,11 +71,11 @@ class Logits : public DeviceLogits {
   float* data() const override { return reinterpret_cast<float*>(memory_.get()); }
   void mark_end(StreamHandle stream) override {
     const Device::Current current(device_);
-    check(Driver::get().event_record(end_.get(), to_stream(stream)), "mark a stream");
+    check(Driver::get().event_record(end_.get(), to_stream(stream)), "record an event");
   }
   void make_wait(StreamHandle stream) const override {
     const Device::Current current(device_);
-    check(Driver::get().stream_wait_event(to_stream(stream), end_.get(), 0), "have a stream wait");
+    check(Driver::get().stream_wait_event(to_stream(stream), end_.get(), 0), "wait for an event");
   }
 
  private:
@@ -85,13 +85,13 @@ class Logits : public DeviceLogits {
 };
 
 #if defined(TRT_MAJOR_RTX)
-// The kernels that TensorRT for RTX compiles for the GPU, one time for all sessions and batch
-// sizes, and kept in a file if one is named.
+// The kernels that TensorRT for RTX compiles for the GPU. All sessions and batch sizes share them,
+// and they are kept in a file if one is given.
 class Kernels {
  public:
   explicit Kernels(std::string file) : file_(std::move(file)) {}
 
-  // What the file has, unless it is of another GPU or version, which TensorRT tells.
+  // Loads the file. TensorRT ignores kernels for another GPU or version.
   void open(nvinfer1::ICudaEngine& engine) {
     const std::unique_ptr<nvinfer1::IRuntimeConfig> config(engine.createRuntimeConfig());
     if (config != nullptr) cache_.reset(config->createRuntimeCache());
@@ -120,7 +120,7 @@ class Kernels {
   std::unique_ptr<nvinfer1::IRuntimeCache> cache_;
 };
 #else
-// TensorRT's engines bring theirs along.
+// TensorRT's engines contain their kernels.
 struct Kernels {
   explicit Kernels(const std::string&) {}
   void open(nvinfer1::ICudaEngine&) {}
@@ -128,7 +128,7 @@ struct Kernels {
 };
 #endif
 
-// An engine on a GPU, as its sessions share it.
+// An engine on a GPU, shared by its sessions.
 struct Loaded {
   Loaded(const Device& on, const LoadOptions& options, Logger& log, EngineInfo what)
       : device(on),
@@ -141,8 +141,8 @@ struct Loaded {
   int device_index;
   Logger& logger;
   EngineInfo info;
-  // Held while a batch size runs for the first time: what TensorRT makes ready or compiles then,
-  // the next session finds.
+  // Held while a batch size runs for the first time, so that other sessions can use what TensorRT
+  // initialises or compiles during that run.
   mutable std::mutex first_runs;
   std::unique_ptr<nvinfer1::IRuntime> runtime;
   Kernels kernels;
@@ -154,7 +154,7 @@ struct Loaded {
   }
   size_t logits_bytes() const { return sizeof(float) * static_cast<size_t>(info.classes); }
 
-  // Of what TensorRT could not do, while the device is current.
+  // Throws BackendError for what TensorRT could not do. The device must be current.
   [[noreturn]] void fail(const char* what, uint64_t mark) const {
     check_not_lost(what);
     throw BackendError(concat(kProduct, " could not ", what, ": ", logger.errors_since(mark)));
@@ -162,19 +162,20 @@ struct Loaded {
 };
 
 // TensorRT's context for one batch size. A CUDA graph is bound to the shapes that its context had
-// when it was captured, so each size has one of its own; they share their scratch memory.
+// when it was captured, so each size has its own context. They share their scratch memory.
 struct Prepared {
   std::unique_ptr<nvinfer1::IExecutionContext> context;
   GraphExec graph;
 };
 
-// One inference at a time: a stream, memory for a batch on both sides, and a graph per batch size.
+// Runs one inference at a time, with its own stream, memory for a batch on the host and the device,
+// and a graph per batch size.
 class Session : public Context {
  public:
   explicit Session(const Loaded& loaded) : loaded_(loaded) {
     const Device::Current current(loaded_.device);
     const auto most = static_cast<size_t>(loaded_.info.max_batch);
-    // Where something fails, the rest is freed while the device is still current.
+    // If an allocation fails, the others are freed while the device is still current.
     auto memory = std::make_unique<Memory>();
     memory->stream = create_stream();
     memory->begin = create_event();
@@ -190,7 +191,7 @@ class Session : public Context {
 
   ~Session() override {
     const Device::Current current(loaded_.device, std::nothrow);
-    // Of an inference in another's stream: its context must not go before.
+    // An inference in a caller's stream must end before its context is destroyed.
     Driver::get().event_synchronize(memory_->end.get());
     memory_.reset();
   }
@@ -220,44 +221,44 @@ class Session : public Context {
     std::unique_lock<std::mutex> first_run;
     if (context == nullptr) {
       first_run = std::unique_lock(loaded_.first_runs);
-      context = create_context(batch.batch, Memories::others);
+      context = create_context(batch.batch, Memories::caller);
     }
-    put_whole(stream, [&] {
+    enqueue_whole(stream, [&] {
       enqueue_on_device(*context, batch, stream);
-      check(Driver::get().event_record(memory_->end.get(), stream), "mark a stream");
+      check(Driver::get().event_record(memory_->end.get(), stream), "record an event");
     });
     if (stream != asked) wait_in(asked);
   }
 
  private:
-  // All that must be freed while the device is current, in the reverse order.
+  // Everything that must be freed while the device is current, in reverse order.
   struct Memory {
     Stream stream;
-    Event begin;  // of an inference for the default stream
-    Event end;    // of the last inference in another's memory
+    Event begin;  // of an inference for a default stream
+    Event end;    // of the last inference in a caller's memory
     PinnedMemory pinned_images;
     PinnedMemory pinned_logits;
     DeviceMemory images;
     DeviceMemory logits;
     DeviceMemory scratch;
     std::map<int, Prepared> prepared;  // by batch size
-    // The same for others' memory and streams; a context that a graph was captured of stays as it
-    // was then.
+    // Contexts for callers' memory and streams. They are separate because a context must not change
+    // after a graph was captured with it.
     std::map<int, std::unique_ptr<nvinfer1::IExecutionContext>> on_device;
   };
 
-  // Scratch memory is one for all inferences, of which those in others' memory may still run.
+  // All inferences share the scratch memory, and one in a caller's memory may still be running.
   void wait_in(CUstream stream) const {
-    check(Driver::get().stream_wait_event(stream, memory_->end.get(), 0), "have a stream wait");
+    check(Driver::get().stream_wait_event(stream, memory_->end.get(), 0), "wait for an event");
   }
 
-  // Has what comes in one stream wait for what is in another.
+  // Makes later work in `second` wait for the work that is in `first` now.
   static void order(const Event& event, CUstream first, CUstream second) {
-    check(Driver::get().event_record(event.get(), first), "mark a stream");
-    check(Driver::get().stream_wait_event(second, event.get(), 0), "have a stream wait");
+    check(Driver::get().event_record(event.get(), first), "record an event");
+    check(Driver::get().stream_wait_event(second, event.get(), 0), "wait for an event");
   }
 
-  // By way of the session's own memory where TensorRT does not take the batch's.
+  // Copies through the session's own memory if the batch is not aligned for TensorRT.
   void enqueue_on_device(nvinfer1::IExecutionContext& context, const DeviceBatch& batch,
                          CUstream stream) const {
     const Driver& driver = Driver::get();
@@ -267,7 +268,7 @@ class Session : public Context {
     if (!is_aligned(images)) {
       check(driver.copy_on_device(memory_->images.get(), reinterpret_cast<CUdeviceptr>(images),
                                   count * loaded_.image_bytes(), stream),
-            "take images");
+            "copy the images");
       images = to_pointer(memory_->images);
     }
     if (!is_aligned(logits)) logits = to_pointer(memory_->logits);
@@ -279,18 +280,18 @@ class Session : public Context {
     if (logits != batch.logits) {
       check(driver.copy_on_device(reinterpret_cast<CUdeviceptr>(batch.logits),
                                   memory_->logits.get(), count * loaded_.logits_bytes(), stream),
-            "give back logits");
+            "copy the logits");
     }
   }
 
-  // Runs a batch of a size that has not been run before, and records it for the next one. TensorRT
-  // makes ready what it needs in the first run, which a recording cannot.
+  // Runs a batch of a size that has not run before, then captures it for the next time. The first
+  // run cannot be captured, because TensorRT initialises what it needs during that run.
   void prepare(int batch) {
     const std::lock_guard first_run(loaded_.first_runs);
     Prepared prepared{create_context(batch, Memories::own), {}};
     enqueue(*prepared.context, batch);
     check(Driver::get().stream_synchronize(memory_->stream.get()), "run an inference");
-    // TensorRT for RTX records graphs by itself, anew when it has compiled better kernels.
+    // TensorRT for RTX captures graphs itself, and again after it has compiled better kernels.
     if constexpr (!kRtx) prepared.graph = capture(*prepared.context, batch);
     memory_->prepared.emplace(batch, std::move(prepared));
   }
@@ -308,15 +309,15 @@ class Session : public Context {
     const Driver& driver = Driver::get();
     const CUstream stream = memory_->stream.get();
     const auto count = static_cast<size_t>(batch);
-    put_whole(stream, [&] {
+    enqueue_whole(stream, [&] {
       check(driver.copy_to_device(memory_->images.get(), memory_->pinned_images.get(),
                                   count * loaded_.image_bytes(), stream),
-            "take images");
+            "copy the images");
       const uint64_t mark = loaded_.logger.mark();
       if (!context.enqueueV3(stream)) loaded_.fail("run an inference", mark);
       check(driver.copy_to_host(memory_->pinned_logits.get(), memory_->logits.get(),
                                 count * loaded_.logits_bytes(), stream),
-            "give back logits");
+            "copy the logits");
     });
   }
 
@@ -324,7 +325,7 @@ class Session : public Context {
     const Driver& driver = Driver::get();
     const CUstream stream = memory_->stream.get();
     check(driver.stream_begin_capture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL),
-          "record an inference");
+          "capture an inference");
     const auto end = [&] {
       CUgraph graph = nullptr;
       const CUresult result = driver.stream_end_capture(stream, &graph);
@@ -333,18 +334,19 @@ class Session : public Context {
     try {
       enqueue(context, batch);
     } catch (...) {
-      end();  // the stream is for use again
+      end();  // makes the stream usable again
       throw;
     }
     const auto [result, graph] = end();
-    check(result, "record an inference");
+    check(result, "capture an inference");
     CUgraphExec executable = nullptr;
-    check(driver.graph_instantiate(&executable, graph.get(), 0), "record an inference");
+    check(driver.graph_instantiate(&executable, graph.get(), 0), "capture an inference");
     return GraphExec(executable);
   }
 
-  // Whose images and logits a context works with: a session's own, or others' at each inference.
-  enum class Memories { own, others };
+  // Whose images and logits a context uses: the session's own, or a caller's, which change with
+  // each inference.
+  enum class Memories { own, caller };
 
   std::unique_ptr<nvinfer1::IExecutionContext> create_context(int batch,
                                                               [[maybe_unused]] Memories memories) {
@@ -355,11 +357,11 @@ class Session : public Context {
     const std::unique_ptr<nvinfer1::IRuntimeConfig> config(engine.createRuntimeConfig());
     if (config == nullptr) loaded_.fail("prepare an inference", mark);
     config->setExecutionContextAllocationStrategy(strategy);
-    // A graph holds for the addresses and streams that it was recorded with.
+    // A graph is valid only for the addresses and streams that it was captured with.
     config->setCudaGraphStrategy(memories == Memories::own
                                      ? nvinfer1::CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE
                                      : nvinfer1::CudaGraphStrategy::kDISABLED);
-    // Compiled for the batch size now, so that a warmed-up engine is as fast as it will ever be.
+    // Compile for the batch size now, so that a warmed-up engine has its final speed.
     config->setDynamicShapesKernelSpecializationStrategy(
         nvinfer1::DynamicShapesKernelSpecializationStrategy::kEAGER);
     loaded_.kernels.use_in(*config);
@@ -397,14 +399,14 @@ class Engine : public Executable, public DeviceAccess {
     loaded_.reset();
   }
 
-  // Any size, in one launch.
+  // Every size runs in one launch.
   std::vector<int> batch_sizes() const override {
     std::vector<int> sizes;
     for (int size = loaded_->info.max_batch; size >= 1; --size) sizes.push_back(size);
     return sizes;
   }
 
-  // Each size that is run costs a graph and the time to record it.
+  // Each size that runs costs a graph and the time to capture it.
   std::vector<int> warm_sizes() const override {
     std::vector<int> sizes = {loaded_->info.max_batch};
     for (int size = 1; size < loaded_->info.max_batch; size *= 2) sizes.push_back(size);
@@ -436,18 +438,18 @@ class Engine : public Executable, public DeviceAccess {
 std::unique_ptr<Executable> load(const Library& library, Logger& logger, const Plan& plan,
                                  const EngineInfo& info, const LoadOptions& options) {
   const Device device(options.device.value_or(0));
-  const Device::Current current(device);  // until after what is loaded goes, where that fails
+  const Device::Current current(device);  // outlives `loaded` if loading fails
   auto loaded = std::make_unique<Loaded>(device, options, logger, info);
   const uint64_t mark = logger.mark();
   loaded->runtime = library.create_runtime(logger);
   if (loaded->runtime == nullptr) loaded->fail("start", mark);
-  // A version-compatible engine and one with a plugin carry code; engine files are trusted as code.
+  // Version-compatible engines and engines with a plugin contain code. Engine files are trusted.
   loaded->runtime->setEngineHostCodeAllowed(true);
   loaded->engine.reset(
       loaded->runtime->deserializeCudaEngine(plan.bytes.data(), plan.bytes.size()));
   if (loaded->engine == nullptr) {
-    loaded->fail(
-        "load the engine, which may be for another GPU and then must be built for this one", mark);
+    loaded->fail("load the engine, which may be for another GPU (if so, build it for this one)",
+                 mark);
   }
   loaded->kernels.open(*loaded->engine);
   return std::make_unique<Engine>(std::move(loaded));

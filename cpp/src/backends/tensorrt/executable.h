@@ -8,8 +8,8 @@
 
 namespace resrt::tensorrt {
 
-// Loads an engine onto a GPU. Throws BackendError where there is none, or where TensorRT refuses
-// the engine, with its reasons.
+// Loads an engine onto a GPU. Throws BackendError if there is none, or if TensorRT rejects the
+// engine, with TensorRT's reasons.
 std::unique_ptr<Executable> load(const Library& library, Logger& logger, const Plan& plan,
                                  const EngineInfo& info, const LoadOptions& options);
 

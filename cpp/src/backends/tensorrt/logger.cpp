@@ -35,7 +35,7 @@ void Logger::log(Severity severity, const char* message) noexcept {
     }
     resrt::log(level, kBackend, message);
   } catch (const std::exception&) {
-    // There is no memory left to tell of it, and TensorRT's code must not be unwound.
+    // Out of memory. The exception must not unwind TensorRT's code.
   }
 }
 

@@ -8,14 +8,14 @@
 
 namespace resrt::tensorrt {
 
-// Takes TensorRT's messages: hands them to resrt's log, and keeps the last errors for the
-// exceptions that tell of them. TensorRT knows one logger per process.
+// Passes TensorRT's messages to resrt's log, and keeps the last errors for exception messages.
+// TensorRT supports one logger per process.
 class Logger : public nvinfer1::ILogger {
  public:
   void log(Severity severity, const char* message) noexcept override;
 
-  // A point in time, and the errors logged since then in one line: what a call that has just failed
-  // has to say. Other threads' errors may be among them.
+  // errors_since() returns the errors logged since mark() in one line, as the reason why a call
+  // failed. Other threads' errors may be among them.
   uint64_t mark() const;
   std::string errors_since(uint64_t mark) const;
 

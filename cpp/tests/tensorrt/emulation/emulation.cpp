@@ -26,10 +26,10 @@ namespace {
 constexpr size_t kWarp = 32;
 constexpr size_t kMostThreads = 1024;
 constexpr unsigned kMostBlocks = 65535;          // along y and z
-constexpr size_t kMostSharedMemory = 48 * 1024;  // of launches that do not ask for more
+constexpr size_t kMostSharedMemory = 48 * 1024;  // unless a launch opts in to more
 constexpr size_t kStack = 64 * 1024;
 
-// A stack of calls that can be left and gone on with.
+// A call stack that can be suspended and resumed.
 struct Fiber {
   ucontext_t context = {};
   const void* stack = nullptr;  // its lowest address
@@ -37,7 +37,7 @@ struct Fiber {
   void* fake_stack = nullptr;  // where AddressSanitizer may keep local variables
 };
 
-// Leaves one, maybe for good, for another. AddressSanitizer is told at both ends.
+// Switches to another fiber, possibly for good. AddressSanitizer must be notified on both sides.
 void leave([[maybe_unused]] Fiber& from, Fiber& to, [[maybe_unused]] bool for_good) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(for_good ? nullptr : &from.fake_stack, to.stack, to.stack_size);
@@ -45,7 +45,7 @@ void leave([[maybe_unused]] Fiber& from, Fiber& to, [[maybe_unused]] bool for_go
   ::swapcontext(&from.context, &to.context);
 }
 
-// What the other does first.
+// Must be called first after a switch, by the fiber that resumes.
 void arrive([[maybe_unused]] Fiber& from, [[maybe_unused]] Fiber& to) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(to.fake_stack, &from.stack, &from.stack_size);
@@ -58,8 +58,8 @@ struct Thread {
   Fiber fiber;
   uint3 index = {};
   State state = State::ready;
-  float value = 0.0F;      // that it shuffles
-  size_t lanes_apart = 0;  // from whom it gets another
+  float value = 0.0F;      // the shuffled value
+  size_t lanes_apart = 0;  // the distance of the lane to exchange with
 };
 
 size_t count(std::span<const Thread> threads, State state) {
@@ -67,15 +67,15 @@ size_t count(std::span<const Thread> threads, State state) {
       std::ranges::count(threads, state, [](const Thread& thread) { return thread.state; }));
 }
 
-// The threads of a block, along x, for one block of a grid after another.
+// The threads of a block, along x. Runs the blocks of a grid one after another.
 class Block {
  public:
   Block(size_t threads, size_t shared_memory, const std::function<void()>& kernel);
 
-  // Has every thread run the kernel to its end.
+  // Runs the kernel to its end in every thread.
   void run();
 
-  // Has the thread that runs wait, or be done.
+  // Suspends or ends the running thread.
   void pause(State state);
   Thread& thread() { return *thread_; }
   float* shared_memory() { return reinterpret_cast<float*>(shared_memory_.data()); }
@@ -86,23 +86,23 @@ class Block {
   void begin(Thread& thread);
   void run_warp(std::span<Thread> warp);
   Fiber& next();
-  void go_on(Fiber& from, bool for_good);
+  void switch_to_next(Fiber& from, bool for_good);
   bool shuffle();
   bool pass_barrier();
 
   std::vector<Thread> threads_;
   std::unique_ptr<std::byte[]> stacks_;
-  std::vector<std::byte> shared_memory_;  // no longer than it should be, for AddressSanitizer
+  std::vector<std::byte> shared_memory_;  // exactly as long as requested, for AddressSanitizer
   const std::function<void()>& kernel_;
   Fiber scheduler_;
-  std::span<Thread> warp_;    // that runs
-  size_t turn_ = 0;           // of its lanes
-  size_t first_lane_ = 0;     // whose turn is the first
-  Thread* thread_ = nullptr;  // that runs
-  Fiber* from_ = nullptr;     // that ran before
+  std::span<Thread> warp_;    // the running warp
+  size_t turn_ = 0;           // the number of its lanes that have had their turn
+  size_t first_lane_ = 0;     // the lane that runs first
+  Thread* thread_ = nullptr;  // the running thread
+  Fiber* from_ = nullptr;     // the fiber that ran before
 };
 
-Block* block = nullptr;  // that runs
+Block* block = nullptr;  // the running block
 
 Block::Block(size_t threads, size_t shared_memory, const std::function<void()>& kernel)
     : threads_(threads),
@@ -138,7 +138,7 @@ void Block::begin(Thread& thread) {
   thread.state = State::ready;
 }
 
-// Where a thread's fiber begins, in the block that runs.
+// The entry point of a thread's fiber, in the running block.
 void Block::run_thread() {
   arrive(*block->from_, block->thread_->fiber);
   block->kernel_();
@@ -147,20 +147,21 @@ void Block::run_thread() {
 
 void Block::pause(State state) {
   thread_->state = state;
-  go_on(thread_->fiber, state == State::done);
+  switch_to_next(thread_->fiber, state == State::done);
 }
 
-// Until each of its threads is at a barrier or done.
+// Runs a warp until each of its threads is at a barrier or done.
 void Block::run_warp(std::span<Thread> warp) {
   warp_ = warp;
   do {
     turn_ = 0;
     first_lane_ = random_order() % kWarp;
-    go_on(scheduler_, false);
+    switch_to_next(scheduler_, false);
   } while (shuffle());
 }
 
-// The next thread of the warp, all of which are ready; after the last, the scheduler.
+// Returns the next thread of the warp, whose threads are all ready, or the scheduler after the
+// last.
 Fiber& Block::next() {
   if (turn_ == kWarp) return scheduler_;
   thread_ = &warp_[turn_++ ^ first_lane_];
@@ -168,13 +169,13 @@ Fiber& Block::next() {
   return thread_->fiber;
 }
 
-void Block::go_on(Fiber& from, bool for_good) {
+void Block::switch_to_next(Fiber& from, bool for_good) {
   from_ = &from;
   leave(from, next(), for_good);
   arrive(*from_, from);
 }
 
-// Ends a shuffle; whether the warp was at one.
+// Completes a shuffle. Returns whether the warp was at one.
 bool Block::shuffle() {
   const size_t there = count(warp_, State::at_shuffle);
   if (there == 0) return false;
@@ -193,7 +194,7 @@ bool Block::shuffle() {
   return true;
 }
 
-// Ends a barrier; whether the block was at one.
+// Completes a barrier. Returns whether the block was at one.
 bool Block::pass_barrier() {
   const size_t there = count(threads_, State::at_barrier);
   if (there == 0) return false;
@@ -207,13 +208,14 @@ bool Block::pass_barrier() {
 
 void check_launch(dim3 grid, int threads, size_t shared_memory) {
   const auto check = [](bool holds, const char* what, size_t found) {
-    if (!holds) throw std::runtime_error(what + (": " + std::to_string(found)));
+    if (!holds)
+      throw std::runtime_error("invalid " + std::string(what) + ": " + std::to_string(found));
   };
   check(grid.x > 0, "blocks along x", grid.x);
   check(grid.y > 0 && grid.y <= kMostBlocks, "blocks along y", grid.y);
   check(grid.z > 0 && grid.z <= kMostBlocks, "blocks along z", grid.z);
   const auto size = static_cast<size_t>(threads);
-  check(size > 0 && size <= kMostThreads && size % kWarp == 0, "threads of a block", size);
+  check(size > 0 && size <= kMostThreads && size % kWarp == 0, "threads per block", size);
   check(shared_memory <= kMostSharedMemory, "bytes of shared memory", shared_memory);
 }
 
@@ -251,7 +253,7 @@ void run_grid(dim3 grid, int threads, size_t shared_memory, const std::function<
 
 }  // namespace resrt::plugin
 
-// A launch that goes wrong throws.
+// A failed launch throws instead.
 cudaError_t cudaGetLastError() {
   return cudaSuccess;
 }

@@ -3,8 +3,8 @@
 #include <cstddef>
 #include <cuda_runtime_api.h>
 
-// What of CUDA only nvcc can compile. The tests have a header of this name whose grids run without
-// a GPU, so that all else of the kernels must be C++.
+// The parts of CUDA that only nvcc can compile. The tests replace this header by one that runs
+// grids without a GPU, so the rest of the kernels must be C++.
 namespace resrt::plugin {
 
 template <class Parameters>
@@ -13,7 +13,7 @@ void launch_kernel(void (*kernel)(Parameters), dim3 grid, int threads, size_t sh
   kernel<<<grid, threads, shared_memory, stream>>>(parameters);
 }
 
-// The block's shared memory whose size its launch gave.
+// The block's shared memory whose size is given at launch.
 __device__ inline float* launched_shared_memory() {
   extern __shared__ float memory[];
   return memory;

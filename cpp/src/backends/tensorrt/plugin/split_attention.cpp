@@ -1,8 +1,8 @@
-// The split-attention block as a plugin of TensorRT 10 and 11, in a library of its own that
-// trtexec --dynamicPlugins=, Triton and IPluginRegistry::loadLibrary open.
+// The split-attention block as a plugin for TensorRT 10 and 11, in a library of its own for
+// trtexec --dynamicPlugins=, Triton and IPluginRegistry::loadLibrary.
 //
-// Inputs: U (N, radix * channels, H, W); fc1's weight and bias, fc2's weight and bias, in the same
-// type: as inputs, so that refitting reaches them. Output: (N, channels, H, W).
+// Inputs: U (N, radix * channels, H, W); fc1's weight and bias, fc2's weight and bias, of the same
+// type. The parameters are inputs so that they can be refitted. Output: (N, channels, H, W).
 
 #include "backends/tensorrt/plugin/split_attention.h"
 
@@ -39,7 +39,7 @@ std::array<int32_t, 4> to_array(const SplitAttentionSizes& sizes) {
   return {sizes.channels, sizes.radix, sizes.cardinality, sizes.hidden};
 }
 
-// The sizes that the fields give, if these are all there and fit each other.
+// Returns the sizes that the fields give, or nothing if fields are missing or inconsistent.
 std::optional<SplitAttentionSizes> read_fields(const PluginFieldCollection* fields) {
   std::array<int32_t, 4> values{};
   for (int i = 0; fields != nullptr && i < fields->nbFields; ++i) {
@@ -75,7 +75,7 @@ Layout to_layout(TensorFormat format) {
   return format == TensorFormat::kHWC8 ? Layout::channels_last : Layout::planes;
 }
 
-// Of a tensor of known shape; -1 for another.
+// Returns the number of values of a tensor, or -1 if its shape is not known.
 int64_t count_values(const DimsExprs& shape) {
   int64_t count = 1;
   for (int i = 0; i < shape.nbDims; ++i) {
@@ -131,17 +131,17 @@ class SplitAttention : public nvinfer1::IPluginV3,
     return 0;
   }
 
-  // Fails where the inputs are not what the fields say, as an ONNX file may have it.
+  // Fails if the inputs do not match the fields, which can happen in an ONNX file.
   int32_t getOutputShapes(const DimsExprs* inputs, int32_t count, const DimsExprs*, int32_t,
                           DimsExprs* outputs, int32_t,
                           nvinfer1::IExprBuilder& builder) noexcept override {
-    if (count != kInputs || !are_mine(inputs)) return 1;
+    if (count != kInputs || !match_sizes(inputs)) return 1;
     outputs[0] = inputs[0];
     outputs[0].d[1] = builder.constant(sizes_.channels);
     return 0;
   }
 
-  // U and y as planes, or in HWC8, both alike; the parameters as they lie.
+  // U and y have the same format, planes or HWC8. The parameters are linear.
   bool supportsFormatCombination(int32_t position, const DynamicPluginTensorDesc* tensors, int32_t,
                                  int32_t) noexcept override {
     const PluginTensorDesc& x = tensors[0].desc;
@@ -153,7 +153,7 @@ class SplitAttention : public nvinfer1::IPluginV3,
            (x.format == TensorFormat::kHWC8 && x.type != DataType::kFLOAT &&
             sizes_.channels % 8 == 0);
   }
-  // Three types as planes, two of them in HWC8 besides.
+  // Three types as planes, and two of them also in HWC8.
   int32_t getFormatCombinationLimit() noexcept override { return 5; }
 
   int32_t configurePlugin(const DynamicPluginTensorDesc*, int32_t, const DynamicPluginTensorDesc*,
@@ -163,8 +163,8 @@ class SplitAttention : public nvinfer1::IPluginV3,
 
   size_t getWorkspaceSize(const DynamicPluginTensorDesc* inputs, int32_t,
                           const DynamicPluginTensorDesc*, int32_t) const noexcept override {
-    // The number of an image's parts falls as the batch grows, so the largest batch does not need
-    // the most of them; what each size needs is at most this.
+    // Each image has fewer parts in a larger batch, so the largest batch does not always need the
+    // largest workspace.
     size_t most = 0;
     const nvinfer1::Dims& x = inputs[0].max;
     const int pixels = to_int(x.d[2] * x.d[3]);
@@ -208,7 +208,7 @@ class SplitAttention : public nvinfer1::IPluginV3,
   const PluginFieldCollection* getFieldsToSerialize() noexcept override { return &collection_; }
 
  private:
-  bool are_mine(const DimsExprs* inputs) const {
+  bool match_sizes(const DimsExprs* inputs) const {
     const auto [channels, radix, cardinality, hidden] = sizes_;
     const int32_t splits = radix * channels;
     const std::array<int64_t, 4> parameters = {int64_t{hidden} * (channels / cardinality), hidden,
@@ -243,7 +243,7 @@ class Creator : public nvinfer1::IPluginCreatorV3One {
     collection_ = {static_cast<int32_t>(fields_.size()), fields_.data()};
   }
 
-  // Null where the fields are incomplete or do not fit each other, which TensorRT reports.
+  // Returns null if fields are missing or inconsistent, which TensorRT reports.
   nvinfer1::IPluginV3* createPlugin(const char*, const PluginFieldCollection* fields,
                                     nvinfer1::TensorRTPhase) noexcept override {
     try {
@@ -267,7 +267,7 @@ class Creator : public nvinfer1::IPluginCreatorV3One {
 }  // namespace
 }  // namespace resrt::plugin
 
-// What TensorRT looks for in a library of plugins.
+// The functions that TensorRT looks for in a plugin library.
 extern "C" RESRT_API nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
   static resrt::plugin::Creator creator;
   static nvinfer1::IPluginCreatorInterface* const creators[] = {&creator};

@@ -6,9 +6,9 @@
 #include "backends/tensorrt/plugin/device.h"
 #include "backends/tensorrt/plugin/split_attention.h"
 
-// Two passes over U: one takes means, one weighs the splits. Between them lie the two small
-// products that give the attention; they are computed by the thread blocks that weigh, each for the
-// channels that it weighs.
+// There are two passes over U: one computes means, the other the weighted sum of the splits. The
+// two small products between them give the attention. They are computed by the thread blocks of the
+// second pass, each for its own channels.
 
 namespace resrt::plugin {
 namespace {
@@ -16,19 +16,19 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarp = 32;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kLanesPerRow = 8;  // of a warp, for a row of a product
+constexpr int kLanesPerRow = 8;  // lanes of a warp for each row of a product
 constexpr int kRowsAtOnce = kThreads / kLanesPerRow;
-constexpr int kHwc8 = 8;                    // channels that lie together in HWC8
-constexpr int kPlanesAtOnce = 8;            // channels that a block weighs, as planes
-constexpr int kChannelsAtOnce = 64;         // and with channels last: 128 bytes of a pixel
+constexpr int kHwc8 = 8;                    // adjacent channels in HWC8
+constexpr int kPlanesAtOnce = 8;            // channels of a block in weigh_planes
+constexpr int kChannelsAtOnce = 64;         // in weigh_channels_last: 128 bytes of a pixel
 constexpr int kBlocksWanted = 512;          // enough to fill a large GPU
-constexpr int kMostParts = 128;             // of an image, as every block adds up their sums again
-constexpr int kHiddenWorthALaunch = 16384;  // multiply-adds of fc1 that no block should do alone
-constexpr size_t kSharedMemory = 48 * 1024 - sizeof(float) * kThreads;  // beside take_means' own
+constexpr int kMostParts = 128;             // parts of an image, whose sums every block adds up
+constexpr int kHiddenWorthALaunch = 16384;  // multiply-adds of fc1 that justify their own launch
+constexpr size_t kSharedMemory = 48 * 1024 - sizeof(float) * kThreads;  // minus take_means' array
 
-// Where the stages leave their results in the workspace.
+// The results of the stages, in the workspace.
 struct Stages {
-  float* sums;    // (batch, parts, radix * channels): of the pixels of each part of the image
+  float* sums;    // (batch, parts, radix * channels), over the pixels of each part of the image
   float* hidden;  // (batch, hidden)
   int parts;
 };
@@ -43,7 +43,7 @@ struct Parameters {
   const void* fc2_bias;
   void* y;
   Stages stages;
-  bool hidden_is_ready;  // in the workspace
+  bool hidden_is_ready;  // whether compute_hidden, in its own launch, fills stages.hidden
 };
 
 __device__ float to_float(float value) {
@@ -71,13 +71,13 @@ __device__ __nv_bfloat16 from_float(float value) {
   return __float2bfloat16_rn(value);
 }
 
-// Elements that are read and written as one.
+// Elements that are read and written together.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {
   T values[N];
 };
 
-// Over neighbouring lanes of a warp, all of which must call it.
+// Sums over neighbouring lanes of a warp. All lanes must call it.
 template <int Lanes>
 __device__ float sum_over_lanes(float value) {
 #pragma unroll
@@ -87,7 +87,7 @@ __device__ float sum_over_lanes(float value) {
   return value;
 }
 
-// One warp for each channel and part of the image.
+// One warp sums each channel of each part of the image.
 template <class T, int N>
 __global__ void sum_planes(Parameters p) {
   const int all_channels = p.sizes.radix * p.sizes.channels;
@@ -112,7 +112,8 @@ __global__ void sum_planes(Parameters p) {
   }
 }
 
-// A warp reads 32 groups of 8 channels of one pixel; the warps of a block take turns at the pixels.
+// A warp reads 32 groups of 8 channels of one pixel. The warps of a block alternate over the
+// pixels.
 template <class T>
 __global__ void sum_channels_last(Parameters p) {
   __shared__ float sums[kWarps][kWarp][kHwc8 + 1];
@@ -144,9 +145,9 @@ __global__ void sum_channels_last(Parameters p) {
   p.stages.sums[(int64_t{blockIdx.z} * p.stages.parts + part) * all_channels + channel] = total;
 }
 
-// The mean of the sum of the splits, (channels), in shared memory. Pooling is linear, so that the
-// splits' sums are added up here instead of the splits. Where channels are fewer than threads,
-// several threads share the sums of each.
+// Computes the mean of the sum of the splits, (channels), in shared memory. Pooling is linear, so
+// the sums of the splits are added up here instead of the splits. If there are fewer channels than
+// threads, several threads share each channel.
 __device__ void take_means(const Parameters& p, int image, float* means) {
   __shared__ float shares[kThreads];
   const int channels = p.sizes.channels;
@@ -183,8 +184,9 @@ struct Operands {
   const float* vector;
 };
 
-// `count` products of rows of `length` elements, each by a few lanes of a warp, so that a block has
-// many rows under way: find(i) says which, take(i, product) gets them, in one thread.
+// Computes `count` dot products with rows of `length` elements. A few lanes of a warp share each
+// row, so that a block loads many rows at once. find(i) returns the operands, and take(i, product)
+// is called with the result, in one thread.
 template <class T, int N, class Find, class Take>
 __device__ void multiply_packs(const void* weights, int count, int length, Find find, Take take) {
   const int lane = threadIdx.x % kLanesPerRow;
@@ -209,7 +211,7 @@ __device__ void multiply_packs(const void* weights, int count, int length, Find 
   }
 }
 
-// The same, in the widest packs that divide a row.
+// The same with the widest packs that divide a row.
 template <class T, class Find, class Take>
 __device__ void multiply(const void* weights, int count, int length, Find find, Take take) {
   constexpr int widest = 16 / sizeof(T);
@@ -220,7 +222,7 @@ __device__ void multiply(const void* weights, int count, int length, Find find, 
   }
 }
 
-// fc1 and ReLU for `count` units from `first` on.
+// Computes fc1 and ReLU for `count` units from `first` on.
 template <class T>
 __device__ void compute_units(const Parameters& p, const float* means, int first, int count,
                               float* hidden) {
@@ -239,7 +241,7 @@ __device__ void compute_units(const Parameters& p, const float* means, int first
       });
 }
 
-// The hidden layer by blocks of its own.
+// Computes the hidden layer in a launch of its own.
 template <class T>
 __global__ void compute_hidden(Parameters p) {
   float* means = launched_shared_memory();
@@ -249,7 +251,7 @@ __global__ void compute_hidden(Parameters p) {
                    p.stages.hidden + int64_t{blockIdx.y} * p.sizes.hidden + first);
 }
 
-// The attention of `count` channels from `first` on, (radix, count) in shared memory.
+// Computes the attention of `count` channels from `first` on, (radix, count), in shared memory.
 template <class T>
 __device__ void attend(const Parameters& p, int image, int first, int count, float* attention,
                        float* scratch) {
@@ -268,7 +270,7 @@ __device__ void attend(const Parameters& p, int image, int first, int count, flo
 
   const int group_channels = s.channels / s.cardinality;
   const int length = s.hidden / s.cardinality;
-  // fc2's rows lie cardinality-major: (cardinality, radix, channels / cardinality).
+  // fc2's rows are cardinality-major: (cardinality, radix, channels / cardinality).
   const auto row_of = [&](int i) {
     const int channel = first + i % count;
     const int split = i / count;
@@ -369,8 +371,8 @@ int divide_up(int64_t value, int64_t by) {
   return static_cast<int>((value + by - 1) / by);
 }
 
-// Blocks for each image and group of channels: so many that all of them fill the GPU, but none has
-// less than a round of work.
+// Returns the number of blocks for each image and group of channels: enough to fill the GPU, but no
+// more than there are rounds of work.
 int spread(int64_t blocks, int64_t rounds) {
   const int64_t wanted = std::max<int64_t>(1, kBlocksWanted / blocks);
   return static_cast<int>(std::min(wanted, std::max<int64_t>(1, rounds)));
@@ -427,7 +429,7 @@ void launch_channels_last(const Parameters& p, int batch, cudaStream_t stream) {
                 shared_to_attend(s, kChannelsAtOnce, p.hidden_is_ready), stream, p);
 }
 
-// Planes in the widest packs, of at most 16 bytes, that divide them.
+// Launches with the widest packs, of at most 16 bytes, that divide a plane.
 template <class T>
 void launch_planes(const Parameters& p, int batch, cudaStream_t stream) {
   if (sizeof(T) == 2 && p.pixels % 8 == 0)

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cuda_runtime_api.h>
 
-// The split-attention block of ResNeSt on a GPU, apart from TensorRT.
+// The split-attention block of ResNeSt on a GPU, independent of TensorRT.
 namespace resrt::plugin {
 
 struct SplitAttentionSizes {
@@ -15,8 +15,8 @@ struct SplitAttentionSizes {
 
 enum class Element { fp32, fp16, bf16 };
 
-// planes: channel after channel. channels_last: pixel after pixel, TensorRT's HWC8; for 16-bit
-// elements, and channels that are a multiple of 8.
+// planes is NCHW. channels_last is TensorRT's HWC8, which requires 16-bit elements and a multiple
+// of 8 channels.
 enum class Layout { planes, channels_last };
 
 struct SplitAttentionCall {
@@ -34,15 +34,15 @@ struct SplitAttentionCall {
   void* workspace;         // of split_attention_workspace bytes
 };
 
-// Whether the kernels take blocks of these sizes: they fit their shared memory.
+// Whether the kernels support blocks of these sizes, which must fit their shared memory.
 bool split_attention_fits(const SplitAttentionSizes& sizes);
 
 size_t split_attention_workspace(const SplitAttentionSizes& sizes, int batch, int pixels,
                                  Layout layout);
 
-// Begins the computation on the stream, in two launches, or in three where the block is so wide
-// that each thread block would spend long on the hidden layer. Sums are taken in float32, always in
-// the same order.
+// Enqueues the computation on the stream, in two launches, or in three if the block is so wide that
+// each thread block would spend too long on the hidden layer. Sums are computed in float32, always
+// in the same order.
 cudaError_t split_attention(const SplitAttentionCall& call, cudaStream_t stream);
 
 }  // namespace resrt::plugin

@@ -7,14 +7,14 @@
 #include <functional>
 #include <random>
 
-// In place of the product's header of this name: what its kernels need to be C++ and run without a
-// GPU, on one thread of the CPU. That checks what they compute, where they wait for each other and
-// which memory they touch; not what nvcc makes of them, and not how fast they are.
+// Replaces the plugin's header of this name so that its kernels compile as C++ and run without a
+// GPU, on one CPU thread. This checks what the kernels compute, their synchronisation and their
+// memory accesses, but not nvcc's output or their speed.
 //
-// Every thread of a block is a fiber, which gives way at barriers and shuffles; the blocks of a
-// grid, and the warps of a block between barriers, run in random order. Shared memory begins as
-// NaN where the launch gives its size; variables of a kernel in it keep what the block before left,
-// and do not count among the memory that a launch may have.
+// Every thread of a block is a fiber that yields at barriers and shuffles. The blocks of a grid,
+// and the warps of a block between barriers, run in random order. Shared memory whose size is given
+// at launch is initialised to NaN. Static shared variables keep the values of the previous block
+// and do not count towards a launch's limit.
 
 #undef __shared__
 #define __shared__ static
@@ -29,21 +29,21 @@ extern uint3 blockIdx;
 extern uint3 threadIdx;
 
 void __syncthreads();
-// Of all lanes, whatever the mask.
+// Shuffles all lanes and ignores the mask.
 float __shfl_xor_sync(unsigned mask, float value, int lanes_apart);
-// As GPUs do it: the argument of the power of 2 is rounded.
+// Like on GPUs, the argument of the power of 2 is rounded.
 inline float __expf(float x) {
   return std::exp2(x * 1.44269504F);
 }
 
 float* launched_shared_memory();
 
-// That of the blocks and warps.
+// Determines the order of blocks and warps.
 extern std::mt19937 random_order;
 
-// Throws std::runtime_error for what a GPU refuses, hangs at or does not define: a grid or shared
-// memory beyond its limits, and a barrier or shuffle that not all threads of the block or warp
-// reach.
+// Throws std::runtime_error if a GPU would reject the launch, hang or have undefined behaviour: if
+// the grid or shared memory exceeds its limits, or if not all threads of a block or warp reach a
+// barrier or shuffle.
 void run_grid(dim3 grid, int threads, size_t shared_memory, const std::function<void()>& thread);
 
 template <class Parameters>

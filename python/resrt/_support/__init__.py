@@ -1,0 +1,1 @@
+"""Small helpers without a subject of their own: arguments, environment, extras, files, logs."""

@@ -1,0 +1,1 @@
+"""The networks known by name, their published figures, and where their pretrained weights are."""

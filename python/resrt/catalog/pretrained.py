@@ -1,0 +1,117 @@
+"""Pretrained weights by name: where they are published, and what their images look like.
+
+weights/catalog.toml lists them; `resrt.fetch` downloads them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from resrt import _core
+from resrt._support.arguments import matches
+from resrt.errors import WeightsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that somebody has published for a network of the catalog.
+
+    `name` is the network's or, where it has several weights, the network's with a tag:
+    "resnet50.a1_in1k". They are at `url`, which for those of the Hugging Face hub is that of `file`
+    in the repository `hub`; `address_from` is where their publisher says so.
+
+    Photographs are resized to a shorter side of `resize` pixels, and the middle `crop` x `crop` of
+    them taken, as `pipeline` does it ("paddleclas" or "torchvision", see Preprocessing); at
+    `test_crop`, where there is one, timm found the weights to be most accurate.
+    `top1` and `top5` are fractions on ImageNet-1k's validation set, as PaddleClas publishes them.
+    """
+
+    name: str
+    url: str
+    address_from: str
+    format: str
+    licence: str
+    classes: int
+    resize: int
+    crop: int
+    interpolation: str
+    pipeline: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    hub: str | None = None
+    file: str | None = None
+    test_resize: int | None = None
+    test_crop: int | None = None
+    top1: float | None = None
+    top5: float | None = None
+
+    @property
+    def model(self) -> str:
+        """The network's name."""
+        return self.name.partition(".")[0]
+
+
+def list_pretrained(pattern: str = "*") -> list[Pretrained]:
+    """Return the pretrained weights whose names match a shell pattern, in the catalog's order.
+
+    Upper and lower case are the same to it.
+
+    >>> [entry.name for entry in list_pretrained("resnet50d.*in1k")][:2]
+    ['resnet50d.ra2_in1k', 'resnet50d.ra4_e3600_r224_in1k']
+    """
+    return [entry for entry in _catalog().values() if matches(entry.name, pattern)]
+
+
+def find(name: str) -> Pretrained | None:
+    """Return the weights of that name, or a network's default ones; None where it has none.
+
+    Raises ModelError for an unknown network, WeightsError for an unknown tag of a known one.
+    """
+    if entry := _catalog().get(name):
+        return entry
+    model, dot, _ = name.partition(".")
+    _core.find_model(model if dot else name)
+    of_model = names_of(model)
+    if dot:
+        known = ", ".join(of_model) or "none"
+        raise WeightsError(f"there are no pretrained weights named {name!r}; of {model}: {known}")
+    return _catalog()[of_model[0]] if of_model else None
+
+
+def names_of(model: str) -> tuple[str, ...]:
+    """Return the names of a network's pretrained weights, the default first."""
+    return _names_by_model().get(model, ())
+
+
+@cache
+def _catalog() -> dict[str, Pretrained]:
+    tables = tomllib.loads(
+        resources.files("resrt.catalog").joinpath("catalog.toml").read_text("utf-8")
+    )
+    return {name: _entry(name, table) for name, table in tables.items()}
+
+
+@cache
+def _names_by_model() -> dict[str, tuple[str, ...]]:
+    names: dict[str, tuple[str, ...]] = {}
+    for entry in _catalog().values():
+        names[entry.model] = (*names.get(entry.model, ()), entry.name)
+    return names
+
+
+def _entry(name: str, table: dict[str, Any]) -> Pretrained:
+    mean, std = tuple(table.pop("mean")), tuple(table.pop("std"))
+    if "hub" in table:
+        table["url"] = f"{_HUB}/{table['hub']}/resolve/main/{table['file']}"
+    return Pretrained(name=name, mean=mean, std=std, **table)

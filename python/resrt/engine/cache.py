@@ -1,0 +1,144 @@
+"""A cache of engine files, so that the same engine need not be built twice.
+
+The files lie in engines/ of the cache folder, beside the pretrained weights. The name of each is a
+checksum of everything that the engine depends on: network, weights, options, libraries, processor
+and GPUs. When they exceed RESRT_CACHE_GB (default 5), the least recently used are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from resrt import _core
+from resrt._support.environment import cache_folder
+from resrt._support.files import TEMPORARY_SUFFIX, replacing
+from resrt.engine.backends import backends
+from resrt.engine.engine import Engine
+from resrt.engine.network import Network
+from resrt.errors import EngineFileError, InputError
+from resrt.system import gpus, machine
+from resrt.weights.metadata import fields
+
+_logger = logging.getLogger("resrt")
+
+# A file that was being written this long ago was abandoned.
+_ABANDONED_S = 3600.0
+_CHUNK = 1 << 20
+
+
+class CachedEngine:
+    """The place in the cache of an engine of this network, built with these options."""
+
+    def __init__(self, network: Network, options: Mapping[str, Any]) -> None:
+        self._network = network
+        self._options = options
+        self._file = cache_folder() / "engines" / f"{_key(network, options)}.engine"
+
+    def copy_to(self, output: Path) -> _core.EngineInfo | None:
+        """Copy the cached file to `output` and return its description; None if there is none.
+
+        A file that is damaged, or that is not the engine that its name says, is removed. Raises
+        FileError if `output` cannot be written.
+        """
+        try:
+            cached = self._file.open("rb")
+        except OSError:
+            return None
+        try:
+            with cached, replacing(output) as temporary:
+                with temporary.open("wb") as file:
+                    shutil.copyfileobj(cached, file, _CHUNK)
+                # What is checked is the copy, which nobody else can replace.
+                info = _core.inspect(os.fsencode(temporary))
+                self._check(info)
+        except EngineFileError as error:
+            _logger.warning("removed '%s' from the engine cache: %s", self._file, error)
+            self._file.unlink(missing_ok=True)
+            return None
+        with contextlib.suppress(OSError):  # it may belong to another user
+            os.utime(self._file)  # now the most recently used
+        return info
+
+    def keep(self, engine: Engine) -> None:
+        """Add an engine to the cache. A failure is logged only: the engine itself was built."""
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            engine.save(self._file)
+            _trim(self._file.parent)
+        except OSError as error:
+            _logger.warning("the engine was built but could not be cached: %s", error)
+
+    def _check(self, info: _core.EngineInfo) -> None:
+        """Raise EngineFileError unless it is an engine of the network."""
+        network, graph, options = self._network, self._network.graph, self._options
+        precision = options.get("precision", "auto")
+        for what, found, expected in (
+            ("network", info.model, graph.name),
+            ("layers", info.layers, str(graph)),
+            ("weights", info.weights_sha256, network.sha256),
+            ("labels", info.labels, network.metadata.labels or []),
+            ("preprocessing", fields(info.preprocessing), fields(network.preprocessing)),
+            ("backend", info.backend, options.get("backend", info.backend)),
+            ("max_batch", info.max_batch, options.get("max_batch", info.max_batch)),
+            ("precision", info.precision, info.precision if precision == "auto" else precision),
+        ):
+            if found != expected:
+                raise EngineFileError(f"its {what} differs from that of the requested engine")
+
+
+def _key(network: Network, options: Mapping[str, Any]) -> str:
+    here, found = machine.describe(libraries=()), gpus.find()
+    depends_on = {
+        "resrt": _core.__version__,
+        "backends": {backend.name: backend.version for backend in backends()},
+        "processor": [here.processor, *here.features],
+        "gpus": [found.driver, *found.models],
+        "graph": [network.graph.name, *map(_layer, network.graph.layers)],
+        "weights": [network.metadata.origin, network.sha256],
+        "labels": network.metadata.labels,
+        "preprocessing": fields(network.preprocessing),
+        "options": {name: repr(options[name]) for name in sorted(options) if name != "progress"},
+    }
+    return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
+
+
+def _layer(layer: _core.Layer) -> list[Any]:
+    return [layer.name, layer.kind, layer.inputs, _fields(layer.definition)]
+
+
+def _fields(value: object) -> dict[str, Any]:
+    """Return all fields of one of the core's structs; its repr omits those with default values."""
+    fields = [name for name, kind in vars(type(value)).items() if isinstance(kind, property)]
+    return {name: getattr(value, name) for name in sorted(fields)}
+
+
+def _trim(folder: Path) -> None:
+    """Remove the least recently used engines beyond the size limit, and abandoned files."""
+    room = _size_limit()
+    for file in sorted(folder.glob("*.engine"), key=lambda file: -file.stat().st_mtime):
+        room -= file.stat().st_size
+        if room < 0:
+            file.unlink(missing_ok=True)
+    for file in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > _ABANDONED_S:
+                file.unlink()
+
+
+def _size_limit() -> float:
+    text = os.environ.get("RESRT_CACHE_GB", "5")
+    try:
+        return float(text) * 1e9
+    except ValueError:
+        raise InputError(
+            f"RESRT_CACHE_GB must be a number of gigabytes, such as 2.5, not {text!r}"
+        ) from None

@@ -1,0 +1,209 @@
+"""What is built, exported or compared: a graph, its weights, and their metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from resrt import _core, images
+from resrt._support.arguments import whole
+from resrt._support.files import sha256
+from resrt.catalog import pretrained
+from resrt.catalog.models import Config, build_graph, model_info
+from resrt.errors import InputError
+from resrt.weights import fetch, formats, identify
+from resrt.weights.fit import Weights, fit_checkpoint
+from resrt.weights.formats.checkpoint import Checkpoint
+from resrt.weights.metadata import Metadata
+
+# What the public functions accept as a network, and as its weights.
+Model: TypeAlias = str | Config | _core.Graph
+WeightsLike: TypeAlias = str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]]
+
+# Called with the name of a phase, the number of its steps that are done, and how many it has.
+BuildProgress: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph and its weights, under the graph's names.
+
+    `sha256` is the checksum of the weights as they were given, empty for random ones. `metadata` is
+    for the graph's input size and number of classes, and its preprocessing is always known.
+    """
+
+    graph: _core.Graph
+    weights: Weights
+    sha256: str
+    metadata: Metadata
+
+    @property
+    def preprocessing(self) -> _core.Preprocessing:
+        """How photographs become the network's inputs."""
+        assert self.metadata.preprocessing is not None
+        return self.metadata.preprocessing
+
+
+def resolve(
+    model: Model,
+    weights: WeightsLike | None,
+    *,
+    input_size: int | Sequence[int] | None = None,
+    classes: int | None = None,
+    in_channels: int | None = None,
+    labels: Sequence[str] | PathLike[str] | None = None,
+    preprocessing: _core.Preprocessing | None = None,
+    progress: BuildProgress | None = None,
+) -> Network:
+    """Return the network that the arguments of `resrt.build`, which documents them, describe.
+
+    Raises ModelError, FileError, WeightsError, DownloadError, PackageError or InputError.
+    """
+    entry = pretrained.find(model) if isinstance(model, str) else None
+    if entry is not None:
+        model = entry.model
+    given, checksum = weights, None
+    if given is None:
+        given, checksum = _fetch(model, entry, classes, in_channels, progress)
+    checkpoint, called = _read(given)
+    metadata = Metadata() if checkpoint is None else Metadata.read(checkpoint.metadata)
+    if isinstance(model, _core.Graph):
+        _refuse_options_of_a_graph(input_size, classes, in_channels)
+        graph = model
+    else:
+        if input_size is None:
+            input_size = metadata.input_size or (entry.crop if entry is not None else None)
+        graph = _graph(model, checkpoint, input_size, classes, in_channels)
+    if checkpoint is None:
+        arrays = _core.random_weights(graph, 0)
+    else:
+        arrays = fit_checkpoint(checkpoint, graph, origin=called)
+    metadata = metadata.with_labels(labels, graph.classes).at(graph.input_shape[1:])
+    steps = _checked(preprocessing) or metadata.preprocessing
+    return Network(
+        graph,
+        arrays,
+        sha256=checksum or _sha256(given),
+        metadata=dataclasses.replace(
+            metadata,
+            origin=_origin(weights, entry),
+            preprocessing=steps or _default_preprocessing(entry, model, graph),
+        ),
+    )
+
+
+def _fetch(
+    model: Model,
+    entry: pretrained.Pretrained | None,
+    classes: int | None,
+    in_channels: int | None,
+    progress: BuildProgress | None,
+) -> tuple[Path, str]:
+    """Return the file of the network's pretrained weights, and its checksum."""
+    if not isinstance(model, str):
+        raise InputError(
+            "a network of your own has no pretrained weights; give weights: a file, arrays, or "
+            '"random"'
+        )
+    if entry is None:
+        return fetch.fetch_checked(model)  # which raises: there are none
+    if classes not in (None, entry.classes) or in_channels not in (None, 3):
+        # Checked before anything is downloaded.
+        raise InputError(
+            f"the pretrained weights {entry.name} have {entry.classes} classes and 3 input "
+            f"channels, not {classes or entry.classes} and {in_channels or 3}; omit these options, "
+            "or give weights of your own"
+        )
+    phase, megabyte = f"downloading {entry.name} (MB)", 1_000_000
+
+    def report(received: int, total: int | None) -> None:
+        assert progress is not None
+        progress(phase, received // megabyte, (total or 0) // megabyte)
+
+    return fetch.fetch_checked(entry.name, progress=None if progress is None else report)
+
+
+def _read(weights: WeightsLike) -> tuple[Checkpoint | None, str]:
+    """Return a checkpoint, None for random parameters, and what an error calls it."""
+    if isinstance(weights, Mapping):
+        return Checkpoint("arrays", weights), "the arrays"
+    if isinstance(weights, str) and weights == "random":
+        return None, "random"
+    return formats.read(weights), f"'{fspath(weights)}'"
+
+
+def _sha256(weights: WeightsLike) -> str:
+    """Return the checksum of a file's bytes, or of arrays' names, types, shapes and values."""
+    if isinstance(weights, str) and weights == "random":
+        return ""
+    if not isinstance(weights, Mapping):
+        return sha256(Path(weights))
+    digest = hashlib.sha256()
+    for name, array in sorted(weights.items()):
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _graph(
+    model: str | Config,
+    checkpoint: Checkpoint | None,
+    input_size: int | Sequence[int] | None,
+    classes: int | None,
+    in_channels: int | None,
+) -> _core.Graph:
+    """Build the graph. What the user leaves open is taken from the weights."""
+    if checkpoint is not None and (classes is None or in_channels is None):
+        trained = identify.head_and_stem(checkpoint.arrays, build_graph(model))
+        classes = trained[0] if classes is None else classes
+        in_channels = trained[1] if in_channels is None else in_channels
+    return build_graph(
+        model,
+        classes=1000 if classes is None else whole("classes", classes),
+        input_size=input_size,
+        in_channels=3 if in_channels is None else whole("in_channels", in_channels),
+    )
+
+
+def _refuse_options_of_a_graph(*options: object) -> None:
+    if any(option is not None for option in options):
+        raise InputError(
+            "a graph already has its input size, classes and input channels; give them to "
+            "resrt.build_graph instead"
+        )
+
+
+def _origin(weights: WeightsLike | None, entry: pretrained.Pretrained | None) -> str:
+    if weights is None:
+        return entry.name if entry is not None else ""
+    return "arrays" if isinstance(weights, Mapping) else Path(weights).name
+
+
+def _checked(preprocessing: object) -> _core.Preprocessing | None:
+    if preprocessing is None or isinstance(preprocessing, _core.Preprocessing):
+        return preprocessing
+    raise InputError(
+        f"preprocessing must be a resrt.Preprocessing, not {type(preprocessing).__name__}"
+    )
+
+
+def _default_preprocessing(
+    entry: pretrained.Pretrained | None, model: Model, graph: _core.Graph
+) -> _core.Preprocessing:
+    """Return what the pretrained weights require; if there are none, what the source does."""
+    channels, height, width = graph.input_shape
+    if entry is not None:
+        scaled = Metadata.of_pretrained(entry, channels).at((height, width)).preprocessing
+        assert scaled is not None
+        return scaled
+    is_paddleclas = isinstance(model, str) and model_info(model).source == "PaddleClas"
+    pipeline = "paddleclas" if is_paddleclas else "torchvision"
+    return images.imagenet_preprocessing(channels, round(min(height, width) / 0.875), pipeline)

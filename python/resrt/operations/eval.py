@@ -1,0 +1,260 @@
+"""`resrt.eval`: accuracy on labelled photographs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from os import PathLike, fspath
+from pathlib import Path
+
+import numpy as np
+
+from resrt import labels
+from resrt._support.arguments import whole
+from resrt.catalog.models import published_for
+from resrt.engine import batches
+from resrt.engine.engine import Engine
+from resrt.errors import FileError, InputError
+from resrt.operations.classify import find_images
+
+# The 97.5 % quantile of the standard normal distribution, for 95 % confidence intervals.
+_Z = 1.959964
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image file and the number of its class."""
+
+    image: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Rank:
+    """The position of an image's class among the engine's classes: 0 is the most probable.
+
+    For an image that was skipped, `rank` is None and `error` is the reason.
+    """
+
+    image: str
+    label: int
+    rank: int | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A fraction of the images, with its 95 % confidence interval (Wilson's)."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2%} ({self.low:.2%} to {self.high:.2%})"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracies over `total` images; `skipped` are those that could not be read.
+
+    The published accuracies are PaddleClas's, on ImageNet-1k's validation set; None if it publishes
+    none for the network.
+    """
+
+    model: str
+    total: int
+    top1: Accuracy
+    top5: Accuracy
+    published_top1: float | None
+    published_top5: float | None
+    skipped: list[Rank] = field(default_factory=list)
+
+
+def eval(  # noqa: A001 - named as the command is
+    engine: Engine | str | PathLike[str],
+    data: str | PathLike[str] | Sequence[LabelledImage],
+    *,
+    root: str | PathLike[str] | None = None,
+    limit: int | None = None,
+    workers: int | None = None,
+    known: Collection[Rank] = (),
+    each: Callable[[Rank], None] | None = None,
+) -> Evaluation:
+    """Measure top-1 and top-5 accuracy on labelled images, which are decoded at full size.
+
+    Args:
+        engine: an engine, or the path of an engine file, which is loaded for throughput.
+        data: a folder with a subfolder of images for each class, a list file, or labelled images;
+            see `resrt.labelled_images`.
+        root: the folder to which the paths in a list file are relative; None: the list's folder.
+        limit: the maximum number of images, sampled evenly; None: all.
+        workers: threads that decode and infer; None: one per core.
+        known: ranks from an earlier, interrupted run, which are not computed again.
+        each: called with each image's rank when it is known.
+
+    Raises what `resrt.load` and `resrt.labelled_images` raise, and InputError if no image could be
+    read.
+    """
+    ready = batches.ready(engine)
+    if isinstance(data, (str, PathLike)):
+        data = labelled_images(data, ready, root=root)
+    chosen = _evenly(data, limit)
+    _check_labels(chosen, ready)
+    # A file may be listed more than once.
+    found = {(rank.image, rank.label): rank for rank in known}
+    ranks = [found[key] for image in chosen if (key := (image.image, image.label)) in found]
+    remaining = [image for image in chosen if (image.image, image.label) not in found]
+    for rank in _ranks(ready, remaining, workers):
+        ranks.append(rank)
+        if each is not None:
+            each(rank)
+    return _summary(ready.info.model, ranks)
+
+
+def labelled_images(
+    data: str | PathLike[str],
+    engine: Engine,
+    *,
+    root: str | PathLike[str] | None = None,
+    limit: int | None = None,
+) -> list[LabelledImage]:
+    """List the images of a folder or a list file with the numbers of their classes.
+
+    A folder has a subfolder for each class, named by the class's label, its number, or its WordNet
+    ID (for ImageNet's 1000 classes). If there are as many subfolders as classes, any names will do
+    that sort in the order of the classes, as for torchvision's ImageFolder. A list file has a line
+    "path number" for each image, as PaddleClas's have.
+
+    Args:
+        data: the folder or the list file.
+        engine: the engine that is to be evaluated.
+        root: the folder to which the paths in a list file are relative; None: the list's folder.
+        limit: the maximum number of images, sampled evenly; None: all.
+
+    Raises FileError if there are no images, InputError for subfolders or lines that name no class.
+    """
+    path = Path(data)
+    if path.is_dir():
+        return _evenly(_from_folders(path, engine), limit)
+    if not path.is_file():
+        raise FileError(f"there is no folder or list file '{fspath(data)}'")
+    return _evenly(_from_list(path, path.parent if root is None else Path(root)), limit)
+
+
+def _from_folders(path: Path, engine: Engine) -> list[LabelledImage]:
+    folders = sorted(
+        entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
+    if not folders:
+        raise FileError(f"'{path}' has no subfolders; expected one per class, with its images")
+    numbers = _numbers([folder.name for folder in folders], engine)
+    if numbers is None:
+        raise InputError(
+            f"'{path}' has {len(folders)} subfolders, such as '{folders[0].name}', but "
+            f"{engine.info.model} has {engine.info.classes} classes: name each subfolder by its "
+            "class's label or number, or provide one for every class"
+        )
+    return [
+        LabelledImage(image, number)
+        for folder, number in zip(folders, numbers, strict=True)
+        for image in find_images([folder])
+    ]
+
+
+def _numbers(names: list[str], engine: Engine) -> list[int] | None:
+    """Return the class that each subfolder's name stands for; None if they cannot be told."""
+    classes = engine.info.classes
+    namings = [_unique(engine.info.labels), {str(i): i for i in range(classes)}]
+    if classes == 1000:
+        namings.append({name: i for i, name in enumerate(labels.wordnet_ids())})
+    for naming in namings:
+        if all(name in naming for name in names):
+            return [naming[name] for name in names]
+    return list(range(classes)) if len(names) == classes else None
+
+
+def _unique(names: list[str]) -> dict[str, int]:
+    """Return the classes by label. Two of ImageNet's classes are both called crane."""
+    return {label: i for i, label in enumerate(names) if names.count(label) == 1}
+
+
+def _from_list(path: Path, root: Path) -> list[LabelledImage]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"the list '{path}' is not UTF-8 text") from None
+    except OSError as error:
+        raise FileError(f"cannot read the list '{path}': {error.strerror}") from None
+    listed = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, label = (*line.rsplit(maxsplit=1), "")[:2]
+        if not label.isdecimal():
+            raise InputError(
+                f"line {number} of '{path}' must be a path and a class number, such as "
+                f"'val/1.jpg 65', not '{line[:80]}'"
+            )
+        listed.append(LabelledImage(str(root / name), int(label)))
+    if not listed:
+        raise InputError(f"the list '{path}' is empty")
+    return listed
+
+
+def _evenly(listed: Sequence[LabelledImage], limit: int | None) -> list[LabelledImage]:
+    """Return at most `limit` images, sampled evenly because lists are often sorted by class."""
+    if limit is None or whole("limit", limit) >= len(listed):
+        return list(listed)
+    return [listed[i * len(listed) // limit] for i in range(limit)]
+
+
+def _check_labels(listed: Iterable[LabelledImage], engine: Engine) -> None:
+    classes = engine.info.classes
+    for image in listed:
+        if not 0 <= image.label < classes:
+            raise InputError(
+                f"'{image.image}' is labelled as class {image.label}, but {engine.info.model} has "
+                f"classes 0 to {classes - 1}; use the labels that it was trained for"
+            )
+
+
+def _ranks(engine: Engine, listed: list[LabelledImage], workers: int | None) -> Iterator[Rank]:
+    outcomes = batches.infer_files(engine, (image.image for image in listed), workers=workers)
+    for image, (_, found) in zip(listed, outcomes, strict=True):
+        if isinstance(found, Exception):
+            yield Rank(image.image, image.label, None, str(found))
+        else:
+            # Equal logits rank in the order of their classes, as in `classify`.
+            ahead = found > found[image.label]
+            ahead[: image.label] |= found[: image.label] == found[image.label]
+            yield Rank(image.image, image.label, int(np.count_nonzero(ahead)))
+
+
+def _summary(model: str, ranks: list[Rank]) -> Evaluation:
+    positions = [rank.rank for rank in ranks if rank.rank is not None]
+    skipped = [rank for rank in ranks if rank.rank is None]
+    if not positions:
+        reason = f"; the first: {skipped[0].error}" if skipped else ""
+        raise InputError(f"none of the {len(ranks)} images could be read{reason}")
+    published = published_for(model)
+    return Evaluation(
+        model=model,
+        total=len(positions),
+        top1=_accuracy(sum(rank < 1 for rank in positions), len(positions)),
+        top5=_accuracy(sum(rank < 5 for rank in positions), len(positions)),
+        published_top1=None if published is None else published.top1,
+        published_top5=None if published is None else published.top5,
+        skipped=skipped,
+    )
+
+
+def _accuracy(correct: int, total: int) -> Accuracy:
+    """Return Wilson's score interval, which is also valid for few images and for values near 1."""
+    value = correct / total
+    spread = _Z * math.sqrt(value * (1 - value) / total + (_Z / total) ** 2 / 4)
+    centre, scale = value + _Z**2 / (2 * total), 1 + _Z**2 / total
+    # Rounding must not move the ends past the value, which at 0 and 1 is one of them.
+    low, high = min(value, (centre - spread) / scale), max(value, (centre + spread) / scale)
+    return Accuracy(value, max(0.0, low), min(1.0, high))

@@ -1,0 +1,72 @@
+"""`resrt.inspect`: what an engine file contains, without running it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from resrt import _core
+from resrt._support.arguments import path
+from resrt.engine.backends import backends
+from resrt.weights.metadata import fields
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """An engine file of `size` bytes. `why_not` is why it cannot run here; None if it can."""
+
+    path: str
+    size: int
+    info: _core.EngineInfo
+    why_not: str | None
+
+    def document(self) -> dict[str, Any]:
+        """Return everything as a document for JSON."""
+        info = self.info
+        return {
+            "path": self.path,
+            "size": self.size,
+            "model": info.model,
+            "backend": info.backend,
+            "backend_version": info.backend_version,
+            "runs_here": self.why_not is None,
+            "why_not": self.why_not,
+            "precision": info.precision,
+            "input_shape": info.input_shape,
+            "classes": info.classes,
+            "max_batch": info.max_batch,
+            "weights": info.weights,
+            "weights_sha256": info.weights_sha256,
+            "preprocessing": fields(info.preprocessing),
+            "labels": info.labels,
+            "layers": info.layers.splitlines(),
+        }
+
+
+def inspect(file: str | PathLike[str]) -> EngineFile:
+    """Return what an engine file contains, and whether it can run here.
+
+    The backend that it was built for need not be installed. Raises FileError if there is no such
+    file, and EngineFileError if it is damaged or not an engine file.
+    """
+    info = _core.inspect(path(file))
+    return EngineFile(fspath(file), Path(file).stat().st_size, info, _why_not(info))
+
+
+def _why_not(info: _core.EngineInfo) -> str | None:
+    backend = next((one for one in backends() if one.name == info.backend), None)
+    if backend is None:
+        return f"this version of resrt does not support the backend {info.backend}"
+    if backend.why_not is not None:
+        return backend.why_not
+    if backend.why_build_only is not None:
+        return backend.why_build_only
+    if backend.version != info.backend_version and not info.version_compatible:
+        return (
+            f"it was built with version {info.backend_version}, but {backend.version} is installed"
+        )
+    if info.precision not in backend.precisions:
+        return f"this device does not support {info.precision} natively"
+    return None

@@ -1,0 +1,173 @@
+"""`resrt.records`: append-only result files, one record per image, that a later run can resume.
+
+Each record is a line, and is handed to the operating system before the next one is computed. When a
+file is resumed, a line that was cut off is discarded.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
+
+from resrt.errors import FileError, InputError
+from resrt.images import Prediction
+from resrt.operations.classify import Classification
+from resrt.operations.eval import Rank
+
+# File names may contain bytes that are not UTF-8; they are written and read unchanged.
+_ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+
+
+class Format(Protocol):
+    """How records are written. `read` raises ValueError, KeyError or TypeError if it fails."""
+
+    header: str
+
+    def line(self, record: Any) -> str:
+        """Return a record as a line, including its newline."""
+        ...
+
+    def read(self, line: str) -> Any:
+        """Return the record of a line."""
+        ...
+
+
+class JsonClassifications:
+    """A JSON object on each line: {"image": path, "predictions": [...]}, or "error"."""
+
+    header = ""
+
+    def line(self, record: Classification) -> str:
+        """Return a record as a line, including its newline."""
+        document: dict[str, Any] = {"image": record.image}
+        if record.error is None:
+            document["predictions"] = [vars(prediction) for prediction in record.predictions]
+        else:
+            document["error"] = record.error
+        return json.dumps(document) + "\n"
+
+    def read(self, line: str) -> Classification:
+        """Return the record of a line."""
+        document = json.loads(line)
+        predictions = [Prediction(**one) for one in document.get("predictions", [])]
+        return Classification(document["image"], predictions, document.get("error"))
+
+
+class CsvClassifications:
+    """A row for each image: its path, why it was skipped, and three columns for each class."""
+
+    def __init__(self, topk: int) -> None:
+        names = [f"{name}_{i}" for i in range(1, topk + 1) for name in Prediction.__annotations__]
+        self._columns = 2 + len(names)
+        self.header = _csv_line(["image", "error", *names])
+
+    def line(self, record: Classification) -> str:
+        """Return a record as a line, including its newline."""
+        row: list[Any] = [record.image, record.error or ""]
+        for one in record.predictions:
+            row += [one.index, one.label, f"{one.probability:.6g}"]
+        return _csv_line(row + [""] * (self._columns - len(row)))
+
+    def read(self, line: str) -> Classification:
+        """Return the record of a line."""
+        (row,) = csv.reader([line])
+        if len(row) != self._columns:
+            raise ValueError(f"{len(row)} columns")
+        found = [
+            Prediction(int(row[i]), row[i + 1], float(row[i + 2]))
+            for i in range(2, len(row), 3)
+            if row[i]
+        ]
+        return Classification(row[0], found, row[1] or None)
+
+
+class JsonRanks:
+    """A JSON object on each line: {"image": path, "label": number, "rank": position, "error"}."""
+
+    header = ""
+
+    def line(self, record: Rank) -> str:
+        """Return a record as a line, including its newline."""
+        return json.dumps(vars(record)) + "\n"
+
+    def read(self, line: str) -> Rank:
+        """Return the record of a line."""
+        return Rank(**json.loads(line))
+
+
+class RecordFile:
+    """A file of records. `known` holds the records that it already contains when it is resumed.
+
+    Raises FileError if it cannot be written, or exists and is not to be resumed; InputError if it
+    contains other records.
+    """
+
+    def __init__(self, path: str | PathLike[str], format_: Format, *, resume: bool) -> None:
+        self._path = Path(path)
+        self._format = format_
+        # An existing file is never overwritten: it may be hours of work.
+        resumes = resume and self._path.exists()
+        try:
+            self._file = self._path.open("r+b" if resumes else "x+b", buffering=0)
+            content = self._file.read()
+        except FileExistsError:
+            raise FileError(
+                f"'{path}' exists; resume it with --resume, or name another file"
+            ) from None
+        except OSError as error:
+            raise self._failure(error) from None
+        whole = content[: content.rfind(b"\n") + 1]
+        header, *lines = whole.decode(**_ENCODING).split("\n")[:-1] or [""]
+        self.known = self._read(header, lines) if whole else []
+        self._file.seek(len(whole))
+        self._file.truncate()
+        if not whole:
+            self._write(self._format.header)
+
+    def write(self, record: Any) -> None:
+        """Append a record. Raises FileError."""
+        self._write(self._format.line(record))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _read(self, header: str, lines: list[str]) -> list[Any]:
+        if not self._format.header:
+            lines = [header, *lines]
+        elif f"{header}\n" != self._format.header:
+            raise InputError(
+                f"cannot resume '{self._path}': its columns differ from this output format; resume "
+                "it with the options that it was started with, or name another file"
+            )
+        known = []
+        for number, line in enumerate(lines, 1):
+            try:
+                known.append(self._format.read(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise InputError(
+                    f"cannot resume '{self._path}': record {number} does not match this output "
+                    "format; name another file"
+                ) from None
+        return known
+
+    def _write(self, line: str) -> None:
+        rest = memoryview(line.encode(**_ENCODING))
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: OSError) -> FileError:
+        return FileError(f"cannot write '{self._path}': {error.strerror}")
+
+
+def _csv_line(row: list[Any]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(row)
+    return out.getvalue()

@@ -1,0 +1,320 @@
+"""The report's plots, each drawn twice: for the width of a phone, and for a wider one.
+
+A plot that is only made smaller cannot be read; so the page has both and shows the one that fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.path import Path
+from matplotlib.text import Annotation
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox
+
+from resrt.operations.report import svg
+from resrt.operations.report.svg import COLOURS
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network in a plot: `x` is what it costs, `y` what it is worth.
+
+    `tip` says all about it; `on_line` is whether the line of its series leads through it.
+    """
+
+    network: str
+    x: float
+    y: float
+    tip: str
+    on_line: bool = True
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together, in the order of a line through them.
+
+    `style` from 0 on decides colour and marker: the same in all plots.
+    """
+
+    name: str
+    style: int
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of several plots side by side, which share their axes."""
+
+    title: str
+    series: Sequence[Series]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a plot is drawn for. Lengths are pixels of the page."""
+
+    name: str
+    width: int
+    height: int
+    font: float
+    labels_all: bool
+
+
+NARROW = Size("narrow", 340, 380, 12, labels_all=False)
+WIDE = Size("wide", 820, 480, 13, labels_all=True)
+SIZES = (NARROW, WIDE)
+
+_STYLES = svg.SERIES
+# Of each style: a mark, and how much larger than others it must be to look as large.
+_MARKS = (("o", 1.0), ("s", 0.9), ("D", 0.85), ("^", 1.15), ("v", 1.15))
+# Where a label may stand beside its point, in the order of preference.
+_PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_ALIGNMENTS = {1: ("left", "bottom"), 0: ("center", "center"), -1: ("right", "top")}
+
+
+def scatter(
+    series: Sequence[Series],
+    notable: Sequence[str],
+    *,
+    name: str,
+    x_label: str,
+    y_label: str,
+    label: str,
+) -> dict[str, str]:
+    """Draw points and the lines through them, labelled where there is room.
+
+    `notable` networks are labelled first, and alone where the plot is small. Returns an <svg>
+    element for each of SIZES, by name.
+    """
+
+    def draw(size: Size) -> Figure:
+        figure, (axes,) = _figure(size, rows=1, columns=1, height=size.height)
+        for one in series:
+            _line(axes, one, linewidth=1.2)
+        axes.set_xlim(left=0)
+        axes.margins(y=0.08)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        legend = axes.legend(loc="lower right", handlelength=1.6)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        points = [point for one in series for point in one.points]
+        _label_points(axes, _ranked(points, notable, size), points, legend.get_window_extent())
+        return figure
+
+    return _in_all_sizes(draw, name, label)
+
+
+def panels(
+    plots: Sequence[Panel], *, name: str, x_label: str, y_label: str, label: str
+) -> dict[str, str]:
+    """Draw lines over logarithmic axes, labelled at their ends, in panels with the same axes.
+
+    Panels stand side by side, on a phone one below the other. Returns as `scatter` does.
+    """
+
+    def draw(size: Size) -> Figure:
+        rows, columns = (len(plots), 1) if size is NARROW else (1, len(plots))
+        figure, all_axes = _figure(size, rows=rows, columns=columns, height=size.height * rows)
+        for axes, panel in zip(all_axes, plots, strict=True):
+            axes.set_title(panel.title, loc="left")
+            for one in panel.series:
+                _line(axes, one, linewidth=1.6)
+            axes.set_xlabel(x_label)
+        _log_axes(all_axes[0], [one for panel in plots for one in panel.series])
+        for axes in all_axes if columns == 1 else all_axes[:1]:
+            axes.set_ylabel(y_label)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for axes, panel in zip(all_axes, plots, strict=True):
+            _label_ends(axes, panel.series)
+        return figure
+
+    return _in_all_sizes(draw, name, label)
+
+
+def _in_all_sizes(draw: Callable[[Size], Figure], name: str, label: str) -> dict[str, str]:
+    drawn = {}
+    for size in SIZES:
+        with mpl.rc_context(_parameters(size)):
+            drawn[size.name] = svg.inline(draw(size), prefix=f"{name}-{size.name}", label=label)
+    return drawn
+
+
+def _parameters(size: Size) -> dict[Any, Any]:
+    return {
+        "font.size": size.font,
+        "axes.titlesize": size.font,
+        "axes.labelsize": size.font,
+        "legend.fontsize": size.font,
+        "xtick.labelsize": size.font,
+        "ytick.labelsize": size.font,
+        "text.color": COLOURS["ink"],
+        "axes.labelcolor": COLOURS["ink"],
+        "xtick.color": COLOURS["muted"],
+        "ytick.color": COLOURS["muted"],
+        "axes.edgecolor": COLOURS["muted"],
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": COLOURS["rule"],
+        "grid.linewidth": 0.8,
+        "legend.frameon": False,
+        "lines.markersize": 6.5 if size is NARROW else 7.5,
+    }
+
+
+def _figure(size: Size, *, rows: int, columns: int, height: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure whose points are pixels, and its axes, which have the same limits."""
+    figure = Figure((size.width / 72, height / 72), dpi=72, layout="constrained")
+    FigureCanvasAgg(figure)  # which can tell how large a text is
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    axes = list(grid.flat)
+    for one in axes:
+        one.tick_params(length=0, pad=5, labelbottom=True)
+    return figure, axes
+
+
+def _line(axes: Axes, series: Series, linewidth: float) -> None:
+    """Draw a series: a line, and over it each point's mark with its tip."""
+    style = series.style % _STYLES
+    mark, scale = _MARKS[style]
+    look = {
+        "color": COLOURS[f"series-{style + 1}"],
+        "marker": mark,
+        "markersize": scale * mpl.rcParams["lines.markersize"],
+        "markeredgecolor": COLOURS["paper"],
+        "markeredgewidth": 1.0,
+        "clip_on": False,
+    }
+    line = [point for point in series.points if point.on_line]
+    xs, ys = [point.x for point in line], [point.y for point in line]
+    shape = "solid" if len(line) > 1 else "none"
+    axes.plot(xs, ys, linestyle=shape, linewidth=linewidth, label=series.name, **look)
+    for point in series.points:
+        axes.plot([point.x], [point.y], linestyle="none", gid=svg.TIP + point.tip, **look)
+    for drawn in axes.get_lines():
+        drawn.set_in_layout(False)  # marks may stand on the axes' edge
+
+
+def _ranked(points: Iterable[Point], notable: Sequence[str], size: Size) -> list[Point]:
+    """Return the points to label, those first that must not go without."""
+    rank = {network: place for place, network in enumerate(notable)}
+    chosen = [point for point in points if size.labels_all or point.network in rank]
+    return sorted(chosen, key=lambda point: rank.get(point.network, len(rank)))
+
+
+def _label_points(
+    axes: Axes, chosen: Iterable[Point], points: Iterable[Point], legend: Bbox
+) -> None:
+    """Name points where the name covers no mark, no other name, no legend and preferably no line.
+
+    Where there is no such place, a point goes without.
+    """
+    taken = [legend, *(_mark(axes, point) for point in points)]
+    lines = [line.get_path().transformed(line.get_transform()) for line in axes.get_lines()]
+    for point in chosen:
+        free = [
+            (_crossings(box, lines), place, box)
+            for place in range(len(_PLACES))
+            if _inside(box := _try(axes, point, place), axes) and not box.count_overlaps(taken)
+        ]
+        if free:
+            _, place, box = min(free, key=lambda option: option[:2])
+            _beside(axes, point, *_PLACES[place])
+            taken.append(box)
+
+
+def _try(axes: Axes, point: Point, place: int) -> Bbox:
+    """Return what a point's name would cover there."""
+    text = _beside(axes, point, *_PLACES[place])
+    box = text.get_window_extent()
+    text.remove()
+    return box
+
+
+def _crossings(box: Bbox, lines: Iterable[Path]) -> int:
+    return sum(line.intersects_bbox(box, filled=False) for line in lines)
+
+
+def _mark(axes: Axes, point: Point) -> Bbox:
+    x, y = axes.transData.transform((point.x, point.y))
+    reach = mpl.rcParams["lines.markersize"] / 2 + 1
+    return Bbox([[x - reach, y - reach], [x + reach, y + reach]])
+
+
+def _beside(axes: Axes, point: Point, across: int, up: int) -> Annotation:
+    reach = mpl.rcParams["lines.markersize"] / 2 + (1 if across and up else 4)
+    return axes.annotate(
+        point.network,
+        (point.x, point.y),
+        (across * reach, up * reach),
+        textcoords="offset points",
+        ha=_ALIGNMENTS[across][0],
+        va=_ALIGNMENTS[up][1],
+    )
+
+
+def _inside(box: Bbox, axes: Axes) -> bool:
+    around, edge = axes.get_window_extent(), axes.figure.bbox.x1
+    is_within = around.x0 + 3 <= box.x0 and box.x1 <= edge
+    return bool(is_within and around.y0 <= box.y0 and box.y1 <= around.y1)
+
+
+def _log_axes(axes: Axes, series: Sequence[Series]) -> None:
+    """Make axes logarithmic, with room for the names at the lines' ends."""
+    ticks = sorted({point.x for one in series for point in one.points})
+    longest = max(len(one.points[-1].network) for one in series)
+    share = longest * 0.65 * mpl.rcParams["font.size"] / axes.get_window_extent().width
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(ticks[0] * 0.9, ticks[-1] * (ticks[-1] / ticks[0]) ** (share / (1 - share)))
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.spines["bottom"].set_visible(False)
+
+
+def _label_ends(axes: Axes, series: Collection[Series]) -> None:
+    """Name lines at their right ends, one below the other where they end too near each other."""
+    ends = [(one, one.points[-1]) for one in series if one.points]
+    ends.sort(key=lambda end: end[1].y)
+    heights = [axes.transData.transform((end.x, end.y))[1] for _, end in ends]
+    gap = 1.15 * mpl.rcParams["font.size"]
+    for (_, end), height, place in zip(ends, heights, _spread(heights, gap), strict=True):
+        axes.annotate(
+            end.network,
+            (end.x, end.y),
+            (mpl.rcParams["lines.markersize"] / 2 + 5, place - height),
+            textcoords="offset points",
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Move rising heights as little as makes them `gap` apart: those too near about their mean."""
+    groups: list[list[float]] = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _low(groups[-1], gap) - _high(groups[-2], gap) < gap:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_low(group, gap) + i * gap for group in groups for i in range(len(group))]
+
+
+def _low(group: Sequence[float], gap: float) -> float:
+    return sum(group) / len(group) - gap * (len(group) - 1) / 2
+
+
+def _high(group: Sequence[float], gap: float) -> float:
+    return sum(group) / len(group) + gap * (len(group) - 1) / 2

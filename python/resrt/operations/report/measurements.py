@@ -1,0 +1,296 @@
+"""The measurements that a report is drawn from, with their settings and machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from resrt._support import files
+from resrt._support.arguments import whole
+from resrt.errors import FileError, InputError
+from resrt.measuring import rounds
+from resrt.measuring.rounds import Spread
+from resrt.measuring.timing import Timing
+from resrt.operations.build import build
+from resrt.system import machine
+from resrt.system.machine import Machine
+
+FORMAT = "resrt measurements"
+VERSION = 1
+
+Progress: TypeAlias = Callable[[int, int, str], None]
+"""Called with the number of engines that are done, their total, and what comes next."""
+
+_T = TypeVar("_T", str, int)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and how; see `resrt.report`."""
+
+    networks: tuple[str, ...]
+    precisions: tuple[str, ...]
+    batch_sizes: tuple[int, ...]
+    repeats: int
+    rounds: int
+    threads: int | None
+
+    def choose(
+        self,
+        networks: tuple[str, ...] | None,
+        precisions: tuple[str, ...] | None,
+        batch_sizes: tuple[int, ...] | None,
+    ) -> Settings:
+        """Return these settings for a subset of the networks, precisions and batch sizes.
+
+        Raises InputError for values that were not measured.
+        """
+        return dataclasses.replace(
+            self,
+            networks=_chosen("network", networks, self.networks),
+            precisions=_chosen("precision", precisions, self.precisions),
+            batch_sizes=_chosen("batch size", batch_sizes, self.batch_sizes),
+        )
+
+    def check(self, **given: int | None) -> None:
+        """Raise InputError for a setting that differs from these; None is not checked."""
+        for name, value in given.items():
+            mine = getattr(self, name)
+            if value is not None and value != mine:
+                raise InputError(
+                    f"these measurements were taken with {name}={mine}, not {value!r}; omit "
+                    f"{name}, or start a new measurement"
+                )
+
+
+class Key(NamedTuple):
+    """Identifies a run: an engine in one of the rounds, counted from 0."""
+
+    round: int
+    network: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """An engine's timings at each batch size; `date` is when they ended, in ISO 8601."""
+
+    date: str
+    timings: dict[int, Timing]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """The runs that were measured, of those that the settings ask for."""
+
+    machine: Machine
+    settings: Settings
+    runs: dict[Key, Run] = field(default_factory=dict)
+
+    def missing(self) -> list[Key]:
+        """Return the runs that remain to be measured, in their order."""
+        return [key for key in _order(self.settings) if key not in self.runs]
+
+    def dates(self) -> list[str]:
+        """Return when the runs ended, in ISO 8601, the earliest first."""
+        return sorted(self.runs[key].date for key in _order(self.settings))
+
+    def latency(self, network: str, precision: str, batch: int) -> Spread:
+        """Return the milliseconds that a batch takes, over the medians of the rounds."""
+        return Spread.of(self._medians(network, precision, batch))
+
+    def ratio(self, network: str, other: str, precision: str, batch: int) -> Spread:
+        """Return the ratio of two networks' latencies, taken within each round."""
+        ours, others = (self._medians(name, precision, batch) for name in (network, other))
+        return Spread.of([a / b for a, b in zip(ours, others, strict=True)])
+
+    def _medians(self, network: str, precision: str, batch: int) -> list[float]:
+        return [
+            self.runs[Key(number, network, precision)].timings[batch].median_ms
+            for number in range(self.settings.rounds)
+        ]
+
+
+def measure(
+    measurements: Measurements,
+    keys: Collection[Key],
+    file: Path | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Measure the given runs, and write all measurements to a file after each.
+
+    Raises InputError if the measurements are from another machine or other library versions.
+    """
+    if keys:
+        _check_machine(measurements.machine)
+    for done, key in enumerate(keys):
+        if progress:
+            progress(done, len(keys), f"{key.network}, {key.precision}")
+        measurements.runs[key] = _run(key, measurements.settings)
+        if file is not None:
+            write(measurements, file)
+    if progress:
+        progress(len(keys), len(keys), "")
+
+
+def write(measurements: Measurements, file: Path) -> None:
+    """Write the measurements as JSON, completely or not at all. Raises FileError."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "machine": dataclasses.asdict(measurements.machine),
+        "settings": dataclasses.asdict(measurements.settings),
+        "runs": [
+            {
+                **key._asdict(),
+                "date": run.date,
+                "timings": [dataclasses.asdict(timing) for timing in run.timings.values()],
+            }
+            for key, run in measurements.runs.items()
+        ],
+    }
+    with files.writing_whole(file) as written:
+        written.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(file: Path) -> Measurements:
+    """Read a file that `write` wrote. Raises FileError, and InputError for any other file."""
+    try:
+        text = file.read_text("utf-8")
+    except OSError as error:
+        raise FileError(f"cannot read the measurements '{file}': {error.strerror}") from None
+    except UnicodeDecodeError:
+        text = ""
+    try:
+        return _parse(json.loads(text))
+    except (InputError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"'{file}' is not a measurements file of this version of resrt: {reason}; start a new "
+            "measurement"
+        ) from None
+
+
+def _chosen(kind: str, given: tuple[_T, ...] | None, known: tuple[_T, ...]) -> tuple[_T, ...]:
+    for value in given or ():
+        if value not in known:
+            raise InputError(
+                f"these measurements do not include the {kind} {value}, only "
+                f"{', '.join(map(str, known))}; choose from these, or start a new measurement"
+            )
+    return known if given is None else given
+
+
+def _order(settings: Settings) -> Iterator[Key]:
+    """Yield the runs in the order in which they are measured."""
+    engines = [(name, p) for name in settings.networks for p in settings.precisions]
+    for number in range(settings.rounds):
+        for network, precision in rounds.order(engines, number):
+            yield Key(number, network, precision)
+
+
+def _run(key: Key, settings: Settings) -> Run:
+    engine = build(
+        key.network,
+        "random",
+        precision=key.precision,
+        max_batch=max(settings.batch_sizes),
+        threads=settings.threads,
+    )
+    timings = engine.time(settings.batch_sizes, repeats=settings.repeats)
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Run(date, {timing.batch: timing for timing in timings})
+
+
+def _check_machine(then: Machine) -> None:
+    now = machine.describe(then.libraries)
+    for what, before, after in (
+        ("processor", then.processor, now.processor),
+        ("number of cores", then.cores, now.cores),
+        ("libraries", then.libraries, now.libraries),
+    ):
+        if before != after:
+            raise InputError(
+                f"the measurements are incomplete and cannot be resumed here: the {what} was "
+                f"{before} and is {after}; resume them there, start a new measurement, or choose "
+                "networks and precisions whose measurements are complete"
+            )
+
+
+def _parse(document: Any) -> Measurements:
+    """Return the measurements of a JSON document. Raises ValueError and the like."""
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f'its "format" is not "{FORMAT}"')
+    if document.get("version") != VERSION:
+        raise ValueError(f"its version is {document.get('version')!r}, not {VERSION}")
+    given = document["settings"]
+    settings = Settings(
+        networks=tuple(_text(name) for name in _list(given["networks"])),
+        precisions=tuple(_text(name) for name in _list(given["precisions"])),
+        batch_sizes=tuple(whole("a batch size", size) for size in _list(given["batch_sizes"])),
+        repeats=whole("repeats", given["repeats"]),
+        rounds=whole("rounds", given["rounds"]),
+        threads=None if given["threads"] is None else whole("threads", given["threads"]),
+    )
+    if not (settings.networks and settings.precisions and settings.batch_sizes):
+        raise ValueError("it has no networks, precisions or batch sizes")
+    runs = dict(_parse_run(run, settings.batch_sizes) for run in _list(document["runs"]))
+    return Measurements(_parse_machine(document["machine"]), settings, runs)
+
+
+def _parse_machine(given: dict[str, Any]) -> Machine:
+    return Machine(
+        processor=_text(given["processor"]),
+        features=tuple(_text(name) for name in _list(given["features"])),
+        cores=whole("cores", given["cores"]),
+        memory_gib=_positive(given["memory_gib"]),
+        system=_text(given["system"]),
+        python=_text(given["python"]),
+        libraries={_text(name): _text(found) for name, found in given["libraries"].items()},
+    )
+
+
+def _parse_run(given: dict[str, Any], batch_sizes: tuple[int, ...]) -> tuple[Key, Run]:
+    key = Key(int(given["round"]), _text(given["network"]), _text(given["precision"]))
+    timings = [_parse_timing(timing) for timing in _list(given["timings"])]
+    if tuple(timing.batch for timing in timings) != batch_sizes:
+        raise ValueError(f"a run of {key.network} has other batch sizes than the settings")
+    date = datetime.fromisoformat(given["date"]).isoformat()
+    return key, Run(date, {timing.batch: timing for timing in timings})
+
+
+def _parse_timing(given: dict[str, Any]) -> Timing:
+    return Timing(
+        batch=whole("a batch size", given["batch"]),
+        repeats=whole("repeats", given["repeats"]),
+        min_ms=_positive(given["min_ms"]),
+        median_ms=_positive(given["median_ms"]),
+        p90_ms=_positive(given["p90_ms"]),
+        p99_ms=_positive(given["p99_ms"]),
+        seconds=_positive(given["seconds"]),
+        concurrency=whole("concurrency", given["concurrency"]),
+    )
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is not a list")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a string")
+    return value
+
+
+def _positive(value: object) -> float:
+    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{value!r} is not a positive number")
+    return float(value)

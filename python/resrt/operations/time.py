@@ -1,0 +1,231 @@
+"""`resrt.time`: how long an engine takes to load, to preprocess a photograph, and to infer."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from resrt import images
+from resrt._support.arguments import seconds, whole
+from resrt._support.files import writing_whole
+from resrt.catalog.models import published_for
+from resrt.engine.engine import Engine, load
+from resrt.errors import InputError
+from resrt.measuring import timing
+from resrt.system import machine
+
+# The size of the photograph that is preprocessed: about a megapixel.
+_WIDTH, _HEIGHT = 1152, 864
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a measurement; see `resrt.time`. Raises InputError for invalid ones."""
+
+    repeats: int
+    duration: float
+    warm_up: int
+    threads: int | None
+    concurrency: int
+
+    def __post_init__(self) -> None:
+        whole("repeats", self.repeats)
+        seconds("duration", self.duration)
+        whole("warm_up", self.warm_up, least=0)
+        whole("concurrency", self.concurrency)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The result of `resrt.time`.
+
+    Attributes:
+        load_ms: from the engine file to a warm engine; None if the engine was already loaded.
+        first_ms: the first inference after that, of one image; None likewise.
+        preprocessing: from the bytes of a JPEG photograph of about a megapixel to the network's
+            input, on one thread; None if the engine takes no photographs.
+        published: PaddleClas's latencies of the same network at this input size, in milliseconds
+            per batch by column, such as "v100_fp32_bs1".
+    """
+
+    model: str
+    backend: str
+    backend_version: str
+    precision: str
+    input_shape: tuple[int, int, int]
+    max_batch: int
+    settings: Settings
+    load_ms: float | None
+    first_ms: float | None
+    preprocessing: timing.Timing | None
+    timings: list[timing.Timing]
+    published: dict[str, float]
+    machine: machine.Machine
+
+    def document(self) -> dict[str, Any]:
+        """Return everything, including the throughputs, as a document for JSON."""
+        document = dataclasses.asdict(self)
+        for found, listed in zip(self.timings, document["timings"], strict=True):
+            listed["images_per_second"] = found.images_per_second
+        return document
+
+
+def time(
+    engine: Engine | str | PathLike[str],
+    *,
+    batch_sizes: Sequence[int] = (1, 4, 8),
+    repeats: int = 30,
+    duration: float = 1.0,
+    warm_up: int = 3,
+    threads: int | None = None,
+    device: str | None = None,
+    concurrency: int = 1,
+    output: str | PathLike[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Benchmark:
+    """Measure how long an engine takes to load, to preprocess a photograph, and to infer.
+
+    Args:
+        engine: an engine, or the path of an engine file.
+        batch_sizes: images per inference, each measured separately.
+        repeats: minimum number of timed inferences per batch size.
+        duration: minimum number of seconds of timed inferences per batch size.
+        warm_up: untimed inferences of each caller before the timed ones.
+        threads: processor threads per inference; None: one per core. Only for a path.
+        device: the GPU to run on, such as "cuda:1"; None: the first. Only for a path.
+        concurrency: the number of concurrent callers. If inferences have fewer threads than there
+            are cores, several run at once; otherwise the callers take turns, and latencies include
+            the wait.
+        output: a file to write the result to, as JSON; it is written completely or not at all.
+        progress: called with the name of each step before it.
+
+    Raises what `resrt.load` raises, InputError for invalid settings, and FileError if the output
+    cannot be written.
+    """
+    settings = Settings(repeats, duration, warm_up, threads, concurrency)
+    report = progress or (lambda _: None)
+    with contextlib.ExitStack() as stack:
+        # Opened first, so that an output that cannot be written is reported before the measurement.
+        file = None if output is None else stack.enter_context(writing_whole(Path(output)))
+        batch_sizes = [whole("a batch size", size) for size in batch_sizes]
+        report("load")
+        loaded, load_ms, first_ms = _loaded(engine, threads, device)
+        report("preprocessing")
+        preprocessing = _time_preprocessing(loaded, settings)
+        timings = []
+        for size in batch_sizes:
+            report(f"batch {size}")
+            timings += time_batches(loaded, [size], settings)
+        info = loaded.info
+        found = Benchmark(
+            model=info.model,
+            backend=info.backend,
+            backend_version=info.backend_version,
+            precision=info.precision,
+            input_shape=info.input_shape,
+            max_batch=info.max_batch,
+            settings=settings,
+            load_ms=load_ms,
+            first_ms=first_ms,
+            preprocessing=preprocessing,
+            timings=timings,
+            published=_published(info.model, info.input_shape),
+            machine=machine.describe(),
+        )
+        if file is not None:
+            json.dump(found.document(), file, indent=2, ensure_ascii=False)
+            file.write("\n")
+    return found
+
+
+def time_batches(
+    engine: Engine, batch_sizes: Sequence[int], settings: Settings
+) -> list[timing.Timing]:
+    """Return a Timing per batch size, of random images; see `Engine.time`."""
+    batch_sizes = [whole("a batch size", size) for size in batch_sizes]
+    rng = np.random.default_rng(0)
+    timings = []
+    for size in batch_sizes:
+        batch = rng.standard_normal((size, *engine.info.input_shape), np.float32)
+        timings.append(
+            timing.measure(
+                functools.partial(engine.infer, batch),
+                size,
+                repeats=settings.repeats,
+                duration=settings.duration,
+                warm_up=settings.warm_up,
+                concurrency=settings.concurrency,
+            )
+        )
+    return timings
+
+
+def _loaded(
+    engine: Engine | str | PathLike[str], threads: int | None, device: str | None
+) -> tuple[Engine, float | None, float | None]:
+    """Return the engine, and the milliseconds of its loading and first inference."""
+    if isinstance(engine, Engine):
+        if threads is not None or device is not None:
+            raise InputError(
+                "a loaded engine already has its threads and its device; give them to resrt.load"
+            )
+        return engine, None, None
+    start = perf_counter()
+    loaded = load(engine, threads=threads, device=device)
+    is_loaded = perf_counter()
+    batch = np.zeros((1, *loaded.info.input_shape), np.float32)
+    begun = perf_counter()
+    loaded.infer(batch)
+    return loaded, 1000 * (is_loaded - start), 1000 * (perf_counter() - begun)
+
+
+def _time_preprocessing(engine: Engine, settings: Settings) -> timing.Timing | None:
+    info = engine.info
+    if info.input_shape[0] not in (1, 3) or not info.preprocessing.mean:
+        return None  # the engine takes no photographs
+    jpeg = _photo()
+    return timing.measure(
+        lambda: images.preprocess(
+            Image.open(io.BytesIO(jpeg)), info.preprocessing, info.input_shape
+        ),
+        batch=1,
+        repeats=settings.repeats,
+        warm_up=settings.warm_up,
+    )
+
+
+def _photo() -> bytes:
+    """Return a JPEG file that takes as much work to decode as a photograph.
+
+    It has detail at every scale, as photographs have, so it takes a third of a byte per pixel.
+    """
+    rng = np.random.default_rng(0)
+    detail = np.zeros((_HEIGHT, _WIDTH, 3))
+    for octave in range(9):
+        shape = (3 * 2**octave, 4 * 2**octave, 3)
+        noise = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
+        smooth = noise.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
+        detail += (np.asarray(smooth) - 127.5) / 1.2**octave
+    pixels = (127.5 + 50 * detail / detail.std()).clip(0, 255).astype(np.uint8)
+    jpeg = io.BytesIO()
+    Image.fromarray(pixels).save(jpeg, "JPEG", quality=90)
+    return jpeg.getvalue()
+
+
+def _published(model: str, input_shape: tuple[int, int, int]) -> dict[str, float]:
+    published = published_for(model)
+    if published is None or input_shape != (3, published.crop, published.crop):
+        return {}
+    return published.latency_ms

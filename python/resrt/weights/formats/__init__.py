@@ -1,0 +1,44 @@
+"""Weights files: one reader per format."""
+
+from __future__ import annotations
+
+import os
+from os import PathLike
+from typing import Protocol
+
+from resrt._support.arguments import path as checked_path
+from resrt.errors import WeightsError
+from resrt.weights.formats import npz, onnx_file, pdparams, pytorch, safetensors_file, wts
+from resrt.weights.formats.checkpoint import Checkpoint, map_file
+
+
+class _Reader(Protocol):
+    """What the module of each format has."""
+
+    FORMAT: str  # as an error or a listing calls it
+
+    def recognises(self, content: memoryview) -> bool: ...
+    def read(self, content: memoryview, path: str) -> Checkpoint: ...
+
+
+_READERS: tuple[_Reader, ...] = (safetensors_file, pdparams, pytorch, npz, onnx_file, wts)
+
+
+def read(path: str | PathLike[str]) -> Checkpoint:
+    """Read every array of a weights file, under the names that the file gives them.
+
+    The format is recognised from the content: safetensors, PyTorch's .pth, PaddleClas's .pdparams,
+    ONNX, NumPy's .npz or TensorRTx's .wts. Nothing in a file is executed, and where the format
+    allows it the arrays are a map of the file. Raises FileError where it cannot be read,
+    WeightsError where it is of no known format or malformed.
+    """
+    file = os.fsdecode(checked_path(path))
+    content = map_file(file)
+    for reader in _READERS:
+        if reader.recognises(content):
+            return reader.read(content, file)
+    formats = ", ".join(reader.FORMAT for reader in _READERS)
+    raise WeightsError(
+        f"'{file}' is of no weights format that resrt knows ({formats}); "
+        "convert it to safetensors, for instance with safetensors.torch.save_file"
+    )

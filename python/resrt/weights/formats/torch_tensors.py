@@ -1,0 +1,269 @@
+"""What stands in for PyTorch's tensors in a pickle by torch.save: views of storages.
+
+Every name that such a pickle may ask for is listed here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from resrt.weights.formats.checkpoint import (
+    Array,
+    Malformed,
+    checked_shape,
+    checked_sizes,
+    shorten,
+    widen_bfloat16,
+)
+from resrt.weights.formats.inert import containers, inert, numpy_arrays, same
+from resrt.weights.formats.unpickler import AllowList, Known
+
+
+@dataclass(frozen=True)
+class Element:
+    """A type of number; bfloat16 is in NumPy the bits that `widen` makes into float32."""
+
+    dtype: np.dtype[np.generic]
+    widen: bool = False
+
+
+ELEMENTS = {
+    name: Element(np.dtype(code), widen=name == "bfloat16")
+    for name, code in {
+        "float64": "<f8",
+        "float32": "<f4",
+        "float16": "<f2",
+        "bfloat16": "<u2",
+        "int64": "<i8",
+        "int32": "<i4",
+        "int16": "<i2",
+        "int8": "i1",
+        "uint8": "u1",
+        "bool": "?",
+    }.items()
+}
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "UntypedStorage": "uint8",
+}
+# Dtypes of the names that may stand beside the weights, and classes of which nothing is kept.
+_OTHER_DTYPES = ("double", "float", "half", "long", "int", "short", "uint16", "uint32", "uint64")
+_INERT = (
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    "collections.defaultdict",
+    "collections.Counter",
+    "collections.deque",
+    "datetime.date",
+    "datetime.datetime",
+    "datetime.timedelta",
+    *(
+        f"{module}.{system}Path"
+        for module in ("pathlib", "pathlib._local")
+        for system in ("", "Posix", "Windows", "PurePosix", "PureWindows")
+    ),
+    *(
+        f"{builtins}.{kind}"
+        for builtins in ("builtins", "__builtin__")
+        for kind in ("set", "frozenset", "complex", "slice", "range", "list", "dict")
+    ),
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "torch.device",
+    "torch.torch_version.TorchVersion",
+)
+
+
+class Storage:
+    """The numbers that tensors are views of: found when the first of its tensors is wanted."""
+
+    __slots__ = ("_find", "_flat", "data", "element", "size")
+
+    def __init__(
+        self, element: Element, size: int, find: Callable[[], memoryview] | None = None
+    ) -> None:
+        self.element = element
+        self.size = size
+        self._find = find
+        self.data: memoryview | None = None
+        self._flat: dict[Element, Array] | None = None
+
+    def fill(self, data: memoryview) -> None:
+        """Take its bytes, of which there may be more. Raises Malformed."""
+        nbytes = self.size * self.element.dtype.itemsize
+        if len(data) < nbytes:
+            raise Malformed(f"a storage in it has {len(data)} bytes, where {nbytes} are due")
+        self.data = data[:nbytes]
+
+    def flat(self, element: Element) -> Array:
+        """All of its numbers: once, so that tensors that share them share the widened ones too."""
+        if self.data is None and self._find is not None:
+            self.fill(self._find())
+        if self.data is None:
+            raise Malformed("a tensor's storage is missing from it")
+        self._flat = self._flat or {}
+        if element not in self._flat:
+            itemsize = element.dtype.itemsize
+            whole = len(self.data) // itemsize * itemsize
+            bits = np.frombuffer(self.data[:whole], element.dtype)
+            self._flat[element] = widen_bfloat16(bits) if element.widen else bits
+        return self._flat[element]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A view of a storage."""
+
+    storage: Storage
+    element: Element
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """What its numbers take, as they are in the file."""
+        return math.prod(self.shape) * self.element.dtype.itemsize
+
+    def array(self) -> Array:
+        """The tensor's numbers, where they lie. Raises Malformed."""
+        flat = self.storage.flat(self.element)
+        if 0 in self.shape:
+            return np.zeros(self.shape, flat.dtype)
+        steps = zip(self.shape, self.strides, strict=True)
+        last = self.offset + sum((size - 1) * stride for size, stride in steps)
+        if last >= flat.size:
+            raise Malformed(
+                f"a tensor of shape {self.shape} ends at element {last} of its storage, which has "
+                f"{flat.size}"
+            )
+        # A stride along one element may be any number.
+        strides = [
+            stride * flat.itemsize if size > 1 else 0
+            for size, stride in zip(self.shape, self.strides, strict=True)
+        ]
+        return np.lib.stride_tricks.as_strided(
+            flat[self.offset :], self.shape, strides, writeable=False
+        )
+
+
+def known_names(content: memoryview) -> AllowList:
+    """What the pickle of a checkpoint may ask for."""
+    rebuild = "torch._utils._rebuild_"
+    known: dict[str, Callable[..., object] | None] = dict.fromkeys(_INERT, inert)
+    known |= {f"torch.{name}": None for name in (*ELEMENTS, *_OTHER_DTYPES)}
+    known |= {
+        f"{module}.{name}": None
+        for name in _STORAGES
+        for module in ("torch", "torch.cuda", "torch.storage")
+    }
+    known |= dict.fromkeys(
+        ("builtins.int", "builtins.float", "__builtin__.int", "__builtin__.float", "torch.Tensor")
+    )
+    known |= {
+        f"{rebuild}tensor": _rebuild_tensor,
+        f"{rebuild}tensor_v2": _rebuild_tensor,
+        f"{rebuild}tensor_v3": _rebuild_tensor_of,
+        "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
+        f"{rebuild}parameter": _first,
+        f"{rebuild}parameter_with_state": _first,
+        "torch.nn.parameter.Parameter": _first,
+        "torch.Size": same,
+    }
+    return {**known, **containers(), **numpy_arrays(limit=len(content))}
+
+
+def _first(data: object, *_: object) -> object:
+    """A parameter of a tensor: the tensor."""
+    return data
+
+
+def _rebuild_tensor(
+    storage: object, offset: object, shape: object, strides: object, *_: object
+) -> Tensor:
+    if not isinstance(storage, Storage):
+        raise Malformed("a tensor in it has no storage")
+    return _view(storage, storage.element, offset, shape, strides)
+
+
+def _rebuild_tensor_of(
+    storage: object,
+    offset: object,
+    shape: object,
+    strides: object,
+    _requires_grad: object,
+    _hooks: object,
+    dtype: object,
+    *_: object,
+) -> Tensor:
+    """A tensor of a dtype for which there is no class of storages."""
+    name = dtype.name.removeprefix("torch.") if isinstance(dtype, Known) else ""
+    if not isinstance(storage, Storage) or name not in ELEMENTS:
+        raise Malformed(f"a tensor in it is of {shorten(name)}, which resrt does not read")
+    return _view(storage, ELEMENTS[name], offset, shape, strides)
+
+
+def _rebuild_from_type(function: object, _type: object, arguments: object, *_: object) -> object:
+    """A tensor of some class or with attributes: the tensor."""
+    # By no other function: one that calls a function in its turn could go on for ever.
+    rebuild = function.call if isinstance(function, Known) else None
+    if rebuild not in (_rebuild_tensor, _rebuild_tensor_of) or not isinstance(arguments, tuple):
+        raise Malformed("a tensor in it is made in an odd way")
+    return rebuild(*arguments[:16])
+
+
+def _view(
+    storage: Storage, element: Element, offset: object, shape: object, strides: object
+) -> Tensor:
+    sizes, steps = checked_shape(shape), checked_sizes(strides)
+    if not isinstance(offset, int) or not 0 <= offset < 1 << 48 or len(steps) != len(sizes):
+        raise Malformed(f"a tensor of shape {sizes} has an odd place in its storage")
+    return Tensor(storage, element, offset, sizes, steps)
+
+
+class Storages:
+    """The storages that a checkpoint refers to, by their keys."""
+
+    def __init__(self, find: Callable[[str], memoryview] | None = None) -> None:
+        self.by_key: dict[str, Storage] = {}
+        self._find = find
+
+    def __call__(self, reference: object) -> Storage:
+        """The storage of a persistent id: ('storage', class, key, device, size, view of another).
+
+        Raises Malformed.
+        """
+        if not isinstance(reference, tuple) or not 5 <= len(reference) <= 6:
+            raise Malformed("it refers to an object outside its pickle that is no storage")
+        _, kind, key, _, size = reference[:5]
+        name = kind.name.rpartition(".")[2] if isinstance(kind, Known) else ""
+        if name not in _STORAGES or not isinstance(key, str):
+            raise Malformed("it refers to a storage of a class that resrt does not know")
+        if not isinstance(size, int) or not 0 <= size < 1 << 48:
+            raise Malformed(f"it refers to a storage of {shorten(size)} elements")
+        if reference[5:] not in ((), (None,)):
+            raise Malformed("a storage in it is a view of another, which resrt does not read")
+        return self._storage(key, ELEMENTS[_STORAGES[name]], size)
+
+    def _storage(self, key: str, element: Element, size: int) -> Storage:
+        if key not in self.by_key:
+            find = None if self._find is None else partial(self._find, key)
+            self.by_key[key] = Storage(element, size, find)
+        storage = self.by_key[key]
+        if storage.element != element or storage.size != size:
+            raise Malformed(f"its storage {shorten(key)} is said to be of two sizes or types")
+        return storage

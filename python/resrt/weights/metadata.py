@@ -1,0 +1,169 @@
+"""What travels with weights besides their arrays: origin, labels, preprocessing, input size.
+
+This module alone reads it from a weights file, writes it to one, and scales it to another input
+size. Every other module passes a `Metadata` on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+from resrt import _core, images, labels
+from resrt.catalog.pretrained import Pretrained
+from resrt.errors import InputError
+
+_LABELS, _PREPROCESSING, _INPUT_SIZE = "labels", "preprocessing", "input_size"
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """The input size at which weights are most accurate, and the short side to resize to there."""
+
+    crop: int
+    resize: int
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What travels with weights.
+
+    Attributes:
+        origin: where the weights are from: the name of a catalog entry or file, "arrays" or
+            "random".
+        labels: a name for each class; None if unknown.
+        preprocessing: how photographs become inputs of `input_size`; None if unknown.
+        input_size: (height, width) in pixels; None if unknown.
+        recommended: the input size at which the weights are most accurate, if it is another.
+    """
+
+    origin: str = ""
+    labels: list[str] | None = None
+    preprocessing: _core.Preprocessing | None = None
+    input_size: tuple[int, int] | None = None
+    recommended: Recommended | None = None
+
+    @classmethod
+    def of_pretrained(cls, entry: Pretrained, channels: int = 3) -> Metadata:
+        """Return the metadata of published weights, for a network of that many input channels."""
+        recommended = None
+        if entry.test_crop is not None and entry.test_resize is not None:
+            recommended = Recommended(entry.test_crop, entry.test_resize)
+        return cls(
+            origin=entry.name,
+            preprocessing=_core.Preprocessing(
+                resize=entry.resize,
+                interpolation=entry.interpolation,
+                mean=images.per_channel(entry.mean, channels),
+                std=images.per_channel(entry.std, channels),
+                pipeline=entry.pipeline,
+            ),
+            input_size=(entry.crop, entry.crop),
+            recommended=recommended,
+        )
+
+    @classmethod
+    def read(cls, texts: Mapping[str, str], *, origin: str = "") -> Metadata:
+        """Read the metadata of a weights file, whose values are texts.
+
+        Raises InputError if the labels, preprocessing or input size are not as `write` writes them.
+        """
+        found = cls(origin=origin)
+        if _LABELS in texts:
+            found = dataclasses.replace(found, labels=labels.parse(texts[_LABELS]))
+        if _INPUT_SIZE in texts:
+            found = dataclasses.replace(found, input_size=_input_size(texts[_INPUT_SIZE]))
+        if _PREPROCESSING in texts:
+            steps, recommended = _preprocessing(texts[_PREPROCESSING])
+            found = dataclasses.replace(found, preprocessing=steps, recommended=recommended)
+        return found
+
+    def write(self) -> dict[str, str]:
+        """Return the metadata, without the origin, as texts for a weights file."""
+        texts = {}
+        if self.labels:
+            texts[_LABELS] = json.dumps(self.labels, ensure_ascii=False)
+        if self.preprocessing is not None:
+            document = fields(self.preprocessing)
+            if self.recommended is not None:
+                document["recommended"] = dataclasses.asdict(self.recommended)
+            texts[_PREPROCESSING] = json.dumps(document)
+        if self.input_size is not None:
+            texts[_INPUT_SIZE] = json.dumps(self.input_size)
+        return texts
+
+    def at(self, input_size: tuple[int, int]) -> Metadata:
+        """Return the metadata for another input size: the short side is resized in proportion."""
+        if self.preprocessing is None or self.input_size is None:
+            return dataclasses.replace(self, input_size=input_size)
+        size, own = min(input_size), min(self.input_size)
+        if self.recommended is not None and size == self.recommended.crop:
+            resize = self.recommended.resize
+        else:
+            resize = round(size * self.preprocessing.resize / own)
+        steps = _core.Preprocessing(**fields(self.preprocessing) | {"resize": resize})
+        return dataclasses.replace(
+            self, preprocessing=steps, input_size=input_size, recommended=None
+        )
+
+    def with_labels(self, names: Sequence[str] | PathLike[str] | None, classes: int) -> Metadata:
+        """Return the metadata with other labels, checked against the number of classes.
+
+        Args:
+            names: the labels, or the path of a file of them; None keeps those that are here, or
+                ImageNet's for 1000 classes.
+            classes: the network's number of classes.
+
+        Raises FileError or InputError.
+        """
+        if names is None:
+            chosen = self.labels or (labels.imagenet() if classes == 1000 else [])
+        else:
+            chosen = labels.read(names) if isinstance(names, (str, PathLike)) else list(names)
+        if not all(isinstance(name, str) for name in chosen):
+            raise InputError("labels must be str, one for each class")
+        _core.check_labels(chosen, classes)
+        return dataclasses.replace(self, labels=chosen)
+
+
+def fields(steps: _core.Preprocessing) -> dict[str, Any]:
+    """Return preprocessing as the keyword arguments that make it, which JSON can hold."""
+    return {
+        "resize": steps.resize,
+        "interpolation": steps.interpolation,
+        "mean": steps.mean,
+        "std": steps.std,
+        "pipeline": steps.pipeline,
+    }
+
+
+def _preprocessing(text: str) -> tuple[_core.Preprocessing, Recommended | None]:
+    try:
+        document = json.loads(text)
+        recommended = document.pop("recommended", None)
+        return (
+            _core.Preprocessing(**document),
+            None if recommended is None else Recommended(**recommended),
+        )
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        raise InputError(
+            f"invalid preprocessing in the weights file's metadata: {text[:100]!r}; convert the "
+            "weights again, or give preprocessing"
+        ) from None
+
+
+def _input_size(text: str) -> tuple[int, int]:
+    try:
+        height, width = json.loads(text)
+        if not all(type(size) is int and 0 < size < 2**31 for size in (height, width)):
+            raise ValueError
+    except (TypeError, ValueError, RecursionError):
+        raise InputError(
+            f"invalid input size in the weights file's metadata: {text[:100]!r}; convert the "
+            "weights again, or give input_size"
+        ) from None
+    return height, width

@@ -1,0 +1,182 @@
+"""What all commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import resrt
+from resrt import cli
+from support.paths import PHOTOS
+
+
+def _command_names() -> list[str]:
+    [commands] = [
+        action
+        for action in cli._parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    ]
+    return list(commands.choices)
+
+
+COMMANDS = _command_names()
+# None of these is needed to say how a command is called, or which networks there are.
+HEAVY = "numpy", "PIL", "openvino", "safetensors", "onnx", "matplotlib", "rich", "huggingface_hub"
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "resrt", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_that_parses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([name, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    _, found, example = text.partition(f"example: resrt {name}")
+    assert found
+    arguments = [word.strip("'\"") for word in example.split()]
+    assert cli._parser().parse_args([name, *arguments]).run
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert {"models", "time", "doctor"} < set(COMMANDS) <= set(listed)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["models"], ["models", "--format", "json"], ["models", "-h"]],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_imported_to_answer_at_once(arguments: list[str]) -> None:
+    script = (
+        "import contextlib, sys\n"
+        "from resrt import cli\n"
+        f"with contextlib.suppress(SystemExit): assert cli.main({arguments}) == 0\n"
+        f"print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr, end='')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert result.stdout
+    assert result.stderr == ""
+
+
+def test_what_the_test_above_looks_for_would_be_found() -> None:
+    script = f"import resrt, sys; resrt.build; print(*({HEAVY} & sys.modules.keys()))"
+    script = script.replace(str(HEAVY), f"set({HEAVY})")
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert {"numpy", "PIL", "safetensors"} <= set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models", "--source", "nobody"],
+        ["models", "no-such-network"],
+        ["time", "no-such.engine"],
+        ["weights", "no-such.pth"],
+        ["build", "resnet51", "-o", "x.engine", "--weights", "random"],
+    ],
+    ids=" ".join,
+)
+def test_errors_are_one_sentence(arguments: list[str], tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "resrt", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("resrt: ")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--debug", "models", "--source", "nobody"], ["models", "--source", "nobody", "--debug"]],
+)
+def test_debug_shows_the_traceback_wherever_it_stands(arguments: list[str]) -> None:
+    with pytest.raises(resrt.InputError, match="nobody"):
+        cli.main(arguments)
+
+
+def test_quiet_is_understood_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for arguments in (["doctor"], ["--quiet", "doctor"], ["doctor", "--quiet"]):
+        cli.main(arguments)
+        texts.append(capsys.readouterr().out)
+    assert texts[1] == texts[2]
+    assert len(texts[1]) < len(texts[0])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["no-such-command"], ["models", "--no-such-option"], ["time"], ["time", "x", "--batch"]],
+    ids=" ".join,
+)
+def test_misuse_ends_with_2_and_says_how_to_use_it(arguments: list[str]) -> None:
+    result = _run(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("usage: resrt")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["doctor"]], ids=" ".join)
+def test_output_is_plain_where_it_is_no_terminal(arguments: list[str]) -> None:
+    result = _run(*arguments)
+    assert result.stderr == ""
+    assert not {"\x1b", "\r"} & set(result.stdout)
+
+
+# 0 where all had been written already.
+@pytest.mark.parametrize(("command", "statuses"), [("models", (0, 141)), ("demo", (141,))])
+def test_who_reads_the_beginning_alone_is_told_of_no_error(
+    command: str, statuses: tuple[int, ...]
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "resrt", command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() in statuses
+
+
+@pytest.mark.parametrize("command", ["classify", "eval", "time"])
+def test_device_reaches_the_engine(
+    command: str, small_engine: resrt.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = tmp_path / "small.engine"
+    small_engine.save(engine)
+    photos = {"classify": [str(PHOTOS)], "eval": [str(PHOTOS)], "time": []}[command]
+    assert cli.main([command, str(engine), *photos, "--device", "cuda:1"]) == 1
+    assert "'openvino' does not run on a GPU; leave out device" in capsys.readouterr().err
+
+
+def test_build_takes_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "x.engine")
+    options = ["ResNet18", "--weights", "random", "-o", output, "--no-cache", "--device", "cuda:1"]
+    assert cli.main(["build", *options]) == 1
+    assert "'openvino' does not run on a GPU; leave out device" in capsys.readouterr().err

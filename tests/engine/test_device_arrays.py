@@ -1,0 +1,394 @@
+"""Batches in a GPU's memory, as far as that goes without one: what libraries say of their arrays.
+
+The stand-ins say that they are on a GPU, and are not.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import resrt
+from resrt import _core
+from resrt.engine import device_arrays
+from support.paths import ROOT
+
+CUDA, ROCM, PINNED = 2, 10, 3
+
+
+class DLPackArray:
+    """As PyTorch's tensors."""
+
+    def __init__(self, array: npt.NDArray[Any], device: tuple[int, int] = (CUDA, 0)) -> None:
+        self.array = array
+        self.device = device
+        self.streams: list[int] = []
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
+
+    def __dlpack__(self, *, stream: int) -> Any:
+        self.streams.append(stream)
+        return self.array.__dlpack__()
+
+
+class InterfaceArray:
+    """As Numba's arrays."""
+
+    def __init__(self, array: npt.NDArray[Any], **more: Any) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (array.ctypes.data, False),
+            "version": 3,
+            "strides": None if array.flags.c_contiguous else array.strides,
+            **more,
+        }
+
+
+class Core:
+    """An engine on the second GPU that keeps what it was given."""
+
+    info = SimpleNamespace(model="small", input_shape=(3, 32, 32))
+    device = 1
+
+    def __init__(self) -> None:
+        self.given: list[tuple[int, int, int]] = []
+
+    def device_of(self, pointer: int) -> int:
+        return 1
+
+    def infer_on_device(self, pointer: int, batch: int, stream: int, owner: Any) -> str:
+        self.given.append((pointer, batch, stream))
+        self.owner = owner
+        return "logits"
+
+
+@pytest.fixture
+def core() -> Any:
+    return Core()
+
+
+@pytest.mark.parametrize(("stream", "used"), [(None, 1), (0, 1), (7, 7), (2**47, 2**47)])
+def test_dlpack(core: Any, images: npt.NDArray[np.float32], stream: int | None, used: int) -> None:
+    batch = DLPackArray(images, (CUDA, 1))
+    assert device_arrays.infer(core, batch, stream) == "logits"
+    assert core.given == [(images.ctypes.data, 6, used)]
+    assert batch.streams == [used]  # which the library has wait for the batch
+
+
+@pytest.mark.parametrize(
+    ("more", "stream", "used"),
+    [({}, None, 1), ({"stream": None}, None, 1), ({"stream": 9}, None, 9), ({"stream": 9}, 7, 7)],
+)
+def test_cuda_array_interface(
+    core: Any, images: npt.NDArray[np.float32], more: Any, stream: int | None, used: int
+) -> None:
+    assert device_arrays.infer(core, InterfaceArray(images, **more), stream) == "logits"
+    assert core.given == [(images.ctypes.data, 6, used)]
+
+
+@pytest.mark.parametrize("kind", [lambda array: DLPackArray(array, (CUDA, 1)), InterfaceArray])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.astype(np.float16), "takes a float32 batch"),
+        (lambda x: x.astype(np.int32), "takes a float32 batch"),
+        (lambda x: x[0], r"a batch of shape \(N, 3, 32, 32\), not \(3, 32, 32\)"),
+        (lambda x: x[:, :, :16], r"a batch of shape \(N, 3, 32, 32\), not \(6, 3, 16, 32\)"),
+        (lambda x: x.transpose(0, 1, 3, 2), r"contiguous.*copy it, as with .contiguous\(\)"),
+        (lambda x: x[::2], "contiguous"),
+    ],
+)
+def test_what_the_engine_does_not_take(
+    core: Any, images: npt.NDArray[np.float32], kind: Any, change: Any, message: str
+) -> None:
+    with pytest.raises(resrt.InputError, match=message):
+        device_arrays.infer(core, kind(change(images)), None)
+    assert core.given == []
+
+
+def test_one_image_is_contiguous_whatever_its_batch_stride(
+    core: Any, images: npt.NDArray[np.float32]
+) -> None:
+    device_arrays.infer(core, DLPackArray(images[::6], (CUDA, 1)), None)
+    assert core.given == [(images.ctypes.data, 1, 1)]
+
+
+def test_strides_of_axes_of_one_say_nothing(core: Any, images: npt.NDArray[np.float32]) -> None:
+    strides = (999, *images.strides[1:])
+    device_arrays.infer(core, InterfaceArray(images[:1], strides=strides), None)
+    assert core.given == [(images.ctypes.data, 1, 1)]
+
+
+def test_an_empty_batch_may_have_no_pointer(core: Any, images: npt.NDArray[np.float32]) -> None:
+    core.device_of = None
+    device_arrays.infer(core, InterfaceArray(images[:0], data=(0, False)), None)
+    assert core.given == [(0, 0, 1)]
+
+
+def test_a_masked_batch(core: Any, images: npt.NDArray[np.float32]) -> None:
+    with pytest.raises(resrt.InputError, match="has a mask"):
+        device_arrays.infer(core, InterfaceArray(images, mask=InterfaceArray(images)), None)
+
+
+def test_other_memory(core: Any, images: npt.NDArray[np.float32]) -> None:
+    with pytest.raises(resrt.InputError, match=r"of cuda:0, but the engine runs on cuda:1; copy"):
+        device_arrays.infer(core, DLPackArray(images, (CUDA, 0)), None)
+    core.device_of = lambda pointer: 0
+    with pytest.raises(resrt.InputError, match=r"of cuda:0, but the engine runs on cuda:1; copy"):
+        device_arrays.infer(core, InterfaceArray(images), None)
+    with pytest.raises(resrt.InputError, match="neither an NVIDIA GPU's.*device type 10"):
+        device_arrays.infer(core, DLPackArray(images, (ROCM, 0)), None)
+    assert core.given == []
+
+
+@pytest.mark.parametrize("stream", [-1, 2**64, True, 1.5, "0"])
+def test_what_is_no_stream(core: Any, images: npt.NDArray[np.float32], stream: Any) -> None:
+    with pytest.raises(resrt.InputError, match="stream is a CUDA stream's handle.*, not "):
+        device_arrays.infer(core, DLPackArray(images, (CUDA, 1)), stream)
+
+
+def test_a_library_that_refuses(core: Any, images: npt.NDArray[np.float32]) -> None:
+    class NeedsGradient(DLPackArray):
+        def __dlpack__(self, *, stream: int) -> Any:
+            raise BufferError("it requires grad")
+
+    with pytest.raises(resrt.InputError, match="does not give its memory: it requires grad"):
+        device_arrays.infer(core, NeedsGradient(images, (CUDA, 1)), None)
+
+
+@pytest.mark.parametrize("kind", [lambda array: DLPackArray(array, (CUDA, 1)), InterfaceArray])
+def test_the_logits_are_given_what_keeps_the_batch(core: Any, kind: Any) -> None:
+    class Array(np.ndarray[Any, Any]):
+        """An array that can be watched."""
+
+    images = np.zeros((1, 3, 32, 32), np.float32).view(Array)
+    alive = weakref.ref(images)
+    batch = kind(images)
+    batch.array = images
+    device_arrays.infer(core, batch, None)
+    del images, batch
+    gc.collect()
+    assert alive() is not None
+    core.owner = None
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_capsule_is_read_once(images: npt.NDArray[np.float32]) -> None:
+    capsule: Any = images.__dlpack__()
+    foreign = _core.ForeignArray(capsule)
+    assert (foreign.pointer, foreign.shape) == (images.ctypes.data, (6, 3, 32, 32))
+    with pytest.raises(resrt.InputError, match="must return a capsule"):
+        _core.ForeignArray(capsule)
+
+
+def test_an_engine_on_the_processor(
+    small_engine: resrt.Engine, images: npt.NDArray[np.float32]
+) -> None:
+    batches: list[Any] = [DLPackArray(images), InterfaceArray(images)]
+    for batch in batches:
+        with pytest.raises(resrt.InputError, match="backend 'openvino' cannot read GPU memory"):
+            small_engine.infer(batch)
+    with pytest.raises(resrt.InputError, match="in the processor's memory; leave out stream"):
+        small_engine.infer(images, stream=1)  # type: ignore[call-overload]
+    assert small_engine._core.device is None
+
+
+def test_pinned_memory_is_the_processors(
+    small_engine: resrt.Engine, images: npt.NDArray[np.float32]
+) -> None:
+    class Pinned(DLPackArray):
+        def __array__(self, dtype: Any = None, copy: Any = None) -> npt.NDArray[Any]:
+            return self.array
+
+    pinned: Any = Pinned(images, (PINNED, 0))
+    found = small_engine.infer(pinned)
+    np.testing.assert_array_equal(found, small_engine.infer(images))
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the package that has a stand-in for a GPU's backend."""
+    if not (ROOT / "cpp/src").exists():
+        pytest.skip("the core's source is not here")
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        pytest.skip(f"there is no compiler {compiler} to build the stand-in with")
+    folder = tmp_path_factory.mktemp("site")
+    for module in (resrt, _core):
+        shutil.copytree(Path(module.__file__).parent, folder / "resrt", dirs_exist_ok=True)
+    libraries = folder / "resrt" / "lib"
+    subprocess.run(
+        [
+            *(compiler, "-std=c++20", "-shared", "-fPIC"),
+            *(f"-I{ROOT / 'cpp' / part}" for part in ("include", "src")),
+            ROOT / "tests/data/stand_in_gpu.cpp",
+            *(f"-L{libraries}", "-lresrt"),
+            *("-o", libraries / "libresrt_tensorrt_rtx.so"),
+        ],
+        check=True,
+    )
+    return folder
+
+
+BEFORE = """
+import ctypes, gc, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import resrt
+from resrt import _core
+
+class Array:
+    def __init__(self, array): self.array = array
+    def __dlpack_device__(self): return 2, 3
+    def __dlpack__(self, *, stream): return self.array.__dlpack__()
+
+def tell(*values):
+    print(*values, flush=True)
+
+def read(pointer, shape):
+    floats = ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float))
+    return np.ctypeslib.as_array(floats, shape).tolist()
+
+config = resrt.ResNet(depths=[1])
+graph = resrt.build_graph(config, classes=3, input_size=32, name="small")
+engine = resrt.build(graph, "random", backend="tensorrt_rtx", max_batch=2)
+images = np.zeros((3, 3, 32, 32), np.float32)
+images[:, 0, 0, 0] = 10, 20, 30
+"""
+
+
+def told(package: Path, script: str) -> list[str]:
+    """What the stand-in and the script say."""
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE + textwrap.dedent(script), package],
+        env={**os.environ, "LD_LIBRARY_PATH": str(package / "resrt" / "lib")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+LOGITS = "[[10.0, 11.0, 12.0], [20.0, 21.0, 22.0], [30.0, 31.0, 32.0]]"
+
+
+def test_logits_live_as_long_as_their_reader(package: Path) -> None:
+    assert told(
+        package,
+        """
+        logits = engine.infer(Array(images), stream=7)
+        tell(logits.shape, logits.__dlpack_device__())
+        foreign = _core.ForeignArray(logits.__dlpack__(stream=9, max_version=(1, 0)))
+        del logits
+        gc.collect()
+        tell(read(foreign.pointer, foreign.shape), foreign.is_float32, foreign.is_contiguous)
+        del foreign
+        tell("the end")
+        """,
+    ) == [
+        *("allocate 9", "infer 2 in 7", "infer 1 in 7", "end in 7"),
+        "(3, 3) (2, 3)",
+        *("9 waits", f"{LOGITS} True True"),
+        *("free", "the end"),
+    ]
+
+
+def test_logits_keep_their_batch(package: Path) -> None:
+    assert told(
+        package,
+        """
+        class Owner(Array):
+            def __init__(self, array):
+                self.array = array
+                self.__cuda_array_interface__ = {
+                    "shape": array.shape, "typestr": "<f4", "version": 3,
+                    "data": (array.ctypes.data, False),
+                }
+            __dlpack__ = property()
+            __dlpack_device__ = property()
+            def __del__(self): tell("the batch goes")
+        logits = engine.infer(Owner(images), stream=7)
+        gc.collect()
+        tell("and stays until here")
+        foreign = _core.ForeignArray(logits.__dlpack__(stream=-1))
+        del logits
+        del foreign
+        tell("the end")
+        """,
+    )[4:] == ["and stays until here", "free", "the batch goes", "the end"]
+
+
+@pytest.mark.parametrize("stream", [0, -2])
+def test_what_is_no_stream_for_dlpack(package: Path, stream: int) -> None:
+    said = told(
+        package,
+        f"""
+        try:
+            engine.infer(Array(images), stream=7).__dlpack__(stream={stream})
+        except ValueError as error:
+            tell(error)
+        """,
+    )
+    assert f"invalid CUDA stream for DLPack: {stream}" in said
+
+
+def test_logits_that_nobody_reads_are_freed(package: Path) -> None:
+    assert told(
+        package,
+        """
+        logits = engine.infer(Array(images[:0]))
+        capsule = logits.__dlpack__(stream=-1)
+        del logits, capsule
+        tell("the end")
+        """,
+    ) == ["allocate 0", "end in 1", "free", "the end"]
+
+
+def test_logits_by_the_cuda_array_interface(package: Path) -> None:
+    assert told(
+        package,
+        """
+        logits = engine.infer(Array(images), stream=7)
+        interface = logits.__cuda_array_interface__
+        pointer, is_read_only = interface.pop("data")
+        tell(sorted(interface.items()), is_read_only, read(pointer, interface["shape"]))
+        del logits
+        """,
+    )[4:] == [
+        "[('shape', (3, 3)), ('stream', 7), ('strides', None), ('typestr', '<f4'), ('version', 3)]"
+        f" False {LOGITS}",
+        "free",
+    ]
+
+
+def test_logits_are_not_copied_elsewhere(package: Path) -> None:
+    assert told(
+        package,
+        """
+        logits = engine.infer(Array(images), stream=7)
+        for wish in ({"dl_device": (1, 0)}, {"copy": True}):
+            try:
+                logits.__dlpack__(stream=9, **wish)
+            except BufferError as error:
+                tell(error)
+        """,
+    )[4:6] == [
+        "logits can only be exported to the GPU that they are on",
+        "logits can only be exported uncopied",
+    ]

@@ -1,0 +1,227 @@
+"""`resrt classify`: files of all kinds, one record each, also across interruptions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import resrt
+from resrt import cli
+from resrt.engine import batches
+from resrt.operations import classify as classification
+from support.paths import PHOTOS
+
+
+@pytest.fixture(scope="module")
+def engine_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = resrt.ResNet(depths=[1, 1], width=8)
+    engine = resrt.build(config, "random", input_size=32, max_batch=2, precision="fp32")
+    path = tmp_path_factory.mktemp("engines") / "small.engine"
+    engine.save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images of many kinds, one that is none, and what is to be left out."""
+    folder = tmp_path / "photos"
+    (folder / "deeper").mkdir(parents=True)
+    photo = Image.open(PHOTOS / "china.jpg").resize((160, 107))
+    photo.save(folder / "a.jpg")
+    photo.save(folder / "deeper" / "B.PNG", "PNG")
+    photo.save(folder / "c.webp")
+    photo.convert("L").save(folder / "grey.png")
+    photo.convert("CMYK").save(folder / "cmyk.jpg")
+    photo.convert("RGBA").save(folder / "alpha.png")
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64) * 16).save(folder / "deep.png")
+    (folder / "broken.jpg").write_bytes((folder / "a.jpg").read_bytes()[:300])
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.jpg").write_bytes(b"")
+    return folder
+
+
+IMAGES = 8  # in the folder, of which one is broken
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.main(["classify", *map(str, arguments)])
+
+
+def test_records_come_in_order_whatever_fails(engine_file: Path, folder: Path) -> None:
+    files = classification.find([folder])
+    assert [Path(file).name for file in files] == [
+        "a.jpg",
+        "alpha.png",
+        "broken.jpg",
+        "c.webp",
+        "cmyk.jpg",
+        "deep.png",
+        "B.PNG",
+        "grey.png",
+    ]
+    missing = str(folder / "missing.jpg")
+    records = list(resrt.classify(engine_file, [missing, *files], topk=3, workers=3))
+    assert [record.image for record in records] == [missing, *files]
+    errors = {Path(record.image).name: record.error for record in records if record.error}
+    assert errors.keys() == {"missing.jpg", "broken.jpg"}
+    assert "No such file" in errors["missing.jpg"]
+    assert "cannot be decoded" in errors["broken.jpg"]
+    engine = resrt.load(engine_file)
+    for record in records:
+        if record.error is None:
+            (expected,) = engine.classify(record.image, topk=3)
+            assert [p.index for p in record.predictions] == [p.index for p in expected]
+            np.testing.assert_allclose(
+                [p.probability for p in record.predictions],
+                [p.probability for p in expected],
+                rtol=1e-5,
+            )
+
+
+def test_files_are_taken_only_a_little_ahead(engine_file: Path) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield PHOTOS / "china.jpg"
+
+    records = resrt.classify(engine_file, endless(), workers=2)
+    for _ in range(3):
+        assert next(records).error is None
+    assert taken < 50
+    records.close()  # type: ignore[attr-defined]
+
+
+def test_arguments_are_checked_before_anything_runs(engine_file: Path) -> None:
+    with pytest.raises(resrt.InputError, match="topk"):
+        resrt.classify(engine_file, [], topk=0)
+    with pytest.raises(resrt.InputError, match="workers"):
+        resrt.classify(engine_file, [], workers=0)
+    config = resrt.ResNet(depths=[1], width=8)
+    odd = resrt.build(config, "random", input_size=16, in_channels=5, classes=3)
+    with pytest.raises(resrt.InputError, match="5 input channels takes no photographs"):
+        batches.infer_files(odd, [])
+    assert list(resrt.classify(engine_file, [])) == []
+
+
+def test_paths_that_name_no_images(tmp_path: Path) -> None:
+    with pytest.raises(resrt.FileError, match="has no images"):
+        classification.find([tmp_path])
+    with pytest.raises(resrt.FileError, match="no file matches"):
+        classification.find([str(tmp_path / "*.jpg")])
+    # A file of such a name is meant, where there is one.
+    (tmp_path / "a[1].jpg").write_bytes(b"")
+    assert classification.find([tmp_path / "a[1].jpg"]) == [str(tmp_path / "a[1].jpg")]
+
+
+def test_command_prints_text(
+    engine_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(engine_file, folder / "a.jpg", str(folder / "*.webp"), "-k", "2") == 0
+    out, error = capsys.readouterr()
+    assert error == ""
+    lines = out.splitlines()
+    assert [lines[0], lines[3]] == [str(folder / "a.jpg"), str(folder / "c.webp")]
+    assert all("%" in line for line in lines[1:3] + lines[4:])
+    assert len(lines) == 6
+
+
+def test_command_reports_what_it_skips(
+    engine_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(engine_file, folder, "--format", "json", "--topk", "1") == 3
+    out, error = capsys.readouterr()
+    assert error.count("resrt: skipped: ") == 1
+    assert "broken.jpg" in error
+    records = [json.loads(line) for line in out.splitlines()]
+    assert len(records) == IMAGES
+    assert [r["image"] for r in records if "error" in r] == [str(folder / "broken.jpg")]
+    (prediction,) = records[0]["predictions"]
+    assert prediction.keys() == {"index", "label", "probability"}
+
+
+@pytest.mark.parametrize("format_", ["json", "csv"])
+def test_an_interrupted_run_is_gone_on_with(
+    engine_file: Path, folder: Path, tmp_path: Path, format_: str
+) -> None:
+    out = tmp_path / "out"
+    options = ["--format", format_, "-o", out]
+    assert run(engine_file, folder, *options) == 3
+    whole = out.read_bytes()
+    header = 1 if format_ == "csv" else 0
+    assert whole.count(b"\n") == IMAGES + header
+    for cut in (len(whole), len(whole) - 1, len(whole) // 2, 10, 0):
+        out.write_bytes(whole[:cut])
+        # What was skipped before is told of again.
+        assert run(engine_file, folder, *options, "--resume") == 3
+        assert out.read_bytes() == whole
+    assert run(engine_file, folder / "a.jpg", *options[:2], "-o", tmp_path / "x", "--resume") == 0
+
+
+def test_csv_is_a_table(engine_file: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    run(engine_file, folder, "--format", "csv", "-o", out, "-k", "2")
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert list(rows[0])[:5] == ["image", "error", "index_1", "label_1", "probability_1"]
+    assert len(rows) == IMAGES
+    assert float(rows[0]["probability_1"]) >= float(rows[0]["probability_2"]) > 0
+    broken = next(row for row in rows if row["error"])
+    assert broken["label_1"] == ""
+
+
+def test_results_are_never_overwritten(
+    engine_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.write_text("precious\n")
+    for options, message in [
+        (["--format", "csv"], "exists; go on with it by --resume"),
+        (["--format", "csv", "--resume"], "has other columns"),
+        (["--format", "json", "--resume"], "record 1 is none"),
+    ]:
+        assert run(engine_file, folder, "-o", out, *options) == 1
+        assert message in capsys.readouterr().err
+        assert out.read_text() == "precious\n"
+    assert run(engine_file, folder, "-o", tmp_path / "no" / "x", "--format", "csv") == 1
+    assert "cannot write" in capsys.readouterr().err
+    assert run(engine_file, folder, "-o", tmp_path / "x") == 1
+    assert "json or csv" in capsys.readouterr().err
+    assert run(engine_file, folder, "--format", "csv", "--resume") == 1
+    assert "give it by -o" in capsys.readouterr().err
+    assert run(tmp_path / "none.engine", folder) == 1
+    assert "none.engine" in capsys.readouterr().err
+
+
+def test_names_from_standard_input_in_any_bytes(engine_file: Path, folder: Path) -> None:
+    odd = os.fsencode(folder) + b'/caf\xe9, "x".jpg'
+    os.rename(os.fsencode(folder / "a.jpg"), odd)  # noqa: PTH104 - of bytes
+    for format_ in ("text", "json", "csv"):
+        result = subprocess.run(
+            [sys.executable, "-m", "resrt", "classify", engine_file, "-", "--format", format_],
+            input=odd + b"\n\n" + os.fsencode(folder / "c.webp") + b"\r\n",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+            capture_output=True,
+            check=False,
+        )
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert b"c.webp" in result.stdout
+        assert b"caf" in result.stdout
+
+
+def test_memory_of_images_is_used_again(engine_file: Path) -> None:
+    list(resrt.classify(engine_file, [PHOTOS / "china.jpg"], workers=3))
+    before = Image.core.get_stats()["allocated_blocks"]
+    list(resrt.classify(engine_file, [PHOTOS / "china.jpg"] * 10, workers=3))
+    assert Image.core.get_stats()["allocated_blocks"] <= before + 6

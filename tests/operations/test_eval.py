@@ -1,0 +1,184 @@
+"""`resrt eval`: accuracy on folders and lists, its interval, and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import resrt
+from resrt import cli
+from resrt.operations import demo
+from resrt.operations import eval as evaluation
+
+
+@pytest.fixture(scope="module")
+def engine_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("engines") / "digits.engine"
+    demo.build_engine("fp32").save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's held-out scans, a folder for each digit, and lists of them."""
+    folder = tmp_path_factory.mktemp("digits")
+    scans, labels = demo.held_out()
+    lines = []
+    for i, (scan, label) in enumerate(zip(scans, labels, strict=True)):
+        path = folder / str(label) / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(scan).save(path)
+        lines.append(f"{label}/{i}.png {label}\n")
+    (folder / "list.txt").write_text("".join(lines))
+    return folder
+
+
+def test_the_demos_accuracy_is_reproduced(engine_file: Path, digits: Path) -> None:
+    """From folders and from a list of the same files, as the demo has it from arrays."""
+    scans, labels = demo.held_out()
+    best = [row[0].index for row in demo.build_engine("fp32").classify(list(scans), topk=1)]
+    expected = np.mean(np.array(best) == labels)
+    for data in (digits, digits / "list.txt"):
+        found = resrt.eval(engine_file, data)
+        assert found.total == len(labels)
+        assert found.top1.value == expected
+        assert found.top1.low < found.top1.value <= found.top5.value <= found.top5.high <= 1
+        assert (found.published_top1, found.skipped) == (None, [])
+
+
+def test_wrong_labels_are_wrong(engine_file: Path, digits: Path) -> None:
+    engine = resrt.load(engine_file)
+    right = evaluation.labelled_images(digits, engine)
+    wrong = [evaluation.LabelledImage(image.image, (image.label + 1) % 10) for image in right]
+    assert resrt.eval(engine, wrong).top1.value < 0.05
+    # The rank is the place among the most probable.
+    ranks: list[evaluation.Rank] = []
+    resrt.eval(engine, wrong[:20], each=ranks.append)
+    for rank in ranks:
+        (row,) = engine.classify(rank.image, topk=10)
+        assert row[rank.rank or 0].index == rank.label
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    # R's binom::binom.wilson.
+    [(10, 10, 0.7224672, 1.0), (0, 10, 0.0, 0.2775328), (80, 100, 0.7111708, 0.8666331)],
+)
+def test_interval(correct: int, total: int, low: float, high: float) -> None:
+    accuracy = evaluation._accuracy(correct, total)
+    assert (accuracy.value, accuracy.low, accuracy.high) == pytest.approx(
+        (correct / total, low, high), abs=1e-6
+    )
+
+
+def test_a_limit_takes_evenly(digits: Path, engine_file: Path) -> None:
+    engine = resrt.load(engine_file)
+    listed = evaluation.labelled_images(digits, engine)
+    some = evaluation.evenly(listed, 30)
+    assert len(some) == 30
+    assert {image.label for image in some} == set(range(10))
+    assert evaluation.evenly(listed, 10**6) == listed
+    with pytest.raises(resrt.InputError, match="limit"):
+        evaluation.evenly(listed, 0)
+
+
+def folders(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(root / name / "x.png")
+    return root
+
+
+def test_what_folders_are_named_by(tmp_path: Path) -> None:
+    def numbers(root: Path, engine: resrt.Engine) -> list[int]:
+        return [image.label for image in evaluation.labelled_images(root, engine)]
+
+    config = resrt.ResNet(depths=[1], width=8)
+    of_animals = resrt.build(
+        config, "random", input_size=16, classes=3, in_channels=1, labels=["cat", "dog", "ant"]
+    )
+    assert numbers(folders(tmp_path / "labels", "ant", "cat"), of_animals) == [2, 0]
+    assert numbers(folders(tmp_path / "numbers", "1", "2"), of_animals) == [1, 2]
+    assert numbers(folders(tmp_path / "sorted", "x", "y", "z"), of_animals) == [0, 1, 2]
+    with pytest.raises(resrt.InputError, match="'.*few' has 2 folders, such as 'x', and .* 3 clas"):
+        numbers(folders(tmp_path / "few", "x", "y"), of_animals)
+    with pytest.raises(resrt.FileError, match="has no folders"):
+        numbers(tmp_path / "few" / "x", of_animals)
+
+    imagenet = resrt.build(config, "random", input_size=16, in_channels=1)
+    assert numbers(folders(tmp_path / "wordnet", "n01443537", "n15075141"), imagenet) == [1, 999]
+    assert imagenet.info.labels[1].startswith("goldfish")
+    # Two classes are cranes, and neither can be meant by that name.
+    assert imagenet.info.labels.count("crane") == 2
+    with pytest.raises(resrt.InputError, match="'crane'"):
+        numbers(folders(tmp_path / "crane", "crane"), imagenet)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty"),
+        ("a.png\n", "line 1 .*path and a class's number"),
+        ("a.png 1\nb.png one\n", "line 2 of"),
+        ("a.png 10\n", "class 10, and ResNeSt14_digits has classes 0 to 9"),
+        ("missing.png 1\n", "none of the 1 images could be read; the first: .*missing.png"),
+    ],
+)
+def test_lists_that_are_none(engine_file: Path, tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(content)
+    with pytest.raises(resrt.InputError, match=message):
+        resrt.eval(engine_file, path)
+    with pytest.raises(resrt.FileError, match="no folder or list file"):
+        resrt.eval(engine_file, tmp_path / "none")
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.main(["eval", *map(str, arguments)])
+
+
+def test_command(engine_file: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(engine_file, digits) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "ResNeSt14_digits on 359 images, with 95% confidence intervals:\n  top-1 "
+    )
+    assert run(engine_file, digits / "list.txt", "--limit", "20", "--format", "json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["total"] == 20
+    assert document["top1"]["low"] < document["top1"]["value"]
+
+
+def test_an_interrupted_run_is_gone_on_with(
+    engine_file: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "list.txt"
+    lines = (digits / "list.txt").read_text().splitlines()[:12]
+    listed.write_text("\n".join([*lines, "missing.png 3"]))
+    out = tmp_path / "ranks.jsonl"
+    arguments = [engine_file, listed, "--root", digits, "-o", out]
+    assert run(*arguments) == 3  # one was skipped
+    whole = out.read_text()
+    first = capsys.readouterr()
+    assert "missing.png" in first.err
+    assert whole.count("\n") == 13
+    out.write_text(whole[: len(whole) // 2])
+    assert run(*arguments, "--resume") == 3
+    assert out.read_text() == whole
+    assert capsys.readouterr() == first
+    assert run(*arguments) == 1
+    assert "exists" in capsys.readouterr().err
+    assert run(engine_file, listed, "--resume") == 1
+    # A rank is taken from the file, not computed again.
+    out.write_text(whole.replace('"rank": 0', '"rank": 7'))
+    assert run(*arguments, "--resume") == 3
+    assert "top-5  0.00%" in capsys.readouterr().out
+
+
+def test_the_published_figure_stands_beside(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = evaluation._summary("ResNet50_vd", [evaluation.Rank("a.png", 1, 0)])
+    assert (summary.published_top1, summary.published_top5) == (0.791, 0.944)

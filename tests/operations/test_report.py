@@ -1,0 +1,588 @@
+"""The report: what is measured for it and kept, and its page, in a browser too."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import playwright.sync_api
+import pytest
+
+import resrt
+from resrt import cli
+from resrt.measuring.timing import Timing
+from resrt.operations.report import figures, measurements, page
+from resrt.operations.report.measurements import Key, Measurements, Run, Settings
+from resrt.system import machine
+from support.terminal import run_resrt
+
+NETWORKS = tuple(model.name for model in resrt.list_models() if model.published)
+DATE = "2026-05-04T03:02:01+00:00"
+
+
+def settings(**changes: Any) -> Settings:
+    small = Settings(("ResNet18", "ResNet50"), ("fp32", "bf16"), (1, 4), 2, 3, None)
+    return dataclasses.replace(small, **changes)
+
+
+def timings(milliseconds: float, batch_sizes: tuple[int, ...]) -> dict[int, Timing]:
+    return {
+        n: Timing(n, 2, *[n * milliseconds] * 4, seconds=0.002 * n * milliseconds)
+        for n in batch_sizes
+    }
+
+
+def measured(wanted: Settings, precisions: dict[str, float] | None = None) -> Measurements:
+    """Latencies in proportion to the arithmetic, with rounds that are 2% apart."""
+    factors = precisions or {"fp32": 5.0, "bf16": 2.5, "fp16": 2.4}
+    found = Measurements(machine.describe(["openvino"]), wanted)
+    for key in found.missing():
+        gflops = 2e-9 * resrt.build_graph(key.network).cost.multiply_adds
+        milliseconds = gflops * factors[key.precision] * (1 + 0.02 * key.round)
+        found.runs[key] = Run(DATE, timings(milliseconds, wanted.batch_sizes))
+    return found
+
+
+class FakeEngine:
+    """Takes no time, and remembers which were built."""
+
+    built: list[tuple[str, str]]
+    interrupt_after: int | None
+
+    def __init__(self, network: str, weights: str, *, precision: str, **_: Any) -> None:
+        assert weights == "random"
+        if FakeEngine.interrupt_after == len(FakeEngine.built):
+            raise KeyboardInterrupt
+        FakeEngine.built.append((network, precision))
+
+    def time(self, batch_sizes: tuple[int, ...], *, repeats: int) -> list[Timing]:
+        return list(timings(10.0, batch_sizes).values())
+
+
+@pytest.fixture
+def fake_engines(monkeypatch: pytest.MonkeyPatch) -> type[FakeEngine]:
+    FakeEngine.built, FakeEngine.interrupt_after = [], None
+    monkeypatch.setattr(measurements, "build", FakeEngine)
+    return FakeEngine
+
+
+# What is measured
+
+
+def test_command_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, kept = tmp_path / "page.html", tmp_path / "kept.json"
+    arguments = ["report", "--networks", "ResNet18", "--batch", "1", "2", "--quick"]
+    arguments += ["--precisions", "fp32", "-o", str(output)]
+    assert cli.main([*arguments, "--save-measurements", str(kept)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{output}: 1 network in fp32 on ")
+    assert captured.err == ""  # no bar where there is no terminal
+
+    found = measurements.read(kept)
+    assert found.settings == Settings(("ResNet18",), ("fp32",), (1, 2), 3, 1, None)
+    assert not found.missing()
+    assert found.latency("ResNet18", "fp32", 1).median > 0
+    assert f"{found.latency('ResNet18', 'fp32', 2).median:.1f}" in output.read_text()
+
+    drawn_again = tmp_path / "again.html"
+    assert cli.main(["report", "--measurements", str(kept), "-o", str(drawn_again), "--quiet"]) == 0
+    assert drawn_again.read_bytes() == output.read_bytes()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
+    arguments = ["--networks", "ResNet18", "--batch", "1", "--precisions", "fp32", "--quick"]
+    shown = run_resrt("report", *arguments, "-o", str(tmp_path / "page.html"), stream="stderr")
+    plain = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", shown)
+    assert re.search(r"ResNet18, fp32 ━+ 0/1", plain)
+    assert re.search(r"━+ 1/1", plain)
+
+
+def test_rounds_go_there_and_back(tmp_path: Path, fake_engines: type[FakeEngine]) -> None:
+    told: list[tuple[int, int, str]] = []
+    resrt.report(
+        tmp_path / "page.html",
+        networks=["ResNet18", "ResNet50"],
+        precisions=["bf16", "fp32"],
+        rounds=2,
+        progress=lambda *step: told.append(step),
+    )
+    there = list(itertools.product(["ResNet18", "ResNet50"], ["fp32", "bf16"]))
+    assert fake_engines.built == [*there, *reversed(there)]
+    assert told == [
+        *[(i, 8, ", ".join(engine)) for i, engine in enumerate(fake_engines.built)],
+        (8, 8, ""),
+    ]
+
+
+def test_all_published_networks_are_measured_unless_asked_otherwise(
+    tmp_path: Path, fake_engines: type[FakeEngine]
+) -> None:
+    resrt.report(tmp_path / "page.html", precisions=["fp32"], rounds=1)
+    assert tuple(name for name, _ in fake_engines.built) == NETWORKS
+    assert len(NETWORKS) == 21
+    fake_engines.built.clear()
+    resrt.report(tmp_path / "page.html", networks=["*152*", "resnet18"], rounds=1)
+    native = resrt.backends()[0].precisions
+    assert {name for name, _ in fake_engines.built} == {"ResNet152", "ResNet152_vd", "resnet18"}
+    assert {precision for _, precision in fake_engines.built} == set(native)
+
+
+def test_measuring_goes_on_where_it_was_interrupted(
+    tmp_path: Path, fake_engines: type[FakeEngine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, kept = tmp_path / "page.html", tmp_path / "kept.json"
+    arguments = ["report", "--networks", "ResNet18", "ResNet34", "--rounds", "2"]
+    arguments += ["--precisions", "fp32", "-o", str(output)]
+    fake_engines.interrupt_after = 3
+    assert cli.main([*arguments, "--save-measurements", str(kept)]) == 130
+    assert f"--measurements {kept} goes on" in capsys.readouterr().err
+    assert not output.exists()
+    assert measurements.read(kept).missing() == [Key(1, "ResNet18", "fp32")]
+    assert [file.name for file in tmp_path.iterdir()] == ["kept.json"]
+
+    fake_engines.interrupt_after = None
+    assert cli.main(["report", "--measurements", str(kept), "-o", str(output)]) == 0
+    assert fake_engines.built[3:] == [("ResNet18", "fp32")]
+    assert not measurements.read(kept).missing()
+    assert output.exists()
+
+
+def test_measurements_of_another_machine_are_drawn_but_not_continued(
+    tmp_path: Path, fake_engines: type[FakeEngine]
+) -> None:
+    found = measured(settings())
+    elsewhere = dataclasses.replace(found.machine, processor="Z80")
+    found = dataclasses.replace(found, machine=elsewhere)
+    kept, output = tmp_path / "kept.json", tmp_path / "page.html"
+    measurements.write(found, kept)
+    resrt.report(output, measurements=kept)
+    assert "Z80" in output.read_text()
+
+    del found.runs[Key(1, "ResNet50", "bf16")]
+    measurements.write(found, kept)
+    with pytest.raises(resrt.InputError, match="processor was Z80 and is"):
+        resrt.report(output, measurements=kept)
+    resrt.report(output, networks=["ResNet18"], measurements=kept)  # of which nothing is missing
+    assert fake_engines.built == []
+
+
+def test_some_of_the_measurements_are_drawn(tmp_path: Path) -> None:
+    kept, output = tmp_path / "kept.json", tmp_path / "page.html"
+    found = measured(settings())
+    measurements.write(found, kept)
+    drawn = resrt.report(output, networks=["ResNet50"], batch_sizes=[4], measurements=kept)
+    assert drawn.settings == settings(networks=("ResNet50",), batch_sizes=(4,))
+    assert "ResNet18" not in output.read_text()
+    assert measurements.read(kept) == found
+
+
+def test_latency_is_the_median_of_the_rounds() -> None:
+    found = measured(settings())
+    for number, milliseconds in enumerate([30.0, 10.0, 20.0]):
+        found.runs[Key(number, "ResNet50", "fp32")] = Run(DATE, timings(milliseconds, (1, 4)))
+        found.runs[Key(number, "ResNet18", "fp32")] = Run(DATE, timings(5.0, (1, 4)))
+    assert found.latency("ResNet50", "fp32", 4) == (80.0, 40.0, 120.0)
+    assert found.ratio("ResNet50", "ResNet18", "fp32", 1) == (4.0, 2.0, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"networks": ["ResNet51"]}, "ResNet50"),
+        ({"networks": ["Inception*"]}, "matches 'Inception\\*'"),
+        ({"networks": []}, "at least one"),
+        ({"networks": "ResNet50"}, "a sequence"),
+        ({"precisions": ["int8"]}, "fp32.*not 'int8'"),
+        ({"precisions": ["auto"]}, "not 'auto'"),
+        ({"batch_sizes": [0]}, "not 0"),
+        ({"repeats": 0}, "repeats must be"),
+        ({"rounds": 1.5}, "rounds must be"),
+        ({"threads": 0}, "threads must be"),
+        ({"output": "nowhere/page.html"}, "no such folder"),
+        ({"output": "."}, "is a folder"),
+        ({"save_measurements": "kept.json"}, "exists"),
+        ({"save_measurements": "nowhere/kept.json"}, "no such folder"),
+        ({"save_measurements": "new.json", "measurements": "kept.json"}, "not both"),
+        ({"measurements": "missing.json"}, "cannot read"),
+        ({"measurements": "kept.json", "repeats": 7}, "with repeats=2, not 7"),
+        ({"measurements": "kept.json", "threads": 1}, "with threads=None, not 1"),
+        ({"measurements": "kept.json", "networks": ["ResNet34"]}, "no network ResNet34"),
+        ({"measurements": "kept.json", "precisions": ["fp16"]}, "no precision fp16"),
+        ({"measurements": "kept.json", "batch_sizes": [8]}, "no batch size 8, but 1, 4"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_measured(
+    options: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fake_engines: type[FakeEngine],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    measurements.write(measured(settings()), Path("kept.json"))
+    before = Path("kept.json").read_bytes()
+    with pytest.raises(resrt.Error, match=message):
+        resrt.report(**{"output": "page.html", **options})
+    assert fake_engines.built == []
+    assert [file.name for file in Path().iterdir()] == ["kept.json"]
+    assert Path("kept.json").read_bytes() == before
+
+
+def _without(*path: str | int) -> Any:
+    def spoil(document: Any) -> None:
+        *holders, last = path
+        for name in holders:
+            document = document[name]
+        del document[last]
+
+    return spoil
+
+
+def _with(value: Any, *path: str | int) -> Any:
+    def spoil(document: Any) -> None:
+        *holders, last = path
+        for name in holders:
+            document = document[name]
+        document[last] = value
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _with("something else", "format"),
+        _with(2, "version"),
+        _without("machine"),
+        _with("Z80", "machine"),
+        _with(None, "machine", "processor"),
+        _with([], "machine", "libraries"),
+        _without("settings", "networks"),
+        _with([], "settings", "networks"),
+        _with([1], "settings", "precisions"),
+        _with("ResNet50", "settings", "networks"),
+        _with(0, "settings", "rounds"),
+        _with({}, "runs"),
+        _with([3], "runs"),
+        _with("yesterday", "runs", 0, "date"),
+        _with([], "runs", 0, "timings"),
+        _with(-1.0, "runs", 0, "timings", 0, "median_ms"),
+        _with(float("nan"), "runs", 0, "timings", 0, "median_ms"),
+        _with("1", "runs", 0, "timings", 0, "median_ms"),
+        _without("runs", 0, "timings", 0, "p99_ms"),
+    ],
+)
+def test_a_file_that_is_no_measurements(spoil: Any, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    measurements.write(measured(settings()), kept)
+    document = json.loads(kept.read_text())
+    spoil(document)
+    kept.write_text(json.dumps(document))
+    with pytest.raises(resrt.InputError, match=r"'.*kept.json' is no file of measurements"):
+        measurements.read(kept)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b"null"])
+def test_a_file_that_is_no_document(content: bytes, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    kept.write_bytes(content)
+    with pytest.raises(resrt.InputError, match="is no file of measurements"):
+        measurements.read(kept)
+
+
+def test_missing_packages_are_named(tmp_path: Path) -> None:
+    """In a process of its own, where matplotlib cannot be imported."""
+    script = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        f"import resrt; resrt.report({str(tmp_path / 'page.html')!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "PackageError: to draw the report takes matplotlib" in done.stderr
+    assert "pip install 'resrt[report]'" in done.stderr
+
+
+# The page
+
+
+class Page(HTMLParser):
+    """What a page says, and what it refers to."""
+
+    VOID = frozenset({"meta", "link", "br", "wbr", "img"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"<{tag}> has an attribute twice"
+        self.elements.append((tag, dict(attrs)))
+        for name, value in attrs:
+            assert ":" not in name, f"{name} is not of HTML"
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src", "srcset", "data", "action", "poster"):
+                self.references.append(value or "")
+            self.references += re.findall(r"url\(([^)]*)\)", value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def whole() -> Measurements:
+    return measured(settings(networks=(*NETWORKS, "resnet18"), batch_sizes=(1, 4, 8)))
+
+
+@pytest.fixture(scope="module")
+def text(whole: Measurements) -> str:
+    return page.render(whole)
+
+
+def test_page_needs_nothing_else(text: str) -> None:
+    parsed = Page(text)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    internal = {reference for reference in parsed.references if reference != "data:,"}
+    assert internal == {f"#{name}" for name in parsed.ids}
+    assert not {"script", "img", "iframe", "object"} & {tag for tag, _ in parsed.elements}
+    assert not re.search(r"@import|@font-face|https?://", text)
+
+
+def test_page_is_accessible(text: str) -> None:
+    parsed = Page(text)
+    plots = [attributes for tag, attributes in parsed.elements if tag == "svg"]
+    assert len(plots) == 2 * 5
+    for attributes in plots:
+        assert attributes["role"] == "img"
+        assert "networks" in (attributes["aria-label"] or "") or "ResNet50" in str(attributes)
+    levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    assert ("html", {"lang": "en"}) in parsed.elements
+    for tag, attributes in parsed.elements:
+        assert tag != "th" or attributes["scope"] in ("row", "col", "colgroup")
+
+
+def test_page_says_what_its_figures_are(text: str, whole: Measurements) -> None:
+    said = " ".join(Page(text).text.split())
+    assert "Accuracy is not measured here. It is what PaddleClas published" in said
+    assert "Latency is measured here, on this machine, on random weights" in said
+    assert whole.machine.processor in said
+    assert DATE[:10] in said
+    assert "ResNeSt50 does 1.31 times the arithmetic of ResNet50" in said
+    assert re.search(r"published, V100 fp32 2\.90 2\.14 1\.87", said)
+    assert re.search(r"latency here, bf16 1\.31 1\.31 to 1\.31", said)
+    assert (
+        "ResNet50_vd, ResNet50_vd_v2, ResNet50_vd_ssld and ResNet50_vd_ssld_v2 are the same" in said
+    )
+    assert "above the fastest round’s by 4% in the median case, and by 4% at most" in said
+    # Latencies in two precisions, and the published V100 fp32, T4 fp32 and T4 fp16.
+    ours = [f"{whole.latency('ResNet50', p, 1).median:.1f}" for p in ("fp32", "bf16")]
+    assert f"ResNet50 {' '.join(ours)} 2.54 3.48 2.64" in said
+    assert re.search(r"resnet18 [\d.]+ [\d.]+ – – –", said)  # nothing is published of timm's
+
+
+def test_plots_show_every_network_with_its_values(text: str, whole: Measurements) -> None:
+    tips = re.findall(r"<title>([^<]*)</title>", text)
+    milliseconds = whole.latency("ResNet152", "bf16", 1).median
+    assert tips.count(f"ResNet152: 78.30% top-1, {milliseconds:.3g} ms") == len(figures.SIZES)
+    for name in NETWORKS:
+        assert sum(tip.startswith(f"{name}: ") for tip in tips) == 4 * len(figures.SIZES)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        settings(networks=("ResNet18",), precisions=("fp32",), batch_sizes=(3,), rounds=1),
+        settings(networks=("resnet18", "regnetx_002"), batch_sizes=(1, 16)),
+        settings(precisions=("fp32", "bf16", "fp16"), networks=("ResNeSt50", "ResNet50")),
+        settings(threads=1, repeats=1),
+    ],
+    ids=["one of each", "nothing published", "three precisions", "one thread"],
+)
+def test_other_selections_are_drawn(wanted: Settings) -> None:
+    parsed = Page(page.render(measured(wanted)))
+    assert all(name in parsed.text for name in wanted.networks)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    accuracies = any(resrt.model_info(name).published for name in wanted.networks)
+    several = len(wanted.batch_sizes) > 1
+    plots = (2 + len(wanted.precisions)) * accuracies + several
+    assert sum(tag == "figure" for tag, _ in parsed.elements) == plots
+
+
+def test_a_machine_cannot_put_markup_into_the_page() -> None:
+    found = measured(settings())
+    evil = dataclasses.replace(found.machine, processor="<script>alert(1)</script>")
+    text = page.render(dataclasses.replace(found, machine=evil))
+    assert "<script" not in text
+    assert "<script>alert(1)</script>" in Page(text).text
+
+
+@pytest.mark.parametrize(
+    ("heights", "expected"),
+    [
+        ([], []),
+        ([0, 20], [0, 20]),
+        ([0, 0], [-5, 5]),
+        ([0, 1, 2], [-9, 1, 11]),
+        ([0, 9, 30, 31], [-0.5, 9.5, 25.5, 35.5]),
+        ([0, 10, 11], [-3, 7, 17]),
+    ],
+)
+def test_names_at_lines_ends_make_room_for_each_other(
+    heights: list[float], expected: list[float]
+) -> None:
+    assert figures._spread(heights, 10) == expected
+
+
+# The page in a browser
+
+# Every text on the page: what it says, where it is, how it contrasts with what is behind it. A
+# table's container may hold more than it shows.
+TEXTS = """(() => {
+  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = colour => channels(colour).slice(0, 3)
+    .map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + [0.2126, 0.7152, 0.0722][i] * c, 0);
+  const background = element => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (channels(colour)[3] !== 0) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  return [...document.querySelectorAll("body *")].filter(element => element.checkVisibility()
+    && element.tagName !== "title"
+    && [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim())
+  ).map(element => {
+    const style = getComputedStyle(element), box = element.getBoundingClientRect();
+    const plot = element.closest("svg");
+    const [a, b] = [luminance(plot ? style.fill : style.color), luminance(background(element))];
+    return {
+      text: element.textContent.trim(), plot: plot && plot.getAttribute("aria-label"),
+      left: box.left, right: box.right, top: box.top, bottom: box.bottom,
+      pixels: plot ? box.height : parseFloat(style.fontSize),
+      secondary: Boolean(element.closest(".range")), scrolls: Boolean(element.closest(".scroll")),
+      contrast: (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05),
+    };
+  });
+})()"""
+
+
+class Browser(NamedTuple):
+    """The page in Chromium, with what it has requested and every message on its console."""
+
+    page: playwright.sync_api.Page
+    requested: list[str]
+    complaints: list[str]
+
+    def show(self, *, width: int, scheme: Any = "light", media: Any = "screen") -> None:
+        """Lay the page out for a width in pixels, a colour scheme, and screen or print."""
+        self.page.set_viewport_size({"width": width, "height": 800})
+        self.page.emulate_media(media=media, color_scheme=scheme)
+
+    def evaluate(self, expression: str) -> Any:
+        return self.page.evaluate(expression)
+
+
+@pytest.fixture(scope="module")
+def browser(text: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """The system's Chromium, because Playwright's own would have to be downloaded."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("this test requires Chromium: apt-get install chromium")
+    file = tmp_path_factory.mktemp("report") / "page.html"
+    file.write_text(text, "utf-8")
+    with (
+        playwright.sync_api.sync_playwright() as driver,
+        driver.chromium.launch(executable_path=program, chromium_sandbox=False) as chromium,
+    ):
+        opened = Browser(chromium.new_page(), [], [])
+        opened.page.set_default_timeout(60_000)  # for a machine that is busy
+        opened.page.on("request", lambda request: opened.requested.append(request.url))
+        opened.page.on("console", lambda message: opened.complaints.append(message.text))
+        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        opened.show(width=1280)
+        opened.page.goto(file.as_uri())
+        yield opened
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 360, 390, 704, 1280])
+def test_page_fits_and_can_be_read(browser: Browser, width: int, scheme: str) -> None:
+    browser.show(width=width, scheme=scheme)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    texts = browser.evaluate(TEXTS)
+    assert any("Accuracy is not measured here" in text["text"] for text in texts)
+    for text in texts:
+        assert text["contrast"] >= 4.5, text
+        if not text["scrolls"]:
+            assert text["left"] >= 0, text
+            assert text["right"] <= width, text
+        assert text["pixels"] >= (10 if text["plot"] else 14 if text["secondary"] else 16), text
+    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    is_dark = sum(map(int, re.findall(r"\d+", background)[:3])) < 3 * 128
+    assert is_dark == (scheme == "dark")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_plots_names_do_not_collide(browser: Browser, width: int) -> None:
+    browser.show(width=width)
+    plots: dict[str, list[dict[str, Any]]] = {}
+    for text in browser.evaluate(TEXTS):
+        if text["plot"]:
+            plots.setdefault(text["plot"], []).append(text)
+    assert len(plots) == 5  # of the two drawings of each, one is seen
+    for texts in plots.values():
+        assert {"ResNet18", "ResNet50", "ResNeSt50", "RegNetX_4GF"} <= {t["text"] for t in texts}
+        for a, b in itertools.combinations(texts, 2):
+            across = min(a["right"], b["right"]) - max(a["left"], b["left"])
+            down = min(a["bottom"], b["bottom"]) - max(a["top"], b["top"])
+            # Boxes have room for accents above and below, so they may touch.
+            assert across <= 1 or down <= 4, (a["text"], b["text"])
+
+
+def test_paper_is_light_and_cuts_nothing_off(browser: Browser) -> None:
+    width = 680  # of A4 without its margins
+    browser.show(width=width, scheme="dark", media="print")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    texts = browser.evaluate(TEXTS)
+    assert all(text["right"] <= width and text["contrast"] >= 4.5 for text in texts)
+    ink = browser.evaluate("getComputedStyle(document.body).color")
+    assert max(map(int, re.findall(r"\d+", ink)[:3])) < 128
+
+
+def test_page_asks_for_nothing_and_complains_of_nothing(browser: Browser) -> None:
+    """After all that the other tests did with it."""
+    browser.show(width=360)
+    browser.evaluate("1")
+    requested = browser.requested
+    assert [url for url in requested if not url.startswith("data:")] == requested[:1]
+    assert requested[0].startswith("file:")
+    assert browser.complaints == []

@@ -1,0 +1,72 @@
+"""Small networks of every kind of layer, and what they compute: for tests of all that runs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+import resrt
+from resrt import _core
+from resrt.catalog.models import Config
+from resrt.weights import Weights
+from support.reference import infer
+
+GRID = [
+    resrt.ResNet(depths=[1, 1], width=8, block="basic"),
+    resrt.ResNet(depths=[2, 1], width=8, block="basic", stem="deep", project_first=True),
+    resrt.ResNet(depths=[1, 1, 1], width=8, downsample="average_pool", stem="deep"),
+    resrt.ResNet(depths=[1, 2], width=16, cardinality=4, base_width=16),
+    *(
+        resrt.ResNeSt(
+            depths=[2, 1],
+            width=12 * radix,
+            stem_channels=8,
+            radix=radix,
+            cardinality=cardinality,
+            pool_first=pool_first,
+        )
+        for radix in (1, 2, 3, 4)
+        for cardinality in (1, 2, 4)
+        for pool_first in (False, True)
+    ),
+    resrt.ResNeSt(
+        depths=[1, 1],
+        width=16,
+        attention_bias=False,
+        count_include_pad=False,
+        hidden_divisor=1,
+    ),
+    resrt.RegNet(depth=5, width_initial=16, width_slope=12, group_width=8),
+    resrt.RegNet(depth=5, width_initial=16, width_slope=12, group_width=8, squeeze_excite=True),
+]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A network, random images for it, and the logits that its definitions say."""
+
+    graph: resrt.Graph
+    weights: Weights
+    images: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float64]
+
+    def after_passes(self) -> list[tuple[resrt.Graph, Weights]]:
+        """The same network with batch normalisations folded, and then with additions fused too."""
+        folded, weights = _core.fold_batch_norm(self.graph, self.weights)
+        return [(folded, weights), (_core.fuse_add_relu(folded), weights)]
+
+    def assert_close(self, logits: npt.NDArray[np.float32]) -> None:
+        """That these are the logits, as far as float32 can tell."""
+        largest = np.abs(self.logits).max()
+        np.testing.assert_allclose(logits, self.logits, rtol=0, atol=2e-5 * largest)
+
+
+def sample(config: Config, size: tuple[int, int]) -> Sample:
+    """One of GRID for 5 classes and images of 2 channels, of which there are 3."""
+    graph = resrt.build_graph(config, classes=5, input_size=size, in_channels=2)
+    weights = _core.random_weights(graph, 1)
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((3, *graph.input_shape)).astype(np.float32)
+    return Sample(graph, weights, images, infer(graph, weights, images))

@@ -1,0 +1,69 @@
+"""Builds C++ programs against the installed package, as its users do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import resrt
+
+
+def tool(name: str) -> str:
+    """The path of a build tool, from this environment or the system."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    found = shutil.which(name, path=path)
+    if found is None:
+        pytest.skip(f"needs {name}, which is not installed here")
+    return found
+
+
+def run(*command: str | Path, **options: object) -> str:
+    """What a command prints. Fails with all of its output where the command does."""
+    result = subprocess.run(  # type: ignore[call-overload]
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        **{"text": True, **options},
+    )
+    if result.returncode != 0:
+        pytest.fail(f"{command} failed:\n{result.stdout}", pytrace=False)
+    output: str = result.stdout
+    return output
+
+
+def configure(source: Path, build: Path, *options: str) -> str:
+    """Run CMake, which finds the installed package unless an option says otherwise."""
+    return run(
+        tool("cmake"),
+        *("-S", source, "-B", build, "-G", "Ninja"),
+        f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
+        f"-DCMAKE_CXX_COMPILER={tool('c++')}",
+        "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Wpedantic -Werror",
+        f"-Dresrt_DIR={resrt.cmake_dir()}",
+        *options,
+    )
+
+
+def build(source: Path, folder: Path, needs: str | None = None) -> Path:
+    """Copy a program's sources out of the checkout and build them; return the folder it is in.
+
+    Skips the test where CMake does not find the package that the program needs.
+    """
+    if needs is not None and not _has_package(needs, folder):
+        pytest.skip(f"needs the development package of {needs}, which is not installed here")
+    shutil.copytree(source, folder / "source")
+    configure(folder / "source", folder / "build")
+    run(tool("cmake"), "--build", folder / "build")
+    return folder / "build"
+
+
+def _has_package(name: str, folder: Path) -> bool:
+    """Whether CMake finds a package; `folder` is where it may leave files of its own."""
+    asked = ["--find-package", f"-DNAME={name}", "-DCOMPILER_ID=GNU", "-DLANGUAGE=CXX"]
+    command = [tool("cmake"), *asked, "-DMODE=EXIST"]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 0
