@@ -1,4 +1,4 @@
-"""The exceptions of resrt: one class for each thing that the caller can do about it."""
+"""The exceptions of resrt: one class for each way in which a caller can respond."""
 
 from resrt._core import (
     BackendError,
@@ -26,8 +26,8 @@ __all__ = [
 
 
 class DownloadError(Error, OSError):
-    """Pretrained weights that could not be fetched, or are no longer as they were first fetched."""
+    """Pretrained weights that could not be downloaded, or that changed since the first download."""
 
 
 class PackageError(Error, ImportError):
-    """A package that is only needed for this, and not installed; the message says how to."""
+    """An optional package that is not installed; the message says how to install it."""
