@@ -1,28 +1,13 @@
 """The exceptions of resrt: one class for each way in which a caller can respond."""
 
-from resrt._core import (
-    BackendError,
-    EngineFileError,
-    Error,
-    FileError,
-    InputError,
-    ModelError,
-    PrecisionError,
-    WeightsError,
-)
-
-__all__ = [
-    "BackendError",
-    "DownloadError",
-    "EngineFileError",
-    "Error",
-    "FileError",
-    "InputError",
-    "ModelError",
-    "PackageError",
-    "PrecisionError",
-    "WeightsError",
-]
+from resrt._core import BackendError as BackendError
+from resrt._core import EngineFileError as EngineFileError
+from resrt._core import Error as Error
+from resrt._core import FileError as FileError
+from resrt._core import InputError as InputError
+from resrt._core import ModelError as ModelError
+from resrt._core import PrecisionError as PrecisionError
+from resrt._core import WeightsError as WeightsError
 
 
 class DownloadError(Error, OSError):

@@ -96,8 +96,7 @@ def _open(image: ImageLike, least: int | None) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     if isinstance(image, np.ndarray):
-        is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))
-        is_image = is_image and image.size > 0
+        is_image = image.ndim >= 2 and image.shape[2:] in ((), (1,), (3,)) and image.size > 0
         if image.dtype != np.uint8 or not is_image:
             raise InputError(
                 "an image array must be uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not "

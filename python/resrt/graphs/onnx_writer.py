@@ -24,9 +24,6 @@ INPUT, OUTPUT = "images", "logits"
 # changed the operators that are used here.
 OLDEST_OPSET = 13
 
-# The epsilon of the batch normalisation inside split attention.
-_EPSILON = 1e-5
-
 Weights: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
 
 
@@ -161,7 +158,7 @@ class _Writer:
         y = self._node("GlobalAveragePool", [x], f"{name}/means")
         y = self._conv(f"{name}.fc1", y, f"{name}/fc1", group=groups)
         if block is not None and block.batch_norm:
-            y = self._batch_norm(f"{name}.bn1", y, f"{name}/bn1", _EPSILON)
+            y = self._batch_norm(f"{name}.bn1", y, f"{name}/bn1", block.epsilon)
         y = self._node("Relu", [y], f"{name}/relu")
         return self._conv(f"{name}.fc2", y, f"{name}/fc2", group=groups)
 

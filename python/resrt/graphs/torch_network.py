@@ -120,7 +120,7 @@ class _SplitAttention(nn.Module):
         self.radix, self.channels, self.cardinality = d.radix, d.channels, d.cardinality
         out = d.radix * d.channels
         self.fc1 = nn.Conv2d(d.channels, d.hidden, 1, groups=d.cardinality, bias=d.fc1_bias)
-        self.bn1 = nn.BatchNorm2d(d.hidden) if d.batch_norm else nn.Identity()
+        self.bn1 = nn.BatchNorm2d(d.hidden, d.epsilon) if d.batch_norm else nn.Identity()
         self.fc2 = nn.Conv2d(d.hidden, out, 1, groups=d.cardinality)
 
     def forward(self, x: Tensor) -> Tensor:
