@@ -28,6 +28,30 @@ def test_logits_are_what_the_definitions_say(config, size) -> None:  # type: ign
     network.assert_close(engine.infer(network.images))
 
 
+@pytest.mark.parametrize("radix", [1, 2, 3])
+def test_epsilon_of_split_attention(radix: int) -> None:
+    """Of another value than any network has."""
+    block = _core.SplitAttention(6, radix=radix, cardinality=2, hidden=4, epsilon=0.5)
+    assert repr(block) == f"SplitAttention(6, radix={radix}, cardinality=2, hidden=4, epsilon=0.5)"
+    graph = resrt.Graph(
+        "block",
+        [
+            ("input", _core.Input(6 * radix, 5, 4), []),
+            ("attention", block, ["input"]),
+            ("pool", _core.GlobalAvgPool2d(), ["attention"]),
+            ("fc", _core.Linear(3), ["pool"]),
+        ],
+    )
+    weights = _core.random_weights(graph, 2)
+    x = np.random.default_rng(0).standard_normal((2, 6 * radix, 5, 4)).astype(np.float32)
+    expected = infer(graph, weights, x)
+    np.testing.assert_allclose(
+        infer(*_core.fold_batch_norm(graph, weights), x), expected, rtol=1e-5, atol=1e-6
+    )
+    logits = resrt.build(graph, weights, precision="fp32").infer(x)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_passes_keep_what_they_cannot_fold() -> None:
     """Fusing first leaves convolutions whose ReLU comes before nothing that could be folded."""
     graph = resrt.build_graph(GRID[0], classes=5, input_size=16)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import resrt
-from resrt import weights
+from resrt import _core, weights
 from support.paths import ROOT
 
 # The names and shapes of every parameter of the sources' own networks.
@@ -117,6 +117,29 @@ def test_layers_can_be_read() -> None:
     assert conv.cost.multiply_adds == 64 * 128 * 9 * 8 * 12
     assert [p.name for p in conv.parameters] == ["layer2.0.conv1.weight"]
     assert sum(layer.cost.parameters for layer in graph.layers) == graph.cost.parameters
+
+
+def test_a_graph_is_made_of_its_layers() -> None:
+    graph = resrt.build_graph(resrt.RegNet(depth=3, squeeze_excite=True), input_size=32)
+    again = resrt.Graph(
+        graph.name, [(layer.name, layer.definition, layer.inputs) for layer in graph.layers]
+    )
+    assert str(again) == str(graph)
+    with pytest.raises(resrt.ModelError, match="'relu' of odd reads 'x', which is not among"):
+        resrt.Graph("odd", [("input", _core.Input(3, 8, 8), []), ("relu", _core.Relu(), ["x"])])
+    with pytest.raises(resrt.ModelError, match="has no layers"):
+        resrt.Graph("empty", [])
+
+
+def test_the_set_of_definitions_is_closed() -> None:
+    """Each is built in Python, and read back, with all its fields."""
+    assert len(_core.DEFINITIONS) == len(set(_core.DEFINITIONS)) == 11
+    for definition in _core.DEFINITIONS:
+        fields = [name for name, kind in vars(definition).items() if isinstance(kind, property)]
+        values = {name: 0.5 if name == "epsilon" else 1 for name in fields}
+        made = definition(**values)
+        assert {name: getattr(made, name) for name in fields} == values
+        assert repr(made).startswith(f"{definition.__name__}(")
 
 
 @pytest.mark.parametrize("radix", [1, 2, 3, 4])

@@ -71,6 +71,8 @@ class Loaded : public Executable, public DeviceAccess {
 class StandIn : public Backend {
  public:
   std::string version() const override { return "1.0.0"; }
+  void check(const BuildOptions&) const override {}
+  void check(const LoadOptions&) const override {}
   std::vector<Precision> precisions(int) const override { return {Precision::fp32}; }
   Plan build(const Graph&, const Weights&, const EngineInfo&, const BuildOptions&, int) override {
     return {};

@@ -56,8 +56,7 @@ def _conv2d(d, get: Get, x: Float, *residual: Float) -> Float:  # type: ignore[n
 
 
 def _batch_norm(d, get: Get, x: Float, prefix: str = "") -> Float:  # type: ignore[no-untyped-def]
-    epsilon = getattr(d, "epsilon", 1e-5)
-    scale = get(prefix + "weight") / np.sqrt(get(prefix + "running_var") + epsilon)
+    scale = get(prefix + "weight") / np.sqrt(get(prefix + "running_var") + d.epsilon)
     shift = get(prefix + "bias") - get(prefix + "running_mean") * scale
     return x * scale[:, None, None] + shift[:, None, None]
 
