@@ -1,4 +1,4 @@
-"""Walks over layer definitions handle all of them, which type checkers verify."""
+"""Proof, by type checkers, that a walk over layer definitions handles all of them."""
 
 from __future__ import annotations
 

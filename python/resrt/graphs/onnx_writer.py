@@ -1,7 +1,7 @@
 """Writes a graph and its weights as an ONNX model (https://onnx.ai). Requires onnx.
 
-Layers are written as they are defined, as in the exports of the sources: batch normalisations are
-not folded and means are not moved before sums, because the runtime of the model optimizes it.
+Layers are written as they are defined: batch normalisations are not folded and means are not moved
+before sums, because the runtime of the model does such optimisations.
 Parameters and layers keep their names.
 """
 

@@ -160,7 +160,7 @@ def _module(layer: _core.Layer, channels: int) -> nn.Module:
         case _core.BatchNorm2d():
             return nn.BatchNorm2d(channels, definition.epsilon)
         case _core.Relu():
-            # Only it reads its input, so it can overwrite it, as in the networks of the sources.
+            # No other layer reads its input, so it can overwrite it, as in the original networks.
             return nn.ReLU(inplace=True)
         case _core.MaxPool2d():
             return nn.MaxPool2d(definition.kernel, definition.stride, definition.padding)

@@ -32,7 +32,7 @@ class Limits:
 
 
 def find(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> Limits:
-    """Return the limits of this process. A limit that the system does not tell is None."""
+    """Return the limits of this process. Limits that the system does not report are None."""
     cores = machine.cores()
     # The strictest limit of the nested control groups applies.
     quotas = map(_cpu_quota, _groups("cpu", proc, cgroups))
