@@ -1,4 +1,4 @@
-"""Fixtures that several tests share."""
+"""Shared fixtures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import resrt
 
 @pytest.fixture(scope="session")
 def small_graph() -> resrt.Graph:
-    """A ResNeSt that builds in a moment: 3x32x32 images to 7 classes."""
+    """A ResNeSt that builds quickly: 3x32x32 images to 7 classes."""
     config = resrt.ResNeSt(depths=[1, 1], width=16, stem_channels=16, radix=2)
     return resrt.build_graph(config, classes=7, input_size=32, name="small")
 

@@ -1,4 +1,4 @@
-"""The code in README.md and docs/ runs as it stands."""
+"""The code in README.md and docs/ runs unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ target_link_libraries(block resrt::resrt)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page; "```cpp skip: reason" is one that is not run."""
+    """A fenced block of a page. One that starts with "```cpp skip: reason" is not run."""
 
     page: str
     line: int
@@ -58,13 +58,13 @@ def run_or_skip(block: Block) -> None:
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python(block: Block, tmp_path: Path) -> None:
-    """In a folder that has what the pages take for granted: photographs, weights, a batch."""
+    """The page assumes photographs, weights and a batch."""
     run_or_skip(block)
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "cat.jpg")
     given = (
         "import numpy, resrt\n"
         "batch = numpy.zeros((2, 3, 224, 224), numpy.float32)\n"
-        # Weights of the right shapes stand in for those that would be downloaded.
+        # Random weights replace the ones that would be downloaded.
         "build = resrt.build\n"
         "resrt.build = lambda model, weights=None, **rest: build(model, 'random', **rest)\n"
     )
@@ -73,7 +73,7 @@ def test_python(block: Block, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", blocks("cpp"), ids=str)
 def test_cpp(block: Block, tmp_path: Path) -> None:
-    """It is built as a program of its own, without warnings, and ends well or by its own word."""
+    """The program compiles without warnings and succeeds."""
     run_or_skip(block)
     source = tmp_path / "block"
     source.mkdir()
@@ -90,7 +90,7 @@ def test_cpp(block: Block, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_blocks_are_skipped_for_a_reason() -> None:
+def test_skipped_blocks_give_a_reason() -> None:
     for block in [*blocks("python"), *blocks("cpp")]:
         assert not block.skip or len(block.skip.split()) >= 4, block
     assert len(blocks("python")) >= 2

@@ -1,4 +1,4 @@
-"""Logits of PaddleClas's and timm's own networks, through the ordinary readers."""
+"""Weights files of PaddleClas and timm give the logits of their own networks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from support.golden import GOLDEN, Golden
 Case: TypeAlias = tuple[Golden, resrt.Graph, Path]
 
 
-def save_as_source_does(golden: Golden, source: str, folder: Path) -> Path:
+def save_as_the_source(golden: Golden, source: str, folder: Path) -> Path:
     if source == "timm":
         path = folder / "model.safetensors"
         save_file(golden.weights(), path)
     else:
         path = folder / "model.pdparams"
-        # As paddle.save writes a state dict: arrays by name, and its own table of names.
+        # paddle.save writes a state dict as arrays by name, with a table of names.
         table = {name: f"param_{i}" for i, name in enumerate(golden.shapes)}
         state = {**golden.weights(), "StructuredToParameterName@@": table}
         path.write_bytes(pickle.dumps(state, protocol=4))
@@ -34,10 +34,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     source, _, _ = request.param.partition("_")
     golden = Golden.read(GOLDEN / f"{request.param}.npz")
     graph = resrt.build_graph(golden.model, input_size=golden.size)
-    return golden, graph, save_as_source_does(golden, source, tmp_path_factory.mktemp("weights"))
+    return golden, graph, save_as_the_source(golden, source, tmp_path_factory.mktemp("weights"))
 
 
-def test_fp32_logits_are_the_sources_own(case: Case) -> None:
+def test_fp32_logits_equal_those_of_the_source(case: Case) -> None:
     golden, graph, weights = case
     assert graph.cost.parameters == golden.trainable
     logits = resrt.build(graph, weights, precision="fp32", max_batch=2).infer(golden.images())
@@ -48,7 +48,7 @@ def test_fp32_logits_are_the_sources_own(case: Case) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_logits_are_close(case: Case, precision: str) -> None:
     if precision not in resrt.backends()[0].precisions:
-        pytest.skip(f"this processor does not compute {precision} natively")
+        pytest.skip(f"this processor does not support {precision}")
     golden, graph, weights = case
     logits = resrt.build(graph, weights, precision=precision, max_batch=2).infer(golden.images())
     for ours, reference in zip(logits, golden.logits, strict=True):

@@ -1,4 +1,4 @@
-"""From photographs to predictions."""
+"""Preprocessing of images, and predictions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.paths import PHOTOS
 
 @pytest.fixture(scope="module")
 def engine() -> resrt.Engine:
-    """1000 classes, and so ImageNet's labels; RGB of 32x48 pixels."""
+    """An engine for RGB images of 32x48 pixels, with the labels of ImageNet."""
     config = resrt.ResNet(depths=[1, 1], width=8)
     return resrt.build(config, "random", input_size=(32, 48), max_batch=2, precision="fp32")
 
@@ -36,7 +36,7 @@ def photograph(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_image_may_come_in_many_ways(engine: resrt.Engine, photograph: Path) -> None:
+def test_kinds_of_images(engine: resrt.Engine, photograph: Path) -> None:
     opened = Image.open(photograph)
     pixels = np.asarray(opened)
     several = engine.classify([photograph, str(photograph), opened, pixels, photograph], topk=3)
@@ -63,18 +63,20 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "paddleclas_inputs.json"
 
 
 @pytest.mark.parametrize(("photo", "height", "width", "resize", "crop", "digest"), GOLDEN)
-def test_paddleclas_sees_the_same_to_the_bit(
+def test_preprocessing_equals_that_of_paddleclas(
     photo: str, height: int, width: int, resize: int, crop: int, digest: str
 ) -> None:
-    """Checksums of what PaddleClas's own operators yield; golden/make_paddleclas_inputs.py."""
+    """golden/make_paddleclas_inputs.py wrote the checksums with PaddleClas's own operators."""
     part = np.asarray(Image.open(PHOTOS / photo))[:height, :width]
     steps = images.imagenet_preprocessing(3, resize, "paddleclas")
     prepared = images.preprocess(part, steps, (3, crop, crop))
     assert hashlib.sha256(prepared.astype("<f4").tobytes()).hexdigest() == digest
 
 
-def torchvision_sees(image: Image.Image, steps: resrt.Preprocessing, crop: int) -> np.ndarray:
-    """torchvision's Resize, CenterCrop, ToTensor and Normalize, as timm composes them."""
+def preprocess_as_torchvision(
+    image: Image.Image, steps: resrt.Preprocessing, crop: int
+) -> np.ndarray:
+    """Apply torchvision's Resize, CenterCrop, ToTensor and Normalize, as timm composes them."""
     short, long = sorted(image.size)
     other = int(steps.resize * long / short)
     size = (steps.resize, other) if image.width < image.height else (other, steps.resize)
@@ -92,7 +94,7 @@ def torchvision_sees(image: Image.Image, steps: resrt.Preprocessing, crop: int) 
 @pytest.mark.parametrize(
     ("height", "width"), [(427, 640), (427, 301), (47, 33), (224, 224), (1, 1)]
 )
-def test_timm_sees_the_same_to_the_bit(
+def test_preprocessing_equals_that_of_timm(
     interpolation: str, resize: int, crop: int, height: int, width: int
 ) -> None:
     steps = resrt.Preprocessing(
@@ -104,27 +106,27 @@ def test_timm_sees_the_same_to_the_bit(
     for photo in sorted(PHOTOS.glob("*.jpg")):
         part = Image.open(photo).crop((0, 0, width, height))
         prepared = images.preprocess(part, steps, (3, crop, crop))
-        np.testing.assert_array_equal(prepared, torchvision_sees(part, steps, crop))
+        np.testing.assert_array_equal(prepared, preprocess_as_torchvision(part, steps, crop))
 
 
-def test_an_input_that_the_resized_image_does_not_cover(engine: resrt.Engine) -> None:
-    """48 pixels wide, of an image that is resized to a shorter side of 37."""
+def test_resized_image_smaller_than_the_input(engine: resrt.Engine) -> None:
+    """The input is 48 pixels wide, and the shorter side of the image is resized to 37."""
     assert engine.info.preprocessing.resize == 37
     ramp = np.linspace(0, 255, 90, dtype=np.uint8)
     square = np.broadcast_to(ramp[:, None], (90, 90, 3)[:2])
     (prepared,) = images.preprocess_batch([square], engine.info.preprocessing, (3, 32, 48))
     column = prepared[0, :, 0] * 0.229 + 0.485
-    # 48 x 48 of which the middle 32 rows are cut out: proportions are kept.
+    # The image is resized to 48 x 48 and cropped to the middle 32 rows, so proportions are kept.
     np.testing.assert_allclose(column[[0, -1]], [8.5 / 48, 39.5 / 48], atol=0.01)
 
 
-def test_a_large_jpeg_is_decoded_at_reduced_size_where_it_hardly_shows(tmp_path: Path) -> None:
+def test_a_large_jpeg_is_decoded_at_reduced_size(tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
     whole = Image.open(PHOTOS / "china.jpg")  # full of detail
     whole.crop((0, 0, 640, 426)).save(path, quality=92)
     assert images.open_image(path, 3, least=3 * 71).size == (320, 213)
     assert images.open_image(path, 3, least=3 * 72).size == (640, 426)
-    whole.save(tmp_path / "odd.jpg")  # 427 pixels high, of which there is no half
+    whole.save(tmp_path / "odd.jpg")  # 427 pixels high, which is odd
     assert images.open_image(tmp_path / "odd.jpg", 3, least=8).size == (640, 427)
     for pipeline, interpolation in [("torchvision", "bicubic"), ("paddleclas", "bilinear")]:
         steps = resrt.Preprocessing(
@@ -139,27 +141,29 @@ def test_a_large_jpeg_is_decoded_at_reduced_size_where_it_hardly_shows(tmp_path:
         difference = np.abs(exact - quick)  # in grey levels
         assert difference.mean() <= 2
         assert difference.max() <= 40
-        # What picks pixels would see others: it is always given all of them.
+        # PaddleClas's resize picks pixels, so it always gets the full size.
         assert (difference.max() == 0) == (pipeline == "paddleclas")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
-def test_modes_become_rgb(engine: resrt.Engine, photograph: Path, mode: str) -> None:
+def test_other_modes_are_converted_to_rgb(
+    engine: resrt.Engine, photograph: Path, mode: str
+) -> None:
     image = Image.open(photograph).convert(mode)
     assert prepare(image, engine).shape == (3, 32, 48)
 
 
-def test_photographs_are_turned_upright(engine: resrt.Engine, photograph: Path) -> None:
+def test_exif_orientation_is_applied(engine: resrt.Engine, photograph: Path) -> None:
     upright = Image.open(photograph)
     lying = upright.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to see it upright
+    exif[0x0112] = 6  # rotate by 270 degrees to display it upright
     path = photograph.with_name("turned.png")
     lying.save(path, exif=exif)
     np.testing.assert_array_equal(prepare(path, engine), prepare(upright, engine))
 
 
-def test_sources_preprocess_as_they_published() -> None:
+def test_preprocessing_depends_on_the_source() -> None:
     def steps(name: str) -> tuple[int, str, str]:
         steps = resrt.build(name, "random", max_batch=1).info.preprocessing
         return steps.resize, steps.interpolation, steps.pipeline
@@ -169,7 +173,7 @@ def test_sources_preprocess_as_they_published() -> None:
     assert steps("resnest14d") == (256, "bilinear", "torchvision")
 
 
-def test_there_are_pipelines_by_name() -> None:
+def test_unknown_pipeline() -> None:
     with pytest.raises(resrt.InputError, match="no preprocessing pipeline named 'timm'; choose"):
         resrt.Preprocessing(
             resize=8, interpolation="bilinear", mean=[0.5], std=[1.0], pipeline="timm"
@@ -179,29 +183,31 @@ def test_there_are_pipelines_by_name() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((32, 48, 3), np.float32), "uint8 .*float batches go to infer"),
+        (np.zeros((32, 48, 3), np.float32), "uint8 .*pass float batches to infer"),
         (np.zeros((3, 32, 48), np.uint8), r"not uint8 \(3, 32, 48\)"),
         (np.zeros(7, np.uint8), "uint8 of shape"),
         (42, "not int"),
     ],
 )
-def test_what_is_no_image_is_refused(engine, image, message) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_images(engine, image, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(resrt.InputError, match=message):
         engine.classify([image])
 
 
-def test_files_that_are_no_images(engine: resrt.Engine, photograph: Path) -> None:
+def test_invalid_image_files(engine: resrt.Engine, photograph: Path) -> None:
     with pytest.raises(resrt.FileError, match="No such file"):
         engine.classify("missing.jpg")
     text = photograph.with_name("text.jpg")
     text.write_text("not an image")
-    with pytest.raises(resrt.InputError, match="no image of a format"):
+    with pytest.raises(
+        resrt.InputError, match="text.jpg' is not an image in a format that Pillow supports"
+    ):
         engine.classify(text)
     cut = photograph.with_name("cut.png")
     cut.write_bytes(photograph.read_bytes()[:200])
-    with pytest.raises(resrt.InputError, match=r"cut.png' cannot be decoded"):
+    with pytest.raises(resrt.InputError, match=r"cannot decode the image '.*cut.png'"):
         engine.classify(cut)
-    with pytest.raises(resrt.InputError, match="topk must be a whole number"):
+    with pytest.raises(resrt.InputError, match="topk must be an integer of at least 1"):
         engine.classify(photograph, topk=0)
 
 
@@ -212,7 +218,7 @@ def test_other_numbers_of_channels() -> None:
     assert row[0].label == str(row[0].index)
     multispectral = resrt.build(config, "random", input_size=16, in_channels=4, classes=3)
     assert multispectral.infer(np.zeros((1, 4, 16, 16), np.float32)).shape == (1, 3)
-    with pytest.raises(resrt.InputError, match="4 input channels takes no photographs"):
+    with pytest.raises(resrt.InputError, match="4 input channels cannot classify photographs"):
         multispectral.classify(np.zeros((20, 30, 3), np.uint8))
 
 
@@ -226,19 +232,19 @@ def test_other_numbers_of_channels() -> None:
         ({"resize": 0}, "at least 1 pixel"),
     ],
 )
-def test_preprocessing_of_ones_own_is_checked(small_graph, change, message) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_preprocessing(small_graph, change, message) -> None:  # type: ignore[no-untyped-def]
     steps = {"resize": 32, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
     with pytest.raises(resrt.InputError, match=message):
         resrt.build(small_graph, "random", preprocessing=resrt.Preprocessing(**{**steps, **change}))
 
 
-def test_sixteen_bits_of_grey_keep_their_range(engine: resrt.Engine) -> None:
+def test_16_bit_grey_is_scaled(engine: resrt.Engine) -> None:
     ramp = np.linspace(0, 65535, 32 * 48).reshape(32, 48).astype(np.uint16)
     deep, shallow = Image.fromarray(ramp), Image.fromarray((ramp // 257).astype(np.uint8))
     np.testing.assert_array_equal(prepare(deep, engine), prepare(shallow, engine))
 
 
-def test_images_that_are_hostile(engine: resrt.Engine, photograph: Path) -> None:
+def test_extreme_and_damaged_images(engine: resrt.Engine, photograph: Path) -> None:
     assert len(engine.classify(Image.new("RGB", (60000, 1)))) == 1
     assert len(engine.classify(Image.new("RGB", (1, 60000)))) == 1
     with pytest.raises(resrt.InputError, match="uint8 of shape"):
@@ -248,6 +254,6 @@ def test_images_that_are_hostile(engine: resrt.Engine, photograph: Path) -> None
     for position in range(0, len(content), 7):
         broken = photograph.with_name("broken.png")
         broken.write_bytes(content[:position] + b"\xa5" + content[position + 1 :])
-        # Either it decodes all the same, or the error is one of ours.
+        # Either Pillow decodes it anyway, or an error of resrt is raised.
         with contextlib.suppress(resrt.InputError, resrt.FileError):
             engine.classify(broken, topk=1)

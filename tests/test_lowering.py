@@ -1,4 +1,4 @@
-"""The passes and the lowering, against an independent reading of the layer definitions."""
+"""The passes and the lowering to OpenVINO, compared with the reference of the definitions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from support.reference import infer
 
 @pytest.mark.parametrize("config", GRID, ids=repr)
 @pytest.mark.parametrize("size", [(32, 32), (37, 50), (9, 7)], ids=str)
-def test_logits_are_what_the_definitions_say(config, size) -> None:  # type: ignore[no-untyped-def]
+def test_logits_equal_the_reference(config, size) -> None:  # type: ignore[no-untyped-def]
     network = sample(config, size)
     assert network.logits.std() > 1e-3
 
-    for (graph, weights), gone in zip(
+    for (graph, weights), removed in zip(
         network.after_passes(), [("BatchNorm2d",), ("BatchNorm2d", "Add", "Relu")], strict=True
     ):
-        assert not any(layer.kind in gone for layer in graph.layers)
+        assert not any(layer.kind in removed for layer in graph.layers)
         logits = infer(graph, weights, network.images)
         np.testing.assert_allclose(logits, network.logits, rtol=1e-5, atol=1e-6)
 
@@ -30,7 +30,7 @@ def test_logits_are_what_the_definitions_say(config, size) -> None:  # type: ign
 
 @pytest.mark.parametrize("radix", [1, 2, 3])
 def test_epsilon_of_split_attention(radix: int) -> None:
-    """Of another value than any network has."""
+    """The value differs from that of every network of the catalog."""
     block = _core.SplitAttention(6, radix=radix, cardinality=2, hidden=4, epsilon=0.5)
     assert repr(block) == f"SplitAttention(6, radix={radix}, cardinality=2, hidden=4, epsilon=0.5)"
     graph = resrt.Graph(
@@ -53,7 +53,7 @@ def test_epsilon_of_split_attention(radix: int) -> None:
 
 
 def test_passes_keep_what_they_cannot_fold() -> None:
-    """Fusing first leaves convolutions whose ReLU comes before nothing that could be folded."""
+    """After fusing, no batch normalisation follows a convolution directly."""
     graph = resrt.build_graph(GRID[0], classes=5, input_size=16)
     weights = _core.random_weights(graph, 1)
     x = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)

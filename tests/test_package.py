@@ -1,4 +1,4 @@
-"""What the installed package carries, and what it asks for."""
+"""The contents and requirements of the installed package."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import resrt
 from resrt import _core
 
 ROOT = Path(__file__).parent.parent
-# Where the build installs; where the package is installed to be edited, not beside its sources.
+# The folder of the compiled files, which an editable installation keeps apart from the sources.
 PACKAGE = Path(_core.__file__).parent
 
 
-def test_openvino_is_required_as_it_was_built_against() -> None:
+def test_required_openvino_is_the_one_of_the_build() -> None:
     pins = re.findall(r"openvino==([0-9.]+)", (ROOT / "pyproject.toml").read_text())
-    assert len(pins) == 2  # to build, and to run
+    assert len(pins) == 2  # for the build and at run time
     assert set(pins) == {resrt.backends()[0].version}
     assert f"openvino=={pins[0]}" in (requires("resrt") or [])
 
 
-def test_it_is_typed() -> None:
+def test_package_is_typed() -> None:
     assert (Path(resrt.__file__).parent / "py.typed").exists()
     stub = ast.parse((PACKAGE / "_core.pyi").read_text())
     names = {node.name for node in stub.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
@@ -36,7 +36,7 @@ def test_public_names_are_documented() -> None:
             assert value.__doc__, f"{name} has no docstring"
 
 
-def test_errors_are_of_one_hierarchy() -> None:
+def test_errors_have_a_common_base() -> None:
     for name in dir(resrt.errors):
         error = getattr(resrt.errors, name)
         if isinstance(error, type):

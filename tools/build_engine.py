@@ -1,4 +1,4 @@
-"""Builds a network's engine file: an example to copy, of what `resrt build` does.
+"""Build an engine file, as `resrt build` does; an example to copy.
 
 python tools/build_engine.py resnest50d resnest50d.safetensors resnest50d.engine
 """
@@ -8,7 +8,7 @@ import argparse
 import resrt
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("network", help="a name that resrt models lists")
+parser.add_argument("network", help="a name from resrt models")
 parser.add_argument("weights", help='a weights file, "random", or "pretrained" to download them')
 parser.add_argument("output", help="the engine file")
 parser.add_argument("--precision", default="auto", choices=resrt.PRECISIONS)

@@ -1,12 +1,12 @@
-"""Runs on a machine with a GPU what needs one: checks, then latencies; writes all as JSON.
+"""Run all checks and latency measurements that require a GPU, and write the results as JSON.
 
     python tools/gpu_check.py --output gpu_check.json
 
-Prints a line per check, a table of latencies, and ResNeSt50's latency over ResNet50's, whose
-published figures' settings come first. The JSON file is written anew after each step, so that what
-was done is kept where time ends. Built engines are kept in --engines, for this build of resrt and
-this GPU: what was interrupted goes on from there. Exits with 1 where a check failed, or where there
-is no GPU: then nothing is written.
+Prints one line per check, a table of latencies, and the ratio of ResNeSt50's latency to ResNet50's,
+starting with the settings of the published figures. The JSON file is written again after each step,
+so an interrupted run keeps its results. Built engines are kept in --engines, by build of resrt and
+GPU, and a later run uses them. Exit status 1: a check failed, or there is no GPU; without a GPU
+nothing is written.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import resrt
-from gpu_checks import checks, latency, process
+from gpu_checks import checks, latency
 from gpu_checks.driver import Driver, Gpu, NoGpuError
-from gpu_checks.workshop import Workshop
+from gpu_checks.engines import EngineStore
 from resrt._support.files import writing_whole
 from resrt.system import machine
 
@@ -38,7 +38,7 @@ _TENSORRTS = ("tensorrt-cu13-libs", "tensorrt-cu12-libs", "tensorrt-rtx-cu13-lib
 
 @dataclass
 class Report:
-    """What was found so far, and the file that has it."""
+    """The results so far, and the file that they are written to."""
 
     output: Path
     gpu: Gpu
@@ -47,7 +47,7 @@ class Report:
     ratios: list[latency.Ratio] = field(default_factory=list)
 
     def write(self) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file completely or not at all."""
         document: dict[str, Any] = {
             "gpu": dataclasses.asdict(self.gpu),
             "machine": dataclasses.asdict(machine.describe(_LIBRARIES + _TENSORRTS)),
@@ -64,16 +64,18 @@ class Report:
             json.dump(document, file, indent=1)
 
     def add_check(self, group: str, result: checks.Result) -> None:
+        """Add a result, print it and write the file."""
         self.results.setdefault(group, []).append(result)
         print(f"{group:13} {result}", flush=True)
         self.write()
 
     def why_unusable(self, backend: str) -> str | None:
-        """Return what the backend's first check found, where that is why it cannot be used."""
+        """Return why the backend's first check did not succeed, or None if it did."""
         first = next(iter(self.results.get(backend, [])), None)
         return None if first is None or first.outcome == "ok" else first.detail
 
     def failed(self) -> int:
+        """Return the number of failed checks."""
         return sum(
             result.outcome == "failed" for results in self.results.values() for result in results
         )
@@ -90,27 +92,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run_checks(report, options)
     if not options.no_latencies:
         run_latencies(report, options)
-    print(f"\n{report.failed()} checks failed; {options.output} has everything")
+    print(f"\n{report.failed()} checks failed; the results are in {options.output}")
     return 1 if report.failed() else 0
 
 
 def run_checks(report: Report, options: argparse.Namespace) -> None:
-    anywhere = Workshop("openvino", options.engines)
     for check in _chosen(checks.machine_checks(options.kernels), options):
-        report.add_check("kernels", checks.run_apart(check, anywhere, options.limit))
+        engines = EngineStore("openvino", options.engines)
+        report.add_check("kernels", checks.run(check, engines, options.limit))
     chosen = _chosen(checks.backend_checks(options.networks, options.foreign), options)
     if not chosen and options.no_latencies:
         return
     for backend in options.backend:
-        workshop = Workshop(backend, options.engines)
-        report.add_check(backend, checks.run_apart(checks.FIRST, workshop, options.limit))
+        engines = EngineStore(backend, options.engines)
+        report.add_check(backend, checks.run(checks.FIRST, engines, options.limit))
         if why := report.why_unusable(backend):
             if chosen:
                 others = f"further checks ({len(chosen)})"
                 report.add_check(backend, checks.Result(others, "not run", why))
             continue
         for check in chosen:
-            report.add_check(backend, checks.run_apart(check, workshop, options.limit))
+            report.add_check(backend, checks.run(check, engines, options.limit))
 
 
 def _chosen(all_checks: list[checks.Check], options: argparse.Namespace) -> list[checks.Check]:
@@ -123,7 +125,7 @@ def _chosen(all_checks: list[checks.Check], options: argparse.Namespace) -> list
 
 @dataclass(frozen=True)
 class Part:
-    """What takes turns with each other."""
+    """The networks that take turns, with their precision and batch size."""
 
     networks: tuple[str, ...]
     precision: str
@@ -134,7 +136,7 @@ class Part:
 
 
 def parts(options: argparse.Namespace) -> list[Part]:
-    """Return the two networks of the ratio first, and of these the settings that were published."""
+    """Return the two networks of the ratio first, starting with the published settings."""
     compared = tuple(network for network in options.networks if network in latency.RATIO)
     others = tuple(network for network in options.networks if network not in latency.RATIO)
     settings = [(precision, batch) for precision in options.precisions for batch in options.batch]
@@ -151,60 +153,22 @@ def run_latencies(report: Report, options: argparse.Namespace) -> None:
             print(f"{backend}: no latencies: {why}")
         else:
             usable.append(backend)
-    todo = [(part, _workshop(part, options)) for part in parts(options)]
-    missing = [
-        latency.engines_to_build(workshop, usable, part.networks, part.precision)
-        for part, workshop in todo
-    ]
-    print(f"up to {sum(missing)} engines are to be built, in {len(todo)} parts", flush=True)
-    for (part, workshop), count in zip(todo, missing, strict=True):
-        print(f"{part}: up to {count} engines are to be built", flush=True)
-        found, ratios = measure(part, workshop, latency.contenders(usable), options)
+    contenders = latency.contenders(usable)
+    for part in parts(options):
+        engines = EngineStore(
+            "openvino",
+            options.engines,
+            max_batch=part.batch,  # TensorRT chooses kernels for the batch size that is timed
+            timing_cache=not options.no_timing_cache,
+        )
+        of_part = (engines, contenders, part.networks, part.precision)
+        print(f"{part}: engines to build: {latency.engines_to_build(*of_part)}", flush=True)
+        found, ratios = latency.measure(*of_part, options.rounds, options.limit)
         print(*found, sep="\n", flush=True)
         report.latencies += found
         report.ratios += ratios
         report.write()
     print(f"\n{' over '.join(latency.RATIO)}; {latency.KNOWN}", *report.ratios, sep="\n")
-
-
-def _workshop(part: Part, options: argparse.Namespace) -> Workshop:
-    """Kernels are chosen for the batch size that is timed."""
-    return Workshop(
-        "openvino",
-        options.engines,
-        max_batch=part.batch,
-        timing_cache=not options.no_timing_cache,
-    )
-
-
-def measure(
-    part: Part,
-    workshop: Workshop,
-    taking_part: list[latency.Contender],
-    options: argparse.Namespace,
-) -> tuple[list[latency.Latency], list[latency.Ratio]]:
-    """Measure a part; where none could be timed, once more without the plugin.
-
-    After some errors, as an access to memory that is not there, the GPU computes nothing more for
-    the process: whoever causes one takes all others along.
-    """
-    ratios: list[latency.Ratio] = []
-    try:
-        arguments = (workshop, part.networks, part.precision, taking_part, options.rounds)
-        found, ratios = process.run_apart(latency.measure, *arguments, limit=options.limit)
-    except process.ProcessError as error:
-        found = latency.none_measured(
-            part.networks, part.precision, part.batch, taking_part, str(error)
-        )
-    if any(row.error is None for row in found):
-        return found, ratios
-    others = [contender for contender in taking_part if not contender.has_plugin]
-    if len(others) == len(taking_part):
-        return found, ratios
-    print(f"{part}: none could be timed; once more without the plugin", flush=True)
-    with_plugin = {contender.name for contender in taking_part if contender.has_plugin}
-    again, ratios = measure(part, workshop, others, options)
-    return [row for row in found if row.contender in with_plugin] + again, ratios
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -214,27 +178,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument(
-        "--only", nargs="+", default=["*"], metavar="PATTERN", help="checks, as '*kernels*'"
+        "--only", nargs="+", default=["*"], metavar="PATTERN", help="checks, such as '*kernels*'"
     )
     parser.add_argument("--kernels", type=Path, help=f"the program {checks.KERNEL_CHECK}")
-    parser.add_argument("--foreign", type=Path, help="an engine file that another GPU built")
+    parser.add_argument("--foreign", type=Path, help="an engine file built for another GPU")
     parser.add_argument("--no-latencies", action="store_true")
     parser.add_argument(
         "--no-timing-cache",
         action="store_true",
-        help="time TensorRT's kernels anew for each of the latencies' engines",
+        help="time TensorRT's kernels again for each engine whose latency is measured",
     )
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 8, 32])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument(
-        "--limit", type=float, default=1800, help="seconds for a check, or for a table's part"
+        "--limit",
+        type=float,
+        default=1800,
+        help="maximum seconds for a check, and for a contender's preparation or turn",
     )
     return parser
 
 
 if __name__ == "__main__":
-    # An exit, unlike a signal, ends what runs in other processes, too.
+    # Unlike a signal, an exit also ends the other processes.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

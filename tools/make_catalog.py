@@ -1,9 +1,9 @@
-"""Prints weights/catalog.toml: where the pretrained weights of the catalog's networks are.
+"""Print weights/catalog.toml: the locations of pretrained weights of the catalog's networks.
 
     python tools/make_catalog.py PaddleClas > weights/catalog.toml
 
-It needs timm installed, whose own table of pretrained weights it reads, and a checkout (or an
-unpacked wheel) of PaddleClas, whose model files' addresses it reads without running them.
+Requires an installed timm, whose table of pretrained weights is read, and a checkout or an unpacked
+wheel of PaddleClas, whose model files are parsed for addresses but not executed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import resrt
 
 PADDLECLAS_HOST = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 
-# PaddleClas's model files have one address for each architecture; the other weights of that
-# architecture stand on its pages alone. Its use_ssld would make an address out of the first one,
+# PaddleClas's model files have one address for each architecture; only its pages list the other
+# weights of that architecture. Its use_ssld derives an address from the first one,
 # legendary_models/ResNet50_vd_ssld_pretrained.pdparams, which later pages list with the accuracy
-# of ResNet50_vd_ssld_v2 (0.830): not the weights that are published as ResNet50_vd_ssld (0.824).
+# of ResNet50_vd_ssld_v2 (0.830). Those are not the weights of ResNet50_vd_ssld (0.824).
 DOCUMENTED = "docs/zh_CN/models/models_intro.md (of an early release 2)"
 ONLY_DOCUMENTED = {
     name: f"{PADDLECLAS_HOST}/{name}_pretrained.pdparams"
@@ -57,8 +57,8 @@ HEADER = """\
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("paddleclas", type=Path, help="the folder that ppcls/ lies in")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("paddleclas", type=Path, help="the folder that contains ppcls/")
     root = parser.parse_args().paddleclas
 
     import timm
@@ -104,7 +104,7 @@ def _of_paddleclas(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _model_urls(file: Path) -> Mapping[str, str]:
-    """The dict that PaddleClas's model files call MODEL_URLS."""
+    """Return MODEL_URLS of a PaddleClas model file."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODEL_URLS":
             urls: dict[str, str] = ast.literal_eval(node.value)
@@ -124,12 +124,12 @@ def _of_timm() -> Iterator[tuple[str, dict[str, Any]]]:
     for model in resrt.list_models(source="timm"):
         if not is_model(model.name):
             continue
-        # In timm's own order, the first of which is its default; list_pretrained would sort them.
+        # In timm's own order, because the first is the default; list_pretrained sorts them.
         tagged = set(list_pretrained(f"{model.name}.*"))
         for tag in timm.models._registry._model_default_cfgs[model.name].tags:
             name = f"{model.name}.{tag}"
             cfg = get_pretrained_cfg(name)
-            # Without classes it is features alone, which a classifier cannot be built of.
+            # Weights without classes are of a feature extractor, not of a classifier.
             if name in tagged and cfg.hf_hub_id and cfg.num_classes:
                 yield name, _timm_entry(name, cfg, f"timm {timm.__version__}")
 
@@ -161,7 +161,7 @@ def _timm_entry(name: str, cfg: Any, address_from: str) -> dict[str, Any]:
 
 
 def _resize(crop: int, crop_pct: float) -> int:
-    """timm's rule, rounding included."""
+    """Return timm's length of the shorter side, with its rounding."""
     return math.floor(crop / crop_pct)
 
 

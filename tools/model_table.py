@@ -1,11 +1,11 @@
-"""Prints the README's table of published networks: our costs beside the published ones."""
+"""Print the README's table of networks: resrt's counts next to the published figures."""
 
 import resrt
 from resrt.cli.tables import Column, millions, render
 
 
 def gflops(model):
-    # Off by over 1 %, the published figure is wrong, and the README says why.
+    # The README explains why the figures that differ by more than 1 % are wrong.
     mark = " ¹" if abs(model.gflops / model.published.gflops - 1) > 0.01 else ""
     return f"{model.published.gflops:.2f}{mark}"
 

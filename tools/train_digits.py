@@ -1,9 +1,9 @@
-"""Trains the demo's network on scikit-learn's handwritten digits, and writes what it ships.
+"""Train the demo's network on scikit-learn's handwritten digits, and write its files.
 
     python tools/train_digits.py [--epochs 120] [--out weights]
 
-A fifth of the 1,797 scans is held out before anything else: it is written to digits_held_out.npz
-and is not looked at until the one evaluation at the end. Needs torch and scikit-learn.
+A fifth of the 1,797 scans is held out first and written to digits_held_out.npz. It is used only for
+the evaluation at the end. Requires torch and scikit-learn.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCH = 64
 
 
 def split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Scans as uint8 (N, 8, 8) and digits, for training and held out."""
+    """Return scans, uint8 (N, 8, 8), and digits: those for training, then those held out."""
     digits = load_digits()
     scans = (digits.images * (255 / 16)).round().astype(np.uint8)
     order = np.random.default_rng(SEED).permutation(len(scans))
@@ -37,13 +37,13 @@ def split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def to_batch(scans: np.ndarray) -> torch.Tensor:
-    """The engine's own preprocessing."""
+    """Preprocess scans as the engine does."""
     shape = demo.graph().input_shape
     return torch.from_numpy(images.preprocess_batch(scans, demo.PREPROCESSING, shape))
 
 
 def jitter(batch: torch.Tensor) -> torch.Tensor:
-    """Small rotations, scalings and shifts."""
+    """Apply small random rotations, scalings and shifts."""
     n = len(batch)
     angle = torch.empty(n).uniform_(-0.25, 0.25)
     scale = torch.empty(n).uniform_(0.88, 1.12)

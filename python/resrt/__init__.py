@@ -1,4 +1,4 @@
-"""ResNet, ResNeSt and RegNet classifiers, from layer definitions to fast engines.
+"""Fast inference with ResNet, ResNeSt and RegNet image classifiers.
 
 >>> import resrt
 >>> engine = resrt.build("ResNeSt50")  # or weights="ResNeSt50_pretrained.pdparams"
@@ -6,8 +6,8 @@
 >>> logits = engine.infer(batch)  # float32 (N, 3, 224, 224) -> float32 (N, 1000)
 >>> engine.save("resnest50.engine")
 
-The public names are listed in `__init__.pyi`. Each is imported when it is first used, so that
-whoever needs a part, such as a command that only lists networks, does not wait for the rest.
+`__init__.pyi` lists the public names. Each is imported on first use, so a command that only lists
+networks does not load the rest of the package.
 """
 
 import lazy_loader

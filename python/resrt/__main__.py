@@ -1,4 +1,4 @@
-"""`python -m resrt` is the `resrt` command."""
+"""Runs the `resrt` command as `python -m resrt`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""From photographs to batches: decode, resize, crop, normalise."""
+"""Decoding, resizing, cropping and normalising of images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from resrt.errors import FileError, InputError
 # A path, a Pillow image, or uint8 pixels (H, W), (H, W, 1) or (H, W, 3).
 ImageLike: TypeAlias = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 
-# A JPEG that is decoded at reduced size still has this many times the pixels per side that it is
-# resized to. On photographs full of detail that changed grey levels by 2 on average.
-_LEAST_REDUCTION = 3
+# A JPEG decoded at reduced size keeps at least this many times the pixels per side that it is
+# resized to. On photographs full of detail, that changed grey levels by 2 on average.
+_MIN_OVERSAMPLING = 3
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,10 +28,10 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Prediction:
-    """One of the classes that an image may be of.
+    """A predicted class of an image.
 
-    `index` is the class's number, `label` its name (the number as text, where the engine has no
-    labels), `probability` its softmax over all classes.
+    `index` is the number of the class and `label` its name, or the number as text if the engine
+    has no labels. `probability` is the softmax over all classes.
     """
 
     index: int
@@ -42,7 +42,7 @@ class Prediction:
 def imagenet_preprocessing(
     in_channels: int, resize: int, pipeline: str = "torchvision"
 ) -> _core.Preprocessing:
-    """Return ImageNet's normalisation; for images that are not RGB, its average over RGB."""
+    """Return ImageNet's normalisation; if images are not RGB, its average over the channels."""
     return _core.Preprocessing(
         resize=resize,
         interpolation="bilinear",
@@ -53,40 +53,40 @@ def imagenet_preprocessing(
 
 
 def per_channel(rgb: Sequence[float], channels: int) -> list[float]:
-    """Return a value for each channel: for images that are not RGB, the average over RGB."""
+    """Return a value for each channel; if images are not RGB, the average of the RGB values."""
     return list(rgb) if channels == len(rgb) else [float(np.mean(rgb))] * channels
 
 
 def open_image(image: ImageLike, channels: int, least: int | None = None) -> Image.Image:
-    """Return an upright Pillow image of 1 (grey) or 3 (RGB) channels.
+    """Return an upright Pillow image with 1 (grey) or 3 (RGB) channels.
 
-    Where `least` is given, a JPEG file may be decoded at a half, a quarter or an eighth of its
-    size, whichever is the smallest whose sides are still at least `least` pixels.
+    With `least`, a JPEG file may be decoded at a half, a quarter or an eighth of its size: the
+    smallest whose sides have at least `least` pixels.
 
-    Raises FileError where a path cannot be read, InputError for what is no image.
+    Raises FileError if a path cannot be read, InputError for an invalid image.
     """
     require_photographs(channels)
     opened = _open(image, least)
     try:
         return _upright(opened, "L" if channels == 1 else "RGB")
     except Exception as error:
-        # A Pillow image is decoded when it is first used, and some modes have no way to RGB.
-        raise InputError(f"an image cannot be decoded or converted: {error}") from None
+        # Pillow decodes an image when it is first used, and cannot convert every mode to RGB.
+        raise InputError(f"cannot decode or convert the image: {error}") from None
 
 
 def require_photographs(channels: int) -> None:
-    """Raise InputError where an engine of that many input channels takes no photographs."""
+    """Raise InputError if images with this number of channels cannot be photographs."""
     if channels not in (1, 3):
         raise InputError(
-            f"an engine of {channels} input channels takes no photographs; "
-            "prepare float32 batches of your own and call infer"
+            f"an engine with {channels} input channels cannot classify photographs, which have 1 "
+            "or 3; preprocess the images yourself and call infer"
         )
 
 
 def _upright(opened: Image.Image, mode: str) -> Image.Image:
     upright: Image.Image = ImageOps.exif_transpose(opened)
     if upright.mode.startswith("I"):
-        # 16 bits of grey, which Pillow's own conversion would cut off at 255.
+        # Pillow's conversion of 16-bit grey would clip at 255.
         grey = np.asarray(upright).clip(0, 65535) // 257
         upright = Image.fromarray(grey.astype(np.uint8))
     return upright.convert(mode)
@@ -96,21 +96,20 @@ def _open(image: ImageLike, least: int | None) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     if isinstance(image, np.ndarray):
-        is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))
-        is_image = is_image and image.size > 0
+        is_image = image.ndim >= 2 and image.shape[2:] in ((), (1,), (3,)) and image.size > 0
         if image.dtype != np.uint8 or not is_image:
             raise InputError(
-                "an image as an array is uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not "
-                f"{image.dtype} {image.shape}; float batches go to infer"
+                "an image array must be uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not "
+                f"{image.dtype} {image.shape}; pass float batches to infer"
             )
         return Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image)
     if not isinstance(image, (str, PathLike)):
         raise InputError(
-            f"an image is a path, a Pillow image or an array, not {type(image).__name__}"
+            f"an image must be a path, a Pillow image or an array, not {type(image).__name__}"
         )
     path = fspath(image)
     if Path(path).exists() and not Path(path).is_file():
-        raise FileError(f"cannot read the image '{path}': it is no regular file")
+        raise FileError(f"cannot read the image '{path}': not a regular file")
     opened: Image.Image
     try:
         with Image.open(path) as opened:
@@ -118,19 +117,19 @@ def _open(image: ImageLike, least: int | None) -> Image.Image:
                 _reduce(opened, least)
             opened.load()
     except UnidentifiedImageError:
-        raise InputError(f"'{path}' is no image of a format that Pillow knows") from None
+        raise InputError(f"'{path}' is not an image in a format that Pillow supports") from None
     except Exception as error:
         if isinstance(error, OSError) and error.strerror is not None:
             raise FileError(f"cannot read the image '{path}': {error.strerror}") from None
-        # Pillow's decoders fail in many ways on a file that is damaged, or too large to be a photo.
-        raise InputError(f"'{path}' cannot be decoded: {error}") from None
+        # Pillow raises many kinds of exceptions for damaged files and for "decompression bombs".
+        raise InputError(f"cannot decode the image '{path}': {error}") from None
     return opened
 
 
 def _reduce(opened: Image.Image, least: int) -> None:
-    """Have a JPEG decoded at an eighth, a quarter or a half, if its sides stay `least` long.
+    """Decode a JPEG at an eighth, a quarter or a half of its size if `least` pixels remain.
 
-    Only where the sides are whole multiples: a rounded side would move the crop.
+    The sides must be multiples, because rounding them would move the crop.
     """
     width, height = opened.size
     for scale in (8, 4, 2):
@@ -146,21 +145,21 @@ def preprocess(
     *,
     exact: bool = True,
 ) -> npt.NDArray[np.float32]:
-    """Return float32 (channels, height, width): what the weights' source makes of this image.
+    """Return float32 (channels, height, width), preprocessed as by the source of the weights.
 
     Args:
         image: a path, a Pillow image, or uint8 (H, W), (H, W, 1) or (H, W, 3) in RGB.
-        steps: an engine's `info.preprocessing`.
+        steps: the `info.preprocessing` of an engine.
         input_shape: (channels, height, width) of the engine's input.
-        exact: False allows that a large JPEG is decoded at a half, a quarter or an eighth of its
-            size where that hardly shows; see `open_image`.
+        exact: False allows decoding a large JPEG at a half, a quarter or an eighth of its size if
+            that hardly changes the result.
 
-    Raises FileError or InputError where there is no image that can be preprocessed.
+    Raises FileError if a path cannot be read, InputError for an invalid image.
     """
     channels, height, width = input_shape
-    # OpenCV's resize picks pixels where Pillow's averages: after it, any reduction would show.
+    # OpenCV's resize picks pixels instead of averaging, so a reduction would always show.
     may_reduce = not exact and steps.pipeline == "torchvision"
-    least = max(steps.resize, height, width) * _LEAST_REDUCTION if may_reduce else None
+    least = max(steps.resize, height, width) * _MIN_OVERSAMPLING if may_reduce else None
     opened = open_image(image, channels, least)
     pixels = np.asarray(opened).reshape(opened.height, opened.width, channels)
     return _core.preprocess(pixels, steps, input_shape)
@@ -173,17 +172,17 @@ def preprocess_batch(
     *,
     exact: bool = True,
 ) -> npt.NDArray[np.float32]:
-    """Return float32 (N, channels, height, width)."""
+    """Return float32 (N, channels, height, width); see `preprocess`."""
     prepared = [preprocess(image, steps, input_shape, exact=exact) for image in images]
     return np.stack(prepared) if prepared else np.empty((0, *input_shape), np.float32)
 
 
 def top_k(logits: npt.NDArray[np.float32], k: int, labels: Sequence[str]) -> list[list[Prediction]]:
-    """Return each row's k most probable classes, the most probable first."""
+    """Return the k most probable classes of each row, the most probable first."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
     exponentials = np.exp(shifted)
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    # Stable, so that equal logits come in the order of their classes.
+    # Stable, so that equal logits are in the order of their classes.
     order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     return [
         [Prediction(int(i), labels[i] if labels else str(i), float(row[i])) for i in best]

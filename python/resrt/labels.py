@@ -1,4 +1,4 @@
-"""Names of classes."""
+"""Class labels."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from resrt.errors import FileError, InputError
 
 
 def imagenet() -> list[str]:
-    """Return the names of ImageNet-1k's 1000 classes, in the order of their numbers."""
+    """Return the names of the 1000 classes of ImageNet-1k, in class order."""
     return _lines("imagenet_labels.txt")
 
 
 def wordnet_ids() -> list[str]:
-    """Return the WordNet IDs of ImageNet-1k's 1000 classes ("n01440764", ...), in their order."""
+    """Return the WordNet IDs of the 1000 classes of ImageNet-1k ("n01440764", ...), in order."""
     return _lines("imagenet_ids.txt")
 
 
 def read(path: str | PathLike[str]) -> list[str]:
-    """Read labels from a text file of one name per line, or of a JSON list of names.
+    """Read labels from a text file with one name per line, or with a JSON list of names.
 
-    Raises FileError where it cannot be read, InputError where it is neither.
+    Raises FileError if the file cannot be read, InputError if it is neither.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise FileError(f"cannot read the labels '{fspath(path)}': {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InputError(f"the labels '{fspath(path)}' are no text in UTF-8") from None
+        raise InputError(f"the labels '{fspath(path)}' are not UTF-8 text") from None
     return parse(text)
 
 
 def parse(text: str) -> list[str]:
-    """Read labels from a text of one name per line, or of a JSON list of names.
+    """Parse labels from text with one name per line, or from a JSON list of names.
 
-    Raises InputError where it is a JSON text of something else.
+    Raises InputError if the text starts as a JSON list but is not a list of names.
     """
     if not text.lstrip().startswith("["):
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
         names = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"the labels begin as a JSON list but are none: {error}") from None
+        raise InputError(f"invalid labels: not a valid JSON list: {error}") from None
     if not all(isinstance(name, str) for name in names):
-        raise InputError("the labels are a JSON list of something else than names")
+        raise InputError("invalid labels: the JSON list must contain only names")
     return list(names)
 
 

@@ -1,4 +1,4 @@
-"""The catalog: names, parameters, costs, and configurations of one's own."""
+"""The catalog: names, parameters, costs, and custom configurations."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import resrt
 from resrt import _core, weights
 from support.paths import ROOT
 
-# The names and shapes of every parameter of the sources' own networks.
+# The names and shapes of every parameter of the original networks.
 LISTING = json.loads(gzip.decompress((ROOT / "tests/parameter_shapes.json.gz").read_bytes()))
 PUBLISHED = [model for model in resrt.list_models() if model.published]
-# The published arithmetic of these rows is wrong: the README's table says why.
+# The published GFLOPs of these networks are wrong. The table in the README says why.
 WRONG_GFLOPS = {"ResNet34_vd", "ResNet34_vd_ssld"}
 
 
 @pytest.mark.parametrize("name", sorted(LISTING))
-def test_parameters_are_those_of_the_source(name: str) -> None:
+def test_parameters_equal_those_of_the_source(name: str) -> None:
     listed = LISTING[name]
     graph = resrt.build_graph(name)
     assert resrt.model_info(name).source == listed["source"]
@@ -30,17 +30,17 @@ def test_parameters_are_those_of_the_source(name: str) -> None:
         ours = {parameter.name: list(parameter.shape) for parameter in graph.parameters}
         assert ours == listed["shapes"]
     else:
-        # Renaming them fills the graph exactly.
+        # After renaming, they fit the graph exactly.
         zero = np.float32(0)
         weights.fit({k: np.broadcast_to(zero, v) for k, v in listed["shapes"].items()}, graph)
 
 
-def test_every_published_row_is_in_the_catalog() -> None:
+def test_every_published_network_is_in_the_catalog() -> None:
     assert len(PUBLISHED) == 21
 
 
 @pytest.mark.parametrize("model", PUBLISHED, ids=lambda model: model.name)
-def test_costs_are_the_published_ones(model: resrt.ModelInfo) -> None:
+def test_costs_equal_the_published_ones(model: resrt.ModelInfo) -> None:
     cost = resrt.build_graph(model.name).cost
     assert model.published is not None
     assert cost.parameters / 1e6 == pytest.approx(model.published.mparams, rel=0.01)
@@ -48,11 +48,11 @@ def test_costs_are_the_published_ones(model: resrt.ModelInfo) -> None:
     assert is_close == (model.name not in WRONG_GFLOPS)
 
 
-def test_readme_table_is_what_we_compute() -> None:
+def test_readme_table_is_correct() -> None:
     readme = (ROOT / "README.md").read_text()
     for model in PUBLISHED:
         row = re.search(rf"^\| `{model.name}` \|(.*)\|$", readme, re.MULTILINE)
-        assert row, f"{model.name} has no row in the README"
+        assert row, f"{model.name} is missing in the README"
         cells = [cell.strip() for cell in row[1].split("|")]
         cost = resrt.build_graph(model.name).cost
         assert cells[1] == f"{cost.parameters / 1e6:.2f}"
@@ -69,14 +69,14 @@ def test_catalog_names_are_unique_and_cover_the_families() -> None:
     assert {f"ResNet{depth}{v}" for depth in depths for v in ("", "_vc", "_vd")} <= set(names)
 
 
-def test_torchvision_rounds_widths_otherwise() -> None:
-    """torchvision's own counts; timm's regnety_080 is narrower than its regnet_y_8gf."""
+def test_torchvision_rounds_widths_differently() -> None:
+    """The counts are torchvision's. timm's regnety_080 is narrower than its regnet_y_8gf."""
     assert resrt.build_graph("regnet_x_8gf").cost.parameters == 39_572_648
     assert resrt.build_graph("regnet_y_8gf").cost.parameters == 39_381_472
     assert resrt.build_graph("regnety_080").cost.parameters == 39_180_068
 
 
-def test_listing_by_pattern_and_source() -> None:
+def test_list_models_by_pattern_and_source() -> None:
     names = [model.name for model in resrt.list_models("ResNeSt*", source="PaddleClas")]
     assert names == [
         "ResNeSt50_fast_1s1x64d",
@@ -88,14 +88,14 @@ def test_listing_by_pattern_and_source() -> None:
     assert resrt.model_info("Fix_ResNet50_vd_ssld_v2").input_size == 320
 
 
-def test_unknown_name_suggests_the_nearest() -> None:
+def test_unknown_name_suggests_the_nearest_names() -> None:
     with pytest.raises(resrt.ModelError, match=r"'resnext50d'.*resnet50d, resnest50d"):
         resrt.build_graph("resnext50d")
     with pytest.raises(resrt.ModelError, match="…"):
         resrt.build_graph("x" * 100_000)
 
 
-def test_graph_reads_as_a_table() -> None:
+def test_graph_prints_as_a_table() -> None:
     graph = resrt.build_graph("ResNeSt50")
     table = str(graph).splitlines()
     assert table[0].split() == ["layer", "definition", "output", "parameters", "mult-adds", "(M)"]
@@ -106,7 +106,7 @@ def test_graph_reads_as_a_table() -> None:
     assert "27.48 M parameters" in table[-1]
 
 
-def test_layers_can_be_read() -> None:
+def test_layers_of_a_graph() -> None:
     graph = resrt.build_graph("resnet18", classes=10, input_size=(64, 96), in_channels=1)
     assert graph.input_shape == (1, 64, 96)
     assert graph.classes == 10
@@ -119,7 +119,7 @@ def test_layers_can_be_read() -> None:
     assert sum(layer.cost.parameters for layer in graph.layers) == graph.cost.parameters
 
 
-def test_a_graph_is_made_of_its_layers() -> None:
+def test_graph_from_layers() -> None:
     graph = resrt.build_graph(resrt.RegNet(depth=3, squeeze_excite=True), input_size=32)
     again = resrt.Graph(
         graph.name, [(layer.name, layer.definition, layer.inputs) for layer in graph.layers]
@@ -131,8 +131,8 @@ def test_a_graph_is_made_of_its_layers() -> None:
         resrt.Graph("empty", [])
 
 
-def test_the_set_of_definitions_is_closed() -> None:
-    """Each is built in Python, and read back, with all its fields."""
+def test_definitions_are_constructible() -> None:
+    """Every field can be set and read."""
     assert len(_core.DEFINITIONS) == len(set(_core.DEFINITIONS)) == 11
     for definition in _core.DEFINITIONS:
         fields = [name for name, kind in vars(definition).items() if isinstance(kind, property)]
@@ -144,7 +144,7 @@ def test_the_set_of_definitions_is_closed() -> None:
 
 @pytest.mark.parametrize("radix", [1, 2, 3, 4])
 @pytest.mark.parametrize("cardinality", [1, 2])
-def test_configurations_of_ones_own(radix: int, cardinality: int) -> None:
+def test_custom_configurations(radix: int, cardinality: int) -> None:
     config = resrt.ResNeSt(depths=[2, 1, 1], width=48, radix=radix, cardinality=cardinality)
     graph = resrt.build_graph(config, classes=5, input_size=48, in_channels=4, name="mine")
     blocks = [layer.definition for layer in graph.layers if layer.kind == "SplitAttention"]
@@ -180,7 +180,7 @@ def test_configurations_of_ones_own(radix: int, cardinality: int) -> None:
         (lambda: resrt.RegNet(group_width=0), "group_width"),
     ],
 )
-def test_impossible_configurations_are_refused(config, message) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_configurations(config, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(resrt.ModelError, match=message):
         resrt.build_graph(config())
 
@@ -188,10 +188,10 @@ def test_impossible_configurations_are_refused(config, message) -> None:  # type
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_size": 0}, "height must be a whole number of at least 1"),
+        ({"input_size": 0}, "height must be an integer of at least 1"),
         ({"input_size": 2**31 - 1}, "height must be at least 1 and at most 65536"),
-        ({"input_size": 2**40}, "height must be a whole number"),
-        ({"input_size": (64.9, 64)}, "height must be a whole number"),
+        ({"input_size": 2**40}, "height must be an integer of at least 1"),
+        ({"input_size": (64.9, 64)}, "height must be an integer of at least 1"),
         ({"input_size": (224,)}, "height, width"),
         ({"input_size": "large"}, "height, width"),
         ({"classes": 0}, "classes must be"),
@@ -202,17 +202,17 @@ def test_impossible_configurations_are_refused(config, message) -> None:  # type
         ({"name": "another"}, "leave out name"),
     ],
 )
-def test_impossible_options_are_refused(options, message) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_options(options, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises((resrt.ModelError, resrt.InputError), match=message):
         resrt.build_graph("resnet50", **options)
 
 
-def test_sizes_may_be_numpys() -> None:
+def test_sizes_can_be_numpy_integers() -> None:
     graph = resrt.build_graph("resnet18", input_size=np.int64(64), classes=np.int32(5))
     assert (graph.input_shape, graph.classes) == ((3, 64, 64), 5)
 
 
-def test_configurations_are_values() -> None:
+def test_configurations_compare_by_value() -> None:
     assert resrt.model_info("resnet50") == resrt.model_info("resnet50")
     assert resrt.ResNet(width=32) != resrt.ResNet()
     config = resrt.ResNeSt(radix=3, width=48)

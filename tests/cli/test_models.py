@@ -98,8 +98,8 @@ def test_conditions_that_nothing_meets(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("conditions", "message"),
     [
-        ({"source": "paddle"}, "no source 'paddle'.*PaddleClas, timm, torchvision"),
-        ({"family": "VGG"}, "no family 'VGG'.*ResNet, ResNeSt, RegNetX, RegNetY"),
+        ({"source": "paddle"}, "unknown source 'paddle'.*PaddleClas, timm, torchvision"),
+        ({"family": "VGG"}, "unknown family 'VGG'.*ResNet, ResNeSt, RegNetX, RegNetY"),
         ({"pattern": 50}, "pattern must be a name"),
     ],
 )

@@ -236,7 +236,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [
             *(compiler, "-std=c++20", "-shared", "-fPIC"),
             *(f"-I{ROOT / 'cpp' / part}" for part in ("include", "src")),
-            ROOT / "tests/data/stand_in_gpu.cpp",
+            ROOT / "tests/data/fake_gpu.cpp",
             *(f"-L{libraries}", "-lresrt"),
             *("-o", libraries / "libresrt_tensorrt_rtx.so"),
         ],

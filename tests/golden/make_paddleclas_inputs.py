@@ -1,11 +1,11 @@
-"""Writes paddleclas_inputs.json: checksums of what PaddleClas makes of parts of photographs.
+"""Writes paddleclas_inputs.json: checksums of images that PaddleClas has preprocessed.
 
     python tests/golden/make_paddleclas_inputs.py PADDLECLAS > tests/golden/paddleclas_inputs.json
 
-PADDLECLAS is the folder of an unpacked PaddleClas 2.6 wheel that ppcls/ lies in. Its own
-operators run, under OpenCV (opencv-python 4.6.0.66, which it asks for), on the decoded pixels of
-the photographs in tests/data/photos. A checksum is the SHA-256 of the float32 (3, crop, crop)
-array in little-endian byte order.
+PADDLECLAS is the folder of an unpacked PaddleClas 2.6 wheel that contains ppcls/. The operators of
+PaddleClas run with OpenCV (opencv-python 4.6.0.66, which PaddleClas requires) on parts of the
+photographs in tests/data/photos. A checksum is the SHA-256 of the float32 (3, crop, crop) array in
+little-endian byte order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
-# Height and width of the photograph's part at the top left, resize_short, the crop's side.
+# The height and width of the top left part of a photograph, resize_short, and the crop size.
 PARTS = [
     (427, 640, 256, 224),
     (427, 640, 320, 320),
@@ -38,7 +38,7 @@ PARTS = [
 
 
 def operators(paddleclas: Path) -> dict[str, type]:
-    """PaddleClas's operators, without what else their file imports of it and of Paddle."""
+    """Return the operators of PaddleClas, without the imports from Paddle in their file."""
     source = (paddleclas / "deploy/python/preprocess.py").read_text()
     namespace: dict[str, type] = {}
     kept = [line for line in source.splitlines() if not line.startswith("from paddle")]

@@ -1,4 +1,4 @@
-"""A graph as a PyTorch module, where PyTorch is installed."""
+"""A graph as a PyTorch module, if PyTorch is installed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ torch = pytest.importorskip("torch")
 
 @pytest.mark.parametrize("config", GRID, ids=repr)
 @pytest.mark.parametrize("size", [(32, 32), (37, 50)], ids=str)
-def test_logits_are_what_the_definitions_say(config, size) -> None:  # type: ignore[no-untyped-def]
+def test_logits_equal_the_reference(config, size) -> None:  # type: ignore[no-untyped-def]
     from resrt.graphs.torch_network import TorchNetwork
 
     network = sample(config, size)
-    for graph, arrays in ((network.graph, network.weights), *network.after_passes()):
+    for graph, arrays in network.variants():
         module = TorchNetwork(graph).eval()
         module.load({name: torch.from_numpy(array) for name, array in arrays.items()})
         with torch.inference_mode():
             network.assert_close(module(torch.from_numpy(network.images)).numpy())
 
 
-def test_weights_go_back_and_forth(small_graph: resrt.Graph) -> None:
+def test_weights_round_trip(small_graph: resrt.Graph) -> None:
     from resrt.graphs.torch_network import TorchNetwork
 
     network = TorchNetwork(small_graph).eval()
@@ -41,8 +41,8 @@ def test_weights_go_back_and_forth(small_graph: resrt.Graph) -> None:
         network.load({})
 
 
-def test_it_learns() -> None:
-    """Gradients reach every parameter, past the ReLUs that write over their inputs."""
+def test_gradients() -> None:
+    """Gradients reach every parameter, although ReLUs overwrite their inputs."""
     from resrt.graphs.torch_network import TorchNetwork
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The demo, and the command that runs it."""
+"""`resrt demo`, and errors of commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resrt import cli
 from resrt.operations import demo
 
 
-def test_the_trained_network_knows_digits_that_it_never_saw() -> None:
+def test_the_trained_network_classifies_held_out_digits() -> None:
     out = io.StringIO()
     result = demo.demo(out=out)
     text = out.getvalue()
@@ -27,7 +27,7 @@ def test_the_trained_network_knows_digits_that_it_never_saw() -> None:
     assert re.search(r"batch 1: median \d+\.\d+ ms", text)
 
 
-def test_every_precision_classifies_alike() -> None:
+def test_every_precision_is_accurate() -> None:
     scans, digits = demo.held_out()
     precisions = resrt.backends()[0].precisions
     assert "fp32" in precisions
@@ -36,8 +36,8 @@ def test_every_precision_classifies_alike() -> None:
         assert np.mean([row[0].index for row in predictions] == digits) >= 0.97
 
 
-def test_scrambled_weights_would_not() -> None:
-    """The accuracy is the weights' doing."""
+def test_random_weights_are_inaccurate() -> None:
+    """Only the trained weights make the demo accurate."""
     scans, digits = demo.held_out()
     engine = resrt.build(demo.graph(), "random", preprocessing=demo.PREPROCESSING)
     predictions = engine.classify(list(scans), topk=1)
@@ -52,7 +52,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_command_reports_errors_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["demo", "--threads", "0"]) == 1
     captured = capsys.readouterr()
-    assert captured.err == "resrt: threads must be a whole number of at least 1, not 0\n"
+    assert captured.err == "resrt: threads must be an integer of at least 1, not 0\n"
     with pytest.raises(resrt.InputError):
         cli.main(["--debug", "demo", "--threads", "0"])
     with pytest.raises(SystemExit, match="2"):
@@ -79,7 +79,7 @@ def test_build_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_build_command_without_weights_or_a_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RESRT_OFFLINE", "")  # so that what the command sets is undone
+    monkeypatch.setenv("RESRT_OFFLINE", "")  # so that the value set by the command is undone
     monkeypatch.setenv("RESRT_CACHE", str(tmp_path))
     out = tmp_path / "x.engine"
     assert cli.main(["build", "ResNeSt50", "--offline", "-o", str(out)]) == 1

@@ -1,4 +1,4 @@
-"""Reference logits of the sources' own networks, and the rule that draws their weights."""
+"""Reference logits of the original networks, and the rule that generates their weights."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ GOLDEN = TESTS / "golden"
 
 @dataclass(frozen=True)
 class Golden:
-    """The logits of a source's own network under weights drawn from the parameters' names.
+    """The logits of an original network with weights that depend only on the parameters' names.
 
-    What draws them is the reference generator's rule, so the weights need not be stored.
+    The logits were computed with the same rule for weights, so the weights need not be stored.
     """
 
     model: str
@@ -49,7 +49,7 @@ class Golden:
 
 
 def draw_parameter(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """The value of a parameter of that name, whatever network it belongs to."""
+    """Return the value of a parameter, which is the same in all networks."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     if len(shape) == 4:
         value = rng.standard_normal(shape) * np.sqrt(2.0 / np.prod(shape[1:]))

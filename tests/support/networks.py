@@ -1,4 +1,4 @@
-"""Small networks of every kind of layer, and what they compute: for tests of all that runs them."""
+"""Small networks that have every kind of layer, and their expected logits."""
 
 from __future__ import annotations
 
@@ -45,27 +45,35 @@ GRID = [
 
 @dataclass(frozen=True)
 class Sample:
-    """A network, random images for it, and the logits that its definitions say."""
+    """A network with random weights and images, and the logits of the reference."""
 
     graph: resrt.Graph
     weights: Weights
     images: npt.NDArray[np.float32]
     logits: npt.NDArray[np.float64]
 
+    def variants(self) -> list[tuple[resrt.Graph, Weights]]:
+        """Return the network as it is, and after each pass."""
+        return [(self.graph, self.weights), *self.after_passes()]
+
     def after_passes(self) -> list[tuple[resrt.Graph, Weights]]:
-        """The same network with batch normalisations folded, and then with additions fused too."""
+        """Return the network with folded batch normalisations, and then with fused additions."""
         folded, weights = _core.fold_batch_norm(self.graph, self.weights)
         return [(folded, weights), (_core.fuse_add_relu(folded), weights)]
 
     def assert_close(self, logits: npt.NDArray[np.float32]) -> None:
-        """That these are the logits, as far as float32 can tell."""
+        """Assert that these are the logits, to the precision of float32."""
         largest = np.abs(self.logits).max()
         np.testing.assert_allclose(logits, self.logits, rtol=0, atol=2e-5 * largest)
 
 
 def sample(config: Config, size: tuple[int, int]) -> Sample:
-    """One of GRID for 5 classes and images of 2 channels, of which there are 3."""
-    graph = resrt.build_graph(config, classes=5, input_size=size, in_channels=2)
+    """Return a network of GRID for images with 2 channels and 5 classes."""
+    return sample_of(resrt.build_graph(config, classes=5, input_size=size, in_channels=2))
+
+
+def sample_of(graph: resrt.Graph) -> Sample:
+    """Return a network with random weights, and its logits for 3 images."""
     weights = _core.random_weights(graph, 1)
     rng = np.random.default_rng(0)
     images = rng.standard_normal((3, *graph.input_shape)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Where the checkout's files are."""
+"""The paths of files in the checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds C++ programs against the installed package, as its users do."""
+"""Builds C++ programs against the installed package, as users do."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import resrt
 
 
 def tool(name: str) -> str:
-    """The path of a build tool, from this environment or the system."""
+    """Return the path of a build tool from this environment or the system, or skip the test."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which(name, path=path)
     if found is None:
-        pytest.skip(f"needs {name}, which is not installed here")
+        pytest.skip(f"this test requires {name}")
     return found
 
 
 def run(*command: str | Path, **options: object) -> str:
-    """What a command prints. Fails with all of its output where the command does."""
+    """Return the output of a command. If it fails, the test fails with its output."""
     result = subprocess.run(  # type: ignore[call-overload]
         [str(part) for part in command],
         stdout=subprocess.PIPE,
@@ -37,7 +37,7 @@ def run(*command: str | Path, **options: object) -> str:
 
 
 def configure(source: Path, build: Path, *options: str) -> str:
-    """Run CMake, which finds the installed package unless an option says otherwise."""
+    """Configure a project with CMake, by default for the installed package."""
     return run(
         tool("cmake"),
         *("-S", source, "-B", build, "-G", "Ninja"),
@@ -50,12 +50,12 @@ def configure(source: Path, build: Path, *options: str) -> str:
 
 
 def build(source: Path, folder: Path, needs: str | None = None) -> Path:
-    """Copy a program's sources out of the checkout and build them; return the folder it is in.
+    """Copy the sources of a program out of the checkout, build them, and return the build folder.
 
-    Skips the test where CMake does not find the package that the program needs.
+    Skips the test if CMake does not find the package that the program needs.
     """
     if needs is not None and not _has_package(needs, folder):
-        pytest.skip(f"needs the development package of {needs}, which is not installed here")
+        pytest.skip(f"this test requires the development package of {needs}")
     shutil.copytree(source, folder / "source")
     configure(folder / "source", folder / "build")
     run(tool("cmake"), "--build", folder / "build")
@@ -63,7 +63,7 @@ def build(source: Path, folder: Path, needs: str | None = None) -> Path:
 
 
 def _has_package(name: str, folder: Path) -> bool:
-    """Whether CMake finds a package; `folder` is where it may leave files of its own."""
+    """Return whether CMake finds a package. It may write files to `folder`."""
     asked = ["--find-package", f"-DNAME={name}", "-DCOMPILER_ID=GNU", "-DLANGUAGE=CXX"]
     command = [tool("cmake"), *asked, "-DMODE=EXIST"]
     return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 0

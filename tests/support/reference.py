@@ -1,4 +1,4 @@
-"""What layer definitions mean, in NumPy: slow, in double precision, and independent of the core."""
+"""A reference of the layer definitions in NumPy: slow, in float64, and independent of the core."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Get = Callable[[str], Float]
 
 
 def infer(graph: resrt.Graph, weights: Mapping[str, npt.NDArray[np.float32]], x: Float) -> Float:
-    """The logits of a batch."""
+    """Return the logits of a batch."""
     values: dict[str, Float] = {}
     for layer in graph.layers:
         inputs = [values[name] for name in layer.inputs] or [x.astype(np.float64)]
@@ -28,7 +28,7 @@ def infer(graph: resrt.Graph, weights: Mapping[str, npt.NDArray[np.float32]], x:
 
 
 def windows(x: Float, kernel: int, stride: int) -> Float:
-    """(N, C, H, W) -> (N, C, rows, columns, kernel, kernel)."""
+    """Return the windows of (N, C, H, W): (N, C, rows, columns, kernel, kernel)."""
     view = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(2, 3))
     return view[:, :, ::stride, ::stride]
 

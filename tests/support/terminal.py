@@ -1,4 +1,4 @@
-"""Runs a command as if somebody looked at what it prints."""
+"""Runs the command in a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 
 def run_resrt(*arguments: str, stream: str, columns: int = 80) -> str:
-    """Run the command with a terminal as its stdout or stderr, and return what that shows."""
+    """Run the command with a terminal as its stdout or stderr, and return what it displays."""
     main, terminal = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns)}
     command = [sys.executable, "-m", "resrt", *arguments]
@@ -27,5 +27,5 @@ def run_resrt(*arguments: str, stream: str, columns: int = 80) -> str:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 4096)
-    except OSError:  # of a terminal that nobody has open any more
+    except OSError:  # the command has closed the terminal
         return b""

@@ -1,4 +1,4 @@
-"""Naming conventions, and what a checkpoint tells of itself."""
+"""Naming conventions, and what is derived from a checkpoint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def draw(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
 
 
 def ones(name: str) -> dict[str, np.ndarray]:
-    """Arrays of the sizes that a network's parameters have, without taking their memory."""
+    """Return arrays with the shapes of a network's parameters that take no memory."""
     return {k: np.broadcast_to(np.float32(1), v) for k, v in LISTING[name]["shapes"].items()}
 
 
@@ -40,14 +40,14 @@ def test_convention_and_network_are_recognised(name: str) -> None:
     graphs = {match.network: match.share for match in weights.identify.nearest_networks(arrays)}
     share = max(graphs.values())
     assert share == 1
-    # The network itself, or another of the very same parameters.
+    # The nearest network is this one, or another with the same parameters.
     parameters = [p.shape for p in resrt.build_graph(name).parameters]
     nearest = next(iter(graphs))
     assert [p.shape for p in resrt.build_graph(nearest).parameters] == parameters
 
 
 def to_pycls(name: str) -> str:
-    """Our name as facebookresearch/pycls has it."""
+    """Return the name of a parameter in facebookresearch/pycls."""
     for ours, theirs in (
         (r"\.conv1\.conv\.", ".f.a."),
         (r"\.conv1\.bn\.", ".f.a_bn."),
@@ -75,8 +75,8 @@ def test_pycls_names_and_its_bgr_stem() -> None:
         np.testing.assert_array_equal(fitted[name], array)
 
 
-def test_paddle_generations_give_the_same_arrays() -> None:
-    """PaddleClas before 2.1 named ResNet50 as its ResNet50_vc still is."""
+def test_old_and_new_names_of_paddle_give_the_same_arrays() -> None:
+    """PaddleClas before 2.1 named ResNet50's parameters as ResNet50_vc's still are."""
     graph = resrt.build_graph("ResNet50")
     new = draw(LISTING["ResNet50"]["shapes"])
     old = {}
@@ -92,7 +92,7 @@ def test_paddle_generations_give_the_same_arrays() -> None:
         np.testing.assert_array_equal(fitted_old[name], array)
 
 
-def test_weights_of_another_network_name_it() -> None:
+def test_the_error_for_weights_of_another_network_names_it() -> None:
     with pytest.raises(resrt.WeightsError, match=r"look like the weights of resnest101e\.$"):
         weights.fit(ones("resnest101e"), resrt.build_graph("resnest50d"))
     with pytest.raises(resrt.WeightsError) as caught:
@@ -102,14 +102,14 @@ def test_weights_of_another_network_name_it() -> None:
 
 @pytest.fixture
 def fine_tuned(tmp_path: Path) -> Path:
-    """timm's resnet18 for 7 classes of one-channel images."""
+    """Return the weights of timm's resnet18 for 7 classes of one-channel images."""
     graph = resrt.build_graph("resnet18", classes=7, in_channels=1)
     arrays = draw({parameter.name: list(parameter.shape) for parameter in graph.parameters})
     save_file(arrays, tmp_path / "fine.safetensors", {"trained_by": "me"})
     return tmp_path / "fine.safetensors"
 
 
-def test_the_checkpoint_says_how_many_classes_and_channels(fine_tuned: Path) -> None:
+def test_classes_and_channels_are_those_of_the_checkpoint(fine_tuned: Path) -> None:
     engine = resrt.build("resnet18", fine_tuned, input_size=32, max_batch=1)
     assert (engine.info.classes, engine.info.input_shape) == (7, (1, 32, 32))
     with pytest.raises(resrt.WeightsError, match=r"fc.bias: expected \(9,\), found \(7,\)"):
@@ -131,10 +131,10 @@ def test_labels_from_a_file(fine_tuned: Path) -> None:
         resrt.build("resnet18", fine_tuned, labels=fine_tuned.with_name("missing.txt"))
 
 
-def test_command_tells_what_a_file_is(fine_tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_describes_a_file(fine_tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["weights", str(fine_tuned)]) == 0
     text = capsys.readouterr().out
-    assert re.search(r"names +as timm gives them", text)
+    assert re.search(r"names +those of timm", text)
     assert re.search(r"fits +resnet18$", text, re.MULTILINE)
     assert re.search(r"trained for +7 classes, 1 input channels", text)
     assert re.search(r"trained_by +me", text)
@@ -144,7 +144,9 @@ def test_command_tells_what_a_file_is(fine_tuned: Path, capsys: pytest.CaptureFi
     assert (found["classes"], found["matches"][0]["network"]) == (7, "resnet18")
 
 
-def test_command_tells_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_what_is_unusual(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     graph = resrt.build_graph("resnet18")
     arrays = draw({parameter.name: list(parameter.shape) for parameter in graph.parameters})
     arrays["bn1.running_var"][3] = -1
@@ -155,15 +157,15 @@ def test_command_tells_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFixture
     save_file(arrays, tmp_path / "odd")
     assert cli.main(["weights", str(tmp_path / "odd")]) == 0
     text = capsys.readouterr().out
-    assert "bn1.running_var is a variance, but has values below 0" in text
-    assert "bn1.bias has values that are not finite" in text
+    assert "bn1.running_var is a variance with negative values" in text
+    assert "bn1.bias has non-finite values" in text
     assert "layer1.0.conv1.weight is all zeros" in text
-    assert "extra.thing holds int32" in text
+    assert "extra.thing has the dtype int32, expected floats" in text
     assert "1 arrays are missing for resnet18: layer4.1.bn2.bias" in text
     assert "1 arrays do not belong to resnet18: extra.thing" in text
 
 
-def test_converted_weights_are_the_same_and_carry_everything(
+def test_converted_weights_are_the_same_and_have_labels(
     fine_tuned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed = fine_tuned.with_name("labels.txt")
@@ -176,7 +178,7 @@ def test_converted_weights_are_the_same_and_carry_everything(
     batch = np.random.default_rng(0).standard_normal((1, 1, 32, 32)).astype(np.float32)
     np.testing.assert_array_equal(before.infer(batch), after.infer(batch))
     assert (before.info.labels, after.info.labels) == ([], list("abcdefg"))
-    # The arrays are the file itself, mapped.
+    # The arrays are memory-mapped.
     arrays = weights.load(out, resrt.build_graph("resnet18", classes=7, in_channels=1))
     assert not any(array.flags.owndata or array.flags.writeable for array in arrays.values())
 
@@ -197,7 +199,7 @@ def test_conversion_from_paddle(tmp_path: Path) -> None:
         np.testing.assert_array_equal(new[name], array)
 
 
-def test_conversions_that_cannot_be(fine_tuned: Path, tmp_path: Path) -> None:
+def test_impossible_conversions(fine_tuned: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     with pytest.raises(resrt.InputError, match="2 labels for 7 classes"):
         convert(fine_tuned, out, names=["a", "b"])

@@ -1,1 +1,1 @@
-"""What `tools/gpu_check.py` runs: `checks`, `latency`, and what both need."""
+"""The checks and latency measurements that `tools/gpu_check.py` runs."""

@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says of the GPUs, and a way to use up their memory."""
+"""The GPUs that NVIDIA's driver reports, and a way to use up their memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MEBIBYTE = 1 << 20
 
 
 class NoGpuError(Exception):
-    """Why no GPU can be used here, in one sentence."""
+    """No GPU can be used here; the text is the reason, one sentence."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU; `compute_capability` is times ten, `cuda` the newest version that the driver runs."""
+    """A GPU: ten times its compute capability, and the newest CUDA version of its driver."""
 
     name: str
     compute_capability: int
@@ -35,7 +35,7 @@ class Gpu:
 
 
 class Driver:
-    """libcuda.so.1, initialised."""
+    """The initialised driver library, libcuda.so.1. Raises NoGpuError."""
 
     def __init__(self) -> None:
         try:
@@ -43,16 +43,18 @@ class Driver:
         except OSError:
             raise NoGpuError("NVIDIA's driver, libcuda.so.1, is not installed") from None
         if (result := self._library.cuInit(0)) != 0:
-            raise NoGpuError(f"NVIDIA's driver does not start (error {result})")
+            raise NoGpuError(f"NVIDIA's driver does not start: error {result}")
         if self.count() == 0:
-            raise NoGpuError("NVIDIA's driver finds none")
+            raise NoGpuError("NVIDIA's driver finds no GPU")
 
     def count(self) -> int:
+        """Return the number of GPUs."""
         count = ctypes.c_int()
         self._call("cuDeviceGetCount", ctypes.byref(count))
         return count.value
 
     def gpu(self, index: int = 0) -> Gpu:
+        """Describe a GPU."""
         name = ctypes.create_string_buffer(256)
         memory, version = ctypes.c_size_t(), ctypes.c_int()
         self._call("cuDeviceGetName", name, len(name), index)
@@ -69,7 +71,7 @@ class Driver:
 
     @contextlib.contextmanager
     def memory_used_up(self) -> Iterator[None]:
-        """Take all memory of the first GPU but what is left below a mebibyte."""
+        """Allocate all memory of the first GPU except for less than a mebibyte."""
         context = ctypes.c_void_p()
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
         self._call("cuCtxPushCurrent_v2", context)

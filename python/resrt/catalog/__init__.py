@@ -1,1 +1,1 @@
-"""The networks known by name, their published figures, and where their pretrained weights are."""
+"""The known networks, their published figures, and the locations of their pretrained weights."""

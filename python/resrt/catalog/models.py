@@ -1,4 +1,4 @@
-"""The catalog of networks, joined with the figures that were published for them."""
+"""The catalog of networks, with their published figures."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FAMILIES = tuple(dict.fromkeys(model.family for model in _core.catalog()))
 
 @dataclass(frozen=True)
 class Published:
-    """What PaddleClas's pages on these series say of a network.
+    """The figures that PaddleClas publishes for a network.
 
-    Accuracies are fractions on ImageNet-1k's validation set; `gflops` is twice the multiply-adds of
-    one image, `mparams` millions of parameters; `latency_ms` maps columns such as "v100_fp32_bs1"
-    to milliseconds per batch.
+    Accuracies are fractions on the validation set of ImageNet-1k. `gflops` is twice the
+    multiply-adds of one image in billions, `mparams` the number of parameters in millions.
+    `latency_ms` maps columns such as "v100_fp32_bs1" to milliseconds per batch.
     """
 
     crop: int
@@ -43,10 +43,10 @@ class Published:
 class ModelInfo:
     """A network of the catalog.
 
-    `source` is whose conventions it follows (PaddleClas, timm, torchvision); `input_size` the
-    height and width in pixels that its weights were published for; `published` None where
-    PaddleClas's pages have no row of that name. `parameters` and `gflops` are counted in the
-    network's layer definitions.
+    `source` is the library whose conventions it follows (PaddleClas, timm or torchvision).
+    `input_size` is the height and width in pixels that its weights were published for. `published`
+    is None if PaddleClas publishes no figures for it. `parameters` and `gflops` are counted from
+    the layer definitions.
     """
 
     name: str
@@ -63,12 +63,12 @@ class ModelInfo:
 
     @property
     def gflops(self) -> float:
-        """Twice the multiply-adds, in thousand millions, of one image of `input_size`."""
+        """Twice the multiply-adds of one image of `input_size`, in billions."""
         return 2 * self._cost.multiply_adds / 1e9
 
     @property
     def pretrained(self) -> tuple[str, ...]:
-        """The names of the pretrained weights that are known for it, the default first."""
+        """The names of its pretrained weights, the default first."""
         return pretrained.names_of(self.name)
 
     @cached_property
@@ -118,24 +118,24 @@ def list_models(
     max_parameters: float | None = None,
     max_gflops: float | None = None,
 ) -> list[ModelInfo]:
-    """Return those networks of the catalog that meet every condition given, in its order.
+    """Return the networks of the catalog that meet all given conditions, in catalog order.
 
     Args:
-        pattern: a shell pattern of names; upper and lower case are the same.
-        source: whose conventions they follow: "PaddleClas", "timm" or "torchvision".
+        pattern: a shell pattern for names, ignoring case.
+        source: the library whose conventions they follow: "PaddleClas", "timm" or "torchvision".
         family: "ResNet", "ResNeSt", "RegNetX" or "RegNetY".
-        is_pretrained: whether pretrained weights are known, as `list_pretrained` lists them.
-        is_published: whether PaddleClas's pages have figures of it.
-        max_parameters: trainable parameters that it may have at most.
-        max_gflops: GFLOPs that an image of its input size may cost at most.
+        is_pretrained: whether the catalog has pretrained weights; see `list_pretrained`.
+        is_published: whether PaddleClas publishes figures.
+        max_parameters: the maximum number of trainable parameters.
+        max_gflops: the maximum GFLOPs for one image of the network's input size.
 
-    Raises InputError for a source or family that there is not.
+    Raises InputError for an unknown source or family.
 
     >>> [model.name for model in list_models("resnest50*", source="timm", max_gflops=10)]
     ['resnest50d_1s4x24d', 'resnest50d_4s2x40d']
     """
-    _refuse_unknown("source", source, SOURCES)
-    _refuse_unknown("family", family, FAMILIES)
+    _check_known("source", source, SOURCES)
+    _check_known("family", family, FAMILIES)
     models = (_info(model) for model in _core.catalog() if matches(model.name, pattern))
     return [
         model
@@ -149,18 +149,18 @@ def list_models(
     ]
 
 
-def _refuse_unknown(kind: str, name: str | None, known: Sequence[str]) -> None:
+def _check_known(kind: str, name: str | None, known: Sequence[str]) -> None:
     if name is not None and name not in known:
-        raise InputError(f"there is no {kind} {name!r} in the catalog; it has {', '.join(known)}")
+        raise InputError(f"unknown {kind} {name!r}; the catalog has {', '.join(known)}")
 
 
 def model_info(name: str) -> ModelInfo:
-    """Return the catalog's row of that name. Raises ModelError with the nearest names."""
+    """Return a network of the catalog. Raises ModelError, which suggests the nearest names."""
     return _info(_core.find_model(choice("a network", name)))
 
 
 def published_for(model: str) -> Published | None:
-    """Return what was published for a network; None for one that is not in the catalog."""
+    """Return the published figures of a network, or None if there are none."""
     return _published().get(model)
 
 
@@ -172,29 +172,29 @@ def build_graph(
     in_channels: int = 3,
     name: str | None = None,
 ) -> _core.Graph:
-    """Return a network's graph, whose str() is a table of its layers and costs.
+    """Return the graph of a network. Its str() is a table of the layers and their costs.
 
     Args:
-        model: a name of the catalog, or a ResNet, ResNeSt or RegNet of one's own parameters.
+        model: a name from the catalog, or a custom ResNet, ResNeSt or RegNet configuration.
         classes: the number of logits.
-        input_size: height and width of the images in pixels, one number if they are the same;
-            None: what the network was published for (224 for parameters of one's own).
-        in_channels: planes of the images.
-        name: of the graph; only for parameters of one's own.
+        input_size: the (height, width) of the images in pixels, or one number for both. The
+            default is the size that the network was published for, or 224 for a configuration.
+        in_channels: the number of channels of the images.
+        name: the name of the graph; only for a configuration.
 
-    Raises ModelError for an unknown name and for parameters that describe no network,
-    InputError for sizes that are no whole numbers.
+    Raises ModelError for an unknown name or an invalid configuration, InputError for sizes that
+    are not positive integers.
     """
     classes, in_channels = whole("classes", classes), whole("in_channels", in_channels)
     height, width = _height_and_width(input_size)
     if isinstance(model, str):
         if name is not None:
-            raise ModelError(f"{model!r} has its name from the catalog; leave out name={name!r}")
+            raise ModelError(f"{model!r} is named by the catalog; leave out name={name!r}")
         return _core.build_graph(model, classes, in_channels, height, width)
     if not isinstance(model, (_core.ResNet, _core.ResNeSt, _core.RegNet)):
         raise ModelError(
-            "a network is named by a str, or described by resrt.ResNet, resrt.ResNeSt or "
-            f"resrt.RegNet, not by {type(model).__name__}"
+            "a network must be a name, or a resrt.ResNet, resrt.ResNeSt or resrt.RegNet, not "
+            f"{type(model).__name__}"
         )
     own_name = type(model).__name__ if name is None else name
     return _core.build_graph(own_name, model, classes, in_channels, height, width)
@@ -205,5 +205,5 @@ def _height_and_width(input_size: int | Sequence[int] | None) -> tuple[int | Non
         return None, None
     sizes = list(input_size) if isinstance(input_size, Iterable) else [input_size] * 2
     if isinstance(input_size, str) or len(sizes) != 2:
-        raise InputError(f"input_size must be one number, or (height, width), not {input_size!r}")
+        raise InputError(f"input_size must be a number or (height, width), not {input_size!r}")
     return whole("the input's height", sizes[0]), whole("the input's width", sizes[1])

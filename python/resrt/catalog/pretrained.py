@@ -1,6 +1,6 @@
-"""Pretrained weights by name: where they are published, and what their images look like.
+"""The catalog of pretrained weights: where they are published, and how images are preprocessed.
 
-weights/catalog.toml lists them; `resrt.fetch` downloads them.
+weights/catalog.toml is the catalog. `resrt.fetch` downloads from it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ _HUB = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights that somebody has published for a network of the catalog.
+    """Published weights for a network of the catalog.
 
-    `name` is the network's or, where it has several weights, the network's with a tag:
-    "resnet50.a1_in1k". They are at `url`, which for those of the Hugging Face hub is that of `file`
-    in the repository `hub`; `address_from` is where their publisher says so.
+    `name` is the name of the network, with a tag if it has several weights: "resnet50.a1_in1k".
+    `url` is the download address; weights on the Hugging Face hub also have `file`, in the
+    repository `hub`. `address_from` is the page on which the publisher gives the address.
 
-    Photographs are resized to a shorter side of `resize` pixels, and the middle `crop` x `crop` of
-    them taken, as `pipeline` does it ("paddleclas" or "torchvision", see Preprocessing); at
-    `test_crop`, where there is one, timm found the weights to be most accurate.
-    `top1` and `top5` are fractions on ImageNet-1k's validation set, as PaddleClas publishes them.
+    Photographs are resized to a shorter side of `resize` pixels and cropped to the middle
+    `crop` x `crop`, as `pipeline` ("paddleclas" or "torchvision", see Preprocessing) does it.
+    `test_resize` and `test_crop` are the sizes at which timm measured the best accuracy, or None.
+    `top1` and `top5` are PaddleClas's published accuracies on the validation set of ImageNet-1k,
+    as fractions.
     """
 
     name: str
@@ -58,14 +59,14 @@ class Pretrained:
 
     @property
     def model(self) -> str:
-        """The network's name."""
+        """The name of the network."""
         return self.name.partition(".")[0]
 
 
 def list_pretrained(pattern: str = "*") -> list[Pretrained]:
-    """Return the pretrained weights whose names match a shell pattern, in the catalog's order.
+    """Return the pretrained weights whose names match a shell pattern, in catalog order.
 
-    Upper and lower case are the same to it.
+    The pattern ignores case.
 
     >>> [entry.name for entry in list_pretrained("resnet50d.*in1k")][:2]
     ['resnet50d.ra2_in1k', 'resnet50d.ra4_e3600_r224_in1k']
@@ -74,9 +75,9 @@ def list_pretrained(pattern: str = "*") -> list[Pretrained]:
 
 
 def find(name: str) -> Pretrained | None:
-    """Return the weights of that name, or a network's default ones; None where it has none.
+    """Return weights by name, or the default ones of a network, or None if it has none.
 
-    Raises ModelError for an unknown network, WeightsError for an unknown tag of a known one.
+    Raises ModelError for an unknown network, WeightsError for an unknown tag of a known network.
     """
     if entry := _catalog().get(name):
         return entry
@@ -85,21 +86,19 @@ def find(name: str) -> Pretrained | None:
     of_model = names_of(model)
     if dot:
         known = ", ".join(of_model) or "none"
-        raise WeightsError(f"there are no pretrained weights named {name!r}; of {model}: {known}")
+        raise WeightsError(f"unknown pretrained weights {name!r}; known for {model}: {known}")
     return _catalog()[of_model[0]] if of_model else None
 
 
 def names_of(model: str) -> tuple[str, ...]:
-    """Return the names of a network's pretrained weights, the default first."""
+    """Return the names of the pretrained weights of a network, the default first."""
     return _names_by_model().get(model, ())
 
 
 @cache
 def _catalog() -> dict[str, Pretrained]:
-    tables = tomllib.loads(
-        resources.files("resrt.catalog").joinpath("catalog.toml").read_text("utf-8")
-    )
-    return {name: _entry(name, table) for name, table in tables.items()}
+    text = resources.files("resrt.catalog").joinpath("catalog.toml").read_text("utf-8")
+    return {name: _entry(name, table) for name, table in tomllib.loads(text).items()}
 
 
 @cache

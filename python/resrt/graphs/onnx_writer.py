@@ -1,8 +1,8 @@
-"""A graph and its weights as an ONNX model (https://onnx.ai), one method per layer definition.
+"""Writes a graph and its weights as an ONNX model (https://onnx.ai). Requires onnx.
 
-Each layer is written in the operators that say what its definition says, as the sources' own
-exports have it: batch normalisations are not folded and means not moved past sums, which is the
-business of whoever runs the model. Parameters and layers keep their names. Needs onnx.
+Layers are written as they are defined: batch normalisations are not folded and means are not moved
+before sums, because the runtime of the model does such optimisations.
+Parameters and layers keep their names.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from resrt import _core
+from resrt.graphs.definitions import assert_never
 
 INPUT, OUTPUT = "images", "logits"
 
-# From 13 on ReduceSum takes its axes as an input and Softmax one axis; since then nothing that is
-# written here has changed its meaning.
+# Opset 13 made the axes of ReduceSum an input and gave Softmax a single axis. Later opsets have not
+# changed the operators that are used here.
 OLDEST_OPSET = 13
 
 Weights: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
@@ -38,10 +39,10 @@ def write(
 
     Args:
         graph: the network.
-        weights: arrays that fit it.
-        batch: the only batch size that it takes; None: any.
-        opset: the version of ONNX's operators, at least OLDEST_OPSET.
-        metadata: texts by name, kept as the model's metadata_props.
+        weights: arrays that fit the network.
+        batch: the fixed batch size, or None for any.
+        opset: the version of the ONNX operators, at least OLDEST_OPSET.
+        metadata: texts by name, for the metadata_props of the model.
     """
     model = helper.make_model(
         _Writer(graph, weights, batch).graph(),
@@ -55,7 +56,7 @@ def write(
 
 
 class _Writer:
-    """Writes layers one after another; a layer's output has its name, the last one's OUTPUT."""
+    """Writes layer after layer. The output of a layer has its name, that of the last one OUTPUT."""
 
     def __init__(self, graph: _core.Graph, weights: Weights, batch: int | None) -> None:
         self._graph = graph
@@ -106,24 +107,22 @@ class _Writer:
             case _core.SplitAttention():
                 self._split_attention(layer, definition, x, output)
             case _core.SqueezeExcite():
-                gate = self._gate(name, x)
-                self._weigh(name, x, gate, output)
+                self._weigh(name, x, self._gate(name, x), output)
             case _core.Linear():
                 self._linear(name, x, output)
             case _core.Input():
-                raise AssertionError("a graph has one input, its first layer")
-        # The checker compares our shapes with those that it infers itself.
+                raise AssertionError("only the first layer of a graph is an input")
+            case _:
+                assert_never(definition)
+        # The checker compares these shapes with the ones that it infers.
         shape = layer.shape[:1] if isinstance(definition, _core.Linear) else layer.shape
         self._values.append(self._value(output, shape))
 
     def _conv2d(self, name: str, conv: _core.Conv2d, inputs: list[str], output: str) -> None:
-        window = _window(conv) | {"group": conv.groups}
         y = f"{name}/conv" if conv.residual or conv.relu else output
-        self._conv(name, inputs[0], y, **window)
+        self._conv(name, inputs[0], y, **_window(conv), group=conv.groups)
         if conv.residual:
-            total = f"{name}/sum" if conv.relu else output
-            self._node("Add", [y, inputs[1]], total)
-            y = total
+            y = self._node("Add", [y, inputs[1]], f"{name}/sum" if conv.relu else output)
         if conv.relu:
             self._node("Relu", [y], output)
 
@@ -133,65 +132,57 @@ class _Writer:
         name = layer.name
         _, height, width = layer.shape
         if block.radix == 1:
-            gate = self._gate(name, x, block)
-            self._weigh(name, x, gate, output)
+            self._weigh(name, x, self._gate(name, x, block), output)
             return
         splits = self._reshape(x, f"{name}/splits", [block.radix, block.channels, height, width])
-        self._sum_of_splits(splits, f"{name}/sum")
-        gate = self._gate(name, f"{name}/sum", block)
+        gate = self._gate(name, self._sum_of_splits(splits, f"{name}/sum"), block)
+        # The channels of the gate are ordered by group, then split; those of `x` by split first.
         per_group = block.channels // block.cardinality
-        # The gate's channels are by cardinality, then by radix; those of the splits by radix first.
-        logits = self._reshape(gate, f"{name}/gates", [block.cardinality, block.radix, per_group])
-        self._node("Transpose", [logits], f"{name}/by_radix", perm=[0, 2, 1, 3])
-        self._node("Softmax", [f"{name}/by_radix"], f"{name}/softmax", axis=1)
-        attention = self._reshape(
-            f"{name}/softmax", f"{name}/attention", [block.radix, block.channels, 1, 1]
-        )
-        self._node("Mul", [splits, attention], f"{name}/weighed")
-        self._sum_of_splits(f"{name}/weighed", output)
+        y = self._reshape(gate, f"{name}/gates", [block.cardinality, block.radix, per_group])
+        y = self._node("Transpose", [y], f"{name}/by_radix", perm=[0, 2, 1, 3])
+        y = self._node("Softmax", [y], f"{name}/softmax", axis=1)
+        y = self._reshape(y, f"{name}/attention", [block.radix, block.channels, 1, 1])
+        y = self._node("Mul", [splits, y], f"{name}/weighed")
+        self._sum_of_splits(y, output)
 
-    def _sum_of_splits(self, x: str, output: str) -> None:
-        self._node("ReduceSum", [x, self._integers("axis_of_splits", [1])], output, keepdims=0)
+    def _sum_of_splits(self, x: str, output: str) -> str:
+        axis = self._integers("axis_of_splits", [1])
+        return self._node("ReduceSum", [x, axis], output, keepdims=0)
 
     def _gate(self, name: str, x: str, block: _core.SplitAttention | None = None) -> str:
-        """Means, fc1, normalisation, ReLU, fc2: from (C, H, W) to a number for each channel.
+        """Write means, fc1, normalisation, ReLU and fc2: from (C, H, W) to a value per channel.
 
-        In groups and with a normalisation as a block of split attention says; None: with neither.
+        Split attention has groups and may have a normalisation; squeeze-and-excitation has neither.
         """
         groups = 1 if block is None else block.cardinality
-        self._node("GlobalAveragePool", [x], f"{name}/means")
-        hidden = f"{name}/fc1"
-        self._conv(f"{name}.fc1", f"{name}/means", hidden, group=groups)
+        y = self._node("GlobalAveragePool", [x], f"{name}/means")
+        y = self._conv(f"{name}.fc1", y, f"{name}/fc1", group=groups)
         if block is not None and block.batch_norm:
-            self._batch_norm(f"{name}.bn1", hidden, f"{name}/bn1", block.epsilon)
-            hidden = f"{name}/bn1"
-        self._node("Relu", [hidden], f"{name}/relu")
-        self._conv(f"{name}.fc2", f"{name}/relu", f"{name}/fc2", group=groups)
-        return f"{name}/fc2"
+            y = self._batch_norm(f"{name}.bn1", y, f"{name}/bn1", block.epsilon)
+        y = self._node("Relu", [y], f"{name}/relu")
+        return self._conv(f"{name}.fc2", y, f"{name}/fc2", group=groups)
 
     def _weigh(self, name: str, x: str, gate: str, output: str) -> None:
-        self._node("Sigmoid", [gate], f"{name}/attention")
-        self._node("Mul", [x, f"{name}/attention"], output)
+        attention = self._node("Sigmoid", [gate], f"{name}/attention")
+        self._node("Mul", [x, attention], output)
 
     def _linear(self, name: str, x: str, output: str) -> None:
-        self._node("Flatten", [x], f"{name}/vector")
-        inputs = [f"{name}/vector", *self._parameters(name, "weight", "bias")]
-        self._node("Gemm", inputs, output, transB=1)
+        vector = self._node("Flatten", [x], f"{name}/vector")
+        self._node("Gemm", [vector, *self._parameters(name, "weight", "bias")], output, transB=1)
 
-    def _conv(self, name: str, x: str, output: str, **attributes: object) -> None:
+    def _conv(self, name: str, x: str, output: str, **attributes: object) -> str:
         has_bias = f"{name}.bias" in self._weights
-        parts = ("weight", "bias") if has_bias else ("weight",)
-        self._node("Conv", [x, *self._parameters(name, *parts)], output, **attributes)
+        parts = self._parameters(name, "weight", *(["bias"] if has_bias else []))
+        return self._node("Conv", [x, *parts], output, **attributes)
 
-    def _batch_norm(self, name: str, x: str, output: str, epsilon: float) -> None:
+    def _batch_norm(self, name: str, x: str, output: str, epsilon: float) -> str:
         parts = self._parameters(name, "weight", "bias", "running_mean", "running_var")
-        self._node("BatchNormalization", [x, *parts], output, epsilon=epsilon)
+        return self._node("BatchNormalization", [x, *parts], output, epsilon=epsilon)
 
     def _reshape(self, x: str, output: str, shape: list[int]) -> str:
-        """To that shape of one image; the batch's axis stays as it is."""
-        name = f"shape_{'x'.join(map(str, shape))}"
-        self._node("Reshape", [x, self._integers(name, [0, *shape])], output)
-        return output
+        """Write a reshape of each image to `shape`; the batch axis stays."""
+        sizes = self._integers(f"shape_{'x'.join(map(str, shape))}", [0, *shape])
+        return self._node("Reshape", [x, sizes], output)
 
     def _parameters(self, layer: str, *parts: str) -> list[str]:
         names = [f"{layer}.{part}" for part in parts]
@@ -207,8 +198,9 @@ class _Writer:
     def _value(self, name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, [self._batch, *shape])
 
-    def _node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
+    def _node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         self._nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
+        return output
 
 
 def _window(definition: _core.Conv2d | _core.MaxPool2d | _core.AvgPool2d) -> dict[str, object]:

@@ -1,23 +1,20 @@
-"""A graph as a PyTorch module: to train it, to go on with it there, and to compare with.
-
-Needs torch: pip install torch.
-"""
+"""A graph as a PyTorch module, for training, experiments and comparisons. Requires torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from resrt import _core
+from resrt.graphs.definitions import assert_never
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A layer: its module, the layers that it reads, and those that nothing reads after it."""
+    """A layer: its module, the layers that it reads, and those whose last reader it is."""
 
     name: str
     module: nn.Module
@@ -26,11 +23,10 @@ class _Step:
 
 
 class TorchNetwork(nn.Module):
-    """Computes float32 (N, C, H, W) -> (N, classes) layer by layer, as the definitions say.
+    """Computes float32 (N, C, H, W) -> (N, classes), layer by layer as defined.
 
-    Parameters and buffers have the graph's names, which are timm's; each batch normalisation has
-    PyTorch's counter, num_batches_tracked, besides. Its parameters are drawn as one begins to train
-    (He's initialisation) until `load` gives it others.
+    Parameters and buffers have the names of the graph, which are timm's. Batch normalisations also
+    have PyTorch's num_batches_tracked. Parameters are initialised for training (He initialisation).
     """
 
     def __init__(self, graph: _core.Graph) -> None:
@@ -41,7 +37,7 @@ class TorchNetwork(nn.Module):
         self._input = layers[0].name
         self._steps = []
         for layer in layers[1:]:
-            module = _MODULES[layer.kind](layer, channels[layer.inputs[0]])
+            module = _module(layer, channels[layer.inputs[0]])
             _attach(self, layer.name, module)
             finished = tuple(n for n in layer.inputs if last_readers[n] == layer.name)
             self._steps.append(_Step(layer.name, module, tuple(layer.inputs), finished))
@@ -59,18 +55,18 @@ class TorchNetwork(nn.Module):
         return result.flatten(1)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Take parameters and buffers by the graph's names. Raises what load_state_dict raises."""
+        """Load parameters and buffers by the names of the graph. Raises as load_state_dict does."""
         counters = {k: v for k, v in self.state_dict().items() if k.endswith("num_batches_tracked")}
         self.load_state_dict(counters | dict(weights))
 
     def weights(self) -> dict[str, Tensor]:
-        """Return parameters and buffers by the graph's names, as `resrt.build` takes them."""
+        """Return parameters and buffers by the names of the graph, as `resrt.build` takes them."""
         state = self.state_dict().items()
         return {k: v.detach().contiguous() for k, v in state if not k.endswith("_tracked")}
 
 
 def _attach(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module at its dotted name, where other layers of names below it may be already."""
+    """Add a module under its dotted name, which may be the prefix of modules added before."""
     *path, last = name.split(".")
     parent = network
     for part in path:
@@ -90,14 +86,19 @@ def _initialise(module: nn.Module) -> None:
 
 
 class _Conv2d(nn.Conv2d):
-    """A convolution with what the passes fused into it."""
+    """A convolution with the layers that the passes fused into it."""
 
-    def __init__(self, layer: _core.Layer, channels: int) -> None:
-        d: Any = layer.definition
+    def __init__(self, conv: _core.Conv2d, channels: int) -> None:
         super().__init__(
-            channels, d.out_channels, d.kernel, d.stride, d.padding, groups=d.groups, bias=d.bias
+            channels,
+            conv.out_channels,
+            conv.kernel,
+            conv.stride,
+            conv.padding,
+            groups=conv.groups,
+            bias=conv.bias,
         )
-        self.relu = d.relu
+        self.relu = conv.relu
 
     def forward(self, x: Tensor, *residual: Tensor) -> Tensor:
         y = super().forward(x)
@@ -112,11 +113,10 @@ class _Add(nn.Module):
 
 
 class _SplitAttention(nn.Module):
-    """The block of ResNeSt (https://arxiv.org/abs/2004.08955)."""
+    """The split-attention block of ResNeSt (https://arxiv.org/abs/2004.08955)."""
 
-    def __init__(self, layer: _core.Layer) -> None:
+    def __init__(self, d: _core.SplitAttention) -> None:
         super().__init__()
-        d: Any = layer.definition
         self.radix, self.channels, self.cardinality = d.radix, d.channels, d.cardinality
         out = d.radix * d.channels
         self.fc1 = nn.Conv2d(d.channels, d.hidden, 1, groups=d.cardinality, bias=d.fc1_bias)
@@ -137,9 +137,8 @@ class _SplitAttention(nn.Module):
 class _SqueezeExcite(nn.Module):
     """Squeeze-and-excitation (https://arxiv.org/abs/1709.01507)."""
 
-    def __init__(self, layer: _core.Layer, channels: int) -> None:
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        hidden = layer.definition.hidden  # type: ignore[union-attr]
         self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
@@ -152,27 +151,32 @@ class _Linear(nn.Linear):
         return super().forward(x.flatten(1))
 
 
-def _avg_pool(layer: _core.Layer) -> nn.Module:
-    d: Any = layer.definition
-    return nn.AvgPool2d(d.kernel, d.stride, d.padding, d.ceil_mode, d.count_include_pad)
-
-
-def _max_pool(layer: _core.Layer) -> nn.Module:
-    d: Any = layer.definition
-    return nn.MaxPool2d(d.kernel, d.stride, d.padding)
-
-
-# What computes each definition, from the layer and the channels of its input. A ReLU is the only
-# reader of a batch normalisation or a sum, so it may write over it, as in the sources' networks.
-_MODULES: dict[str, Any] = {
-    "Conv2d": _Conv2d,
-    "BatchNorm2d": lambda layer, channels: nn.BatchNorm2d(channels, layer.definition.epsilon),
-    "Relu": lambda layer, channels: nn.ReLU(inplace=True),
-    "MaxPool2d": lambda layer, channels: _max_pool(layer),
-    "AvgPool2d": lambda layer, channels: _avg_pool(layer),
-    "GlobalAvgPool2d": lambda layer, channels: nn.AdaptiveAvgPool2d(1),
-    "Add": lambda layer, channels: _Add(),
-    "SplitAttention": lambda layer, channels: _SplitAttention(layer),
-    "SqueezeExcite": _SqueezeExcite,
-    "Linear": lambda layer, channels: _Linear(channels, layer.definition.out_features),
-}
+def _module(layer: _core.Layer, channels: int) -> nn.Module:
+    """Return the module of a layer whose input has this number of channels."""
+    definition = layer.definition
+    match definition:
+        case _core.Conv2d():
+            return _Conv2d(definition, channels)
+        case _core.BatchNorm2d():
+            return nn.BatchNorm2d(channels, definition.epsilon)
+        case _core.Relu():
+            # No other layer reads its input, so it can overwrite it, as in the original networks.
+            return nn.ReLU(inplace=True)
+        case _core.MaxPool2d():
+            return nn.MaxPool2d(definition.kernel, definition.stride, definition.padding)
+        case _core.AvgPool2d() as d:
+            return nn.AvgPool2d(d.kernel, d.stride, d.padding, d.ceil_mode, d.count_include_pad)
+        case _core.GlobalAvgPool2d():
+            return nn.AdaptiveAvgPool2d(1)
+        case _core.Add():
+            return _Add()
+        case _core.SplitAttention():
+            return _SplitAttention(definition)
+        case _core.SqueezeExcite():
+            return _SqueezeExcite(channels, definition.hidden)
+        case _core.Linear():
+            return _Linear(channels, definition.out_features)
+        case _core.Input():
+            raise AssertionError("only the first layer of a graph is an input")
+        case _:
+            return assert_never(definition)

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as the system describes them, without NVIDIA's libraries."""
+"""Detection of NVIDIA GPUs from the files of the system, without NVIDIA's libraries."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from resrt.system import read
+
 
 @dataclass(frozen=True)
 class Gpus:
-    """The NVIDIA GPUs, as the system's files describe them.
+    """The NVIDIA GPUs of this machine.
 
     Attributes:
-        cards: how many there are on the PCI bus.
-        driver: the version of the driver that is loaded; None if none is.
-        models: the driver's names for them.
-        devices: the device files by which this process would reach them.
-        problem: why no backend could use them; None if there is no reason.
+        cards: the number of GPUs on the PCI bus.
+        driver: the version of the loaded driver, or None.
+        models: the names that the driver gives the GPUs.
+        devices: the device files through which this process would use them.
+        problem: why no backend could use them, or None.
     """
 
     cards: int
@@ -27,42 +29,27 @@ class Gpus:
 
 
 def find(root: Path = Path("/")) -> Gpus:
-    """Return what the system's files below `root` say about NVIDIA GPUs."""
+    """Return the NVIDIA GPUs that the files of the system below `root` describe."""
     driver = root / "proc/driver/nvidia"
-    version = _matched(r"Module.*?\s(\d+\.[\d.]+)", _text(driver / "version"))
-    information = [_text(file) for file in sorted(driver.glob("gpus/*/information"))]
+    version = _first(r"Module.*?\s(\d+\.[\d.]+)", driver / "version")
     cards = sum(
-        _text(device / "vendor").strip() == "0x10de" and _text(device / "class").startswith("0x03")
+        read(device / "vendor") == "0x10de" and read(device / "class").startswith("0x03")
         for device in (root / "sys/bus/pci/devices").glob("*")
     )
-    # In the Windows Subsystem for Linux the GPU is behind /dev/dxg, and the driver is Windows's.
+    # In the Windows Subsystem for Linux, the GPU is /dev/dxg and the driver is that of Windows.
     files = [*(root / "dev").glob("nvidia[0-9]*"), *(root / "dev").glob("dxg")]
     devices = tuple(sorted(map(str, files)))
-    return Gpus(
-        cards=cards,
-        driver=version or None,
-        models=tuple(_matched(r"Model:\s*(.+)", text) for text in information),
-        devices=devices,
-        problem=_problem(cards, version, devices),
-    )
+    problem = None
+    if version and not devices:
+        problem = "the driver's device files are missing; start the container with --gpus all"
+    elif cards and not devices:
+        problem = "the driver is not loaded; install NVIDIA's driver"
+    information = sorted(driver.glob("gpus/*/information"))
+    models = tuple(_first(r"Model:\s*(.+)", file) for file in information)
+    return Gpus(cards, version or None, models, devices, problem)
 
 
-def _problem(cards: int, driver: str, devices: tuple[str, ...]) -> str | None:
-    if driver and not devices:
-        return "the driver's device files are missing; start the container with --gpus all"
-    if cards and not devices:
-        return "the driver is not loaded; install NVIDIA's driver"
-    return None
-
-
-def _matched(pattern: str, text: str) -> str:
-    """Return the first group of a pattern's match, or "" if it does not match."""
-    match = re.search(pattern, text)
+def _first(pattern: str, file: Path) -> str:
+    """Return the first group of a pattern's match in a file, or "" if it does not match."""
+    match = re.search(pattern, read(file))
     return "" if match is None else match[1]
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except OSError:
-        return ""

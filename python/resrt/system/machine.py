@@ -1,7 +1,8 @@
-"""What this machine is: for measurements, which mean nothing without it, and for `resrt doctor`."""
+"""The description of this machine, for `resrt doctor` and to accompany measurements."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Iterable
@@ -10,8 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from resrt import _core
+from resrt.system import read
 
-# Of the processor's features, those that matter to these networks.
+# The processor features that affect the speed of these networks.
 _FEATURES = (
     "avx2",
     "avx512f",
@@ -26,10 +28,10 @@ _FEATURES = (
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine that a measurement was taken on.
+    """The machine on which a measurement was taken.
 
-    `cores` are the logical processors that this process may use, `memory_gib` the installed memory,
-    `libraries` the versions of what ran, by name.
+    `cores` is the number of logical processors that this process may use, `memory_gib` the
+    installed memory, and `libraries` has versions by name.
     """
 
     processor: str
@@ -50,18 +52,16 @@ class Machine:
 
 
 def cores() -> int:
-    """Return how many logical processors this process may run on."""
+    """Return the number of logical processors that this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
 def describe(libraries: Iterable[str] = ("openvino", "numpy", "pillow")) -> Machine:
-    """Return what this machine is, with the versions of those of the libraries that are here."""
+    """Describe this machine, with the versions of those libraries that are installed."""
     found = {"resrt": _core.__version__}
     for name in libraries:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     info = _cpuinfo()
     flags = info.get("flags", "").split()
     return Machine(
@@ -76,10 +76,7 @@ def describe(libraries: Iterable[str] = ("openvino", "numpy", "pillow")) -> Mach
 
 
 def _cpuinfo() -> dict[str, str]:
-    """What Linux says of the first processor."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return {}
+    """Return what Linux says about the first processor."""
+    text = read(Path("/proc/cpuinfo"))
     pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}

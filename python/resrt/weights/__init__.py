@@ -1,4 +1,4 @@
-"""Weights: a reader per file format, and the renaming of each source's parameters to ours."""
+"""Weights files: readers for each format, and the parameters' names in each source."""
 
 from resrt.weights.fit import Weights, fit, fit_checkpoint, load
 from resrt.weights.formats import read

@@ -1,14 +1,15 @@
-"""Pretrained weights by name: download them, verify them and keep them.
+"""Pretrained weights by name: download, verify and cache them.
 
-The files are kept in a cache folder. Beside each lies the SHA-256 that it had when it was first
-downloaded, and every later use is checked against it:
+Each file is cached with the SHA-256 that it had when it was first downloaded, and checked against
+it whenever it is used:
 
     ~/.cache/resrt/ResNet50/ResNet50_pretrained.pdparams
                             ResNet50_pretrained.pdparams.sha256
 
-RESRT_CACHE names another cache folder. RESRT_MIRROR names a server or folder to use instead of the
-publishers' servers. RESRT_OFFLINE=1 forbids downloads. Files on the Hugging Face hub are downloaded
-by huggingface_hub, which has its own cache, mirror (HF_ENDPOINT) and offline mode (HF_HUB_OFFLINE).
+RESRT_CACHE names another cache folder, and RESRT_MIRROR a server or folder to use instead of the
+publishers' servers. RESRT_OFFLINE=1 disables downloads. Files on the Hugging Face hub are
+downloaded by huggingface_hub, which has its own cache, mirror (HF_ENDPOINT) and offline mode
+(HF_HUB_OFFLINE).
 """
 
 from __future__ import annotations
@@ -24,15 +25,9 @@ from typing import TYPE_CHECKING
 
 from resrt._support.environment import cache_folder, is_offline
 from resrt._support.extras import requires_extra
-from resrt._support.files import sha256, writing_to_cache
+from resrt._support.files import replacing, sha256, writing_to_cache, writing_whole
 from resrt.catalog.pretrained import Pretrained, find
-from resrt.errors import (
-    DownloadError,
-    FileError,
-    InputError,
-    PackageError,
-    WeightsError,
-)
+from resrt.errors import DownloadError, FileError, InputError, PackageError, WeightsError
 from resrt.weights import formats
 
 if TYPE_CHECKING:
@@ -46,26 +41,24 @@ def fetch(
     cache: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Return the file of a network's pretrained weights, downloaded if it is not here yet.
+    """Return the file of a network's pretrained weights, which is downloaded if it is not cached.
 
-    An interrupted download is gone on with by the next call; of several processes one downloads
-    and the others wait. No such file has been downloaded where resrt was developed: the addresses
-    are their publishers', and the download is tested against servers of its own.
+    An interrupted download is resumed by the next call. If several processes request a file, one
+    downloads it and the others wait.
 
     Args:
-        name: of a network ("ResNet50_vd"; where it has several weights, its first) or of one of
-            its weights ("resnet50.tv_in1k"): see `list_pretrained`.
-        offline: take what is here and use no network; RESRT_OFFLINE=1 does the same.
+        name: the name of a network ("ResNet50_vd"), for its default weights, or of weights
+            ("resnet50.tv_in1k"), as in `list_pretrained`.
+        offline: use only files that are already here, as with RESRT_OFFLINE=1.
         cache: the folder to keep the file in; None: RESRT_CACHE, or else resrt in XDG_CACHE_HOME
             or ~/.cache.
-        progress: called with the bytes that have come and the bytes in all, or None where the
-            server does not say; None: a line on standard error, where that is a terminal.
-            huggingface_hub shows progress of its own.
+        progress: called with the number of bytes received and the total, or None if the server
+            does not send it; None: no progress is shown. huggingface_hub shows its own.
 
-    Raises ModelError for an unknown network; WeightsError where it has no pretrained weights;
-    DownloadError where they cannot be fetched, or PackageError without huggingface_hub where they
-    are on its hub, both with where to put them by hand; DownloadError, too, where the file is not
-    the one that was fetched first; FileError where the folder cannot be written.
+    Raises ModelError for an unknown network; WeightsError if it has no pretrained weights;
+    DownloadError if they cannot be downloaded or have changed since the first download;
+    PackageError if they are on the Hugging Face hub and huggingface_hub is not installed;
+    FileError if the folder cannot be written.
     """
     return fetch_checked(name, offline=offline, cache=cache, progress=progress)[0]
 
@@ -77,38 +70,36 @@ def fetch_checked(
     cache: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, str]:
-    """Do as `fetch` does, and return the file and its SHA-256, by which it was just checked."""
+    """Return the file as `fetch` does, and its SHA-256."""
     entry = find(name)
     if entry is None:
         raise WeightsError(
-            f"resrt knows of no pretrained weights for {name}; give weights=, a file of your own"
+            f"there are no pretrained weights for {name}; give a file of your own as weights"
         )
-    path = cache_folder(cache) / entry.name / entry.url.rpartition("/")[2]
-    if path.exists():
-        found = path
-    else:
+    found = path = cache_folder(cache) / entry.name / entry.url.rpartition("/")[2]
+    if not path.exists():
         with _advice(entry, path):
-            found = _bring(entry, path, offline or is_offline(), progress)
+            found = _obtain(entry, path, offline or is_offline(), progress)
     return found, _check(found, path, called=f"'{found}'")
 
 
 @contextlib.contextmanager
 def _advice(entry: Pretrained, path: Path) -> Iterator[None]:
-    """Add to the reason why a file could not be fetched what can be done instead."""
+    """Add what to do to the reason why a file could not be downloaded."""
     try:
         yield
     except (DownloadError, PackageError) as error:
         variable = "HF_ENDPOINT" if entry.hub else "RESRT_MIRROR"
         mirror = os.environ.get(variable)
+        source, other = (f" from the mirror {mirror}", "another") if mirror else ("", "a")
         raise type(error)(
-            f"cannot fetch the weights {entry.name}{f' from the mirror {mirror}' if mirror else ''}"
-            f": {error}. Fetch {entry.url} elsewhere and put it at '{path}', name "
-            f"{'another' if mirror else 'a'} mirror in {variable}, or give a file of your own as "
-            "weights"
+            f"cannot download the weights {entry.name}{source}: {error}. Download {entry.url} "
+            f"elsewhere and copy it to '{path}', name {other} mirror in {variable}, or give a file "
+            "of your own as weights"
         ) from None
 
 
-def _bring(entry: Pretrained, path: Path, offline: bool, progress: Progress | None) -> Path:
+def _obtain(entry: Pretrained, path: Path, offline: bool, progress: Progress | None) -> Path:
     """Return where the file is now: in the hub's cache, in a mirror's folder, or at `path`."""
     if entry.hub and entry.file:
         return _from_hub(entry.hub, entry.file, offline)
@@ -118,15 +109,15 @@ def _bring(entry: Pretrained, path: Path, offline: bool, progress: Progress | No
             raise DownloadError(f"the mirror has no file '{url}'")
         return url
     if offline:
-        raise DownloadError("the network is not to be used, and the file is not here")
+        raise DownloadError("downloads are disabled, and the file is not cached")
     with _lock(path):
-        if not path.exists():  # another process may have fetched it meanwhile
+        if not path.exists():  # another process may have downloaded it in the meantime
             _from_server(url, path, progress)
     return path
 
 
 def _mirrored(url: str) -> str | Path:
-    """The address, or the file, that RESRT_MIRROR puts in the place of the publisher's."""
+    """Return the URL, or the file, that RESRT_MIRROR replaces a publisher's URL with."""
     mirror = os.environ.get("RESRT_MIRROR", "")
     if not mirror:
         return url
@@ -139,7 +130,7 @@ def _mirrored(url: str) -> str | Path:
     if scheme in ("http", "https"):
         return f"{mirror.rstrip('/')}/{path}"
     raise InputError(
-        f"RESRT_MIRROR must be an address of http, https or file, or a folder, not {mirror!r}"
+        f"RESRT_MIRROR must be a folder, or an http, https or file URL, not {mirror!r}"
     )
 
 
@@ -149,39 +140,32 @@ def _from_hub(repository: str, file: str, offline: bool) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(repository, file, local_files_only=offline))
     except Exception as error:
-        # The hub's own exceptions, and those of whatever library it speaks HTTP with.
+        # The hub's exceptions, or those of the HTTP library that it uses.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise DownloadError(reason) from None
 
 
 def _from_server(url: str, path: Path, progress: Progress | None) -> None:
-    # Not with resrt itself: to speak HTTP and TLS takes a while to import.
+    # Imported only here, because the modules for HTTP and TLS are slow to import.
     from resrt.weights.http import discard, download
 
     part = path.with_name(path.name + ".part")
     download(url, part, progress)
     try:
-        _check(part, path, called=f"what {url} sends")
-    except WeightsError as error:
-        # The page of a proxy, say. Its checksum must not be taken for that of the weights.
-        discard(part)
-        raise DownloadError(f"what came cannot be used: {error}") from None
-    except DownloadError:
-        discard(part)
-        raise
-    with writing_to_cache(path):
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        _check(part, path, called=f"the file at {url}")
+    except (WeightsError, DownloadError) as error:
+        discard(part)  # it may be the page of a proxy, for example
+        raise DownloadError(f"invalid download: {error}") from None
+    with replacing(path) as temporary:
+        part.replace(temporary)
     discard(part)
 
 
 def _check(file: Path, path: Path, *, called: str) -> str:
-    """Compare a file with the checksum beside `path`; where there is none yet, note it there.
+    """Return a file's checksum, after comparing it with the recorded one next to `path`.
 
-    Before it is noted the file is read once: it must be weights. Returns the checksum. Raises
-    DownloadError where it is another file than then, WeightsError where it is no sound weights
-    file.
+    Without a record, the file must be valid weights, and its checksum is recorded. Raises
+    DownloadError if the checksums differ, and WeightsError if the file is not valid.
     """
     record = path.with_name(path.name + ".sha256")
     now = sha256(file)
@@ -189,34 +173,28 @@ def _check(file: Path, path: Path, *, called: str) -> str:
         then = record.read_text().split()[0]
     except (FileNotFoundError, IndexError):
         formats.read(file)
-        _write_record(record, f"{now}  {path.name}\n")  # as sha256sum -c reads it
+        with writing_to_cache(record):
+            record.parent.mkdir(parents=True, exist_ok=True)
+        with writing_whole(record) as text:
+            text.write(f"{now}  {path.name}\n")  # the format of sha256sum -c
         return now
     except OSError as error:
         raise FileError(f"cannot read '{record}': {error.strerror}") from None
     if now != then:
         raise DownloadError(
-            f"{called} is not what was first fetched: its SHA-256 is {now}, and was {then}, which "
-            f"'{record}' keeps. Delete a damaged file to fetch it again; to take the file as it "
-            f"is now, delete '{record}'"
+            f"{called} has changed since the first download: its SHA-256 is {now}, and was {then} "
+            f"according to '{record}'. Delete a damaged file to download it again, or delete "
+            f"'{record}' to use the file as it is now"
         )
     return now
 
 
-def _write_record(record: Path, line: str) -> None:
-    """Write it whole: two processes may do so at once, and a third read meanwhile."""
-    with writing_to_cache(record):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        temporary = record.with_name(f"{record.name}.{os.getpid()}")
-        temporary.write_text(line)
-        temporary.replace(record)
-
-
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Wait until no other process, or thread, fetches the same file.
+    """Wait until no other process or thread downloads the same file.
 
-    The system lets go of the lock when its holder ends, however it ends; the empty file stays,
-    because removing it would let two others lock two files of one name.
+    The system releases the lock when its holder ends. The empty file stays, because after its
+    removal two others could lock two files of one name.
     """
     with writing_to_cache(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""From a checkpoint's arrays to the parameters of a graph."""
+"""From the arrays of a checkpoint to the parameters of a graph."""
 
 from __future__ import annotations
 
@@ -20,74 +20,76 @@ Weights: TypeAlias = dict[str, npt.NDArray[np.float32]]
 
 
 def load(path: str | PathLike[str], graph: _core.Graph) -> Weights:
-    """Read a weights file for a graph: renamed to its parameters' names, float32, checked.
+    """Read a weights file for a graph: as float32, under the names of the graph's parameters.
 
-    A file that does not fit by its names, but has more to go by (ONNX), is fitted by that. Raises
-    what `read` raises, and one WeightsError that lists every parameter that is missing, unexpected
-    or of another shape, or says where an ONNX file leaves the graph.
+    An ONNX file whose names do not fit is matched by its graph. Raises what `read` raises, and one
+    WeightsError that lists every parameter that is missing, unexpected or has another shape, or
+    says where an ONNX file differs from the graph.
     """
     return fit_checkpoint(read(path), graph, origin=f"'{fspath(path)}'")
 
 
 def fit_checkpoint(checkpoint: Checkpoint, graph: _core.Graph, *, origin: str) -> Weights:
-    """Do as `load` does, with what a file held."""
+    """Fit the content of a file to a graph, as `load` does."""
     arrays = checkpoint.arrays
-    if checkpoint.fit is not None and not _fits_by_name(arrays, graph):
-        arrays = checkpoint.fit(graph)
+    if checkpoint.fit is not None:
+        shapes = {name: array.shape for name, array in names.to_ours(arrays, graph).items()}
+        if shapes != _shapes(graph):
+            arrays = checkpoint.fit(graph)
     return fit(arrays, graph, origin=origin, flat=checkpoint.flat)
 
 
 def fit(
-    arrays: Mapping[str, Array], graph: _core.Graph, *, origin: str = "they", flat: bool = False
+    arrays: Mapping[str, Array],
+    graph: _core.Graph,
+    *,
+    origin: str = "the arrays",
+    flat: bool = False,
 ) -> Weights:
     """Rename arrays to the graph's parameters, convert them to float32, and check them.
 
-    `origin` is what an error calls the arrays. `flat` arrays, which have lost their shapes, take
-    those of the parameters whose sizes they have. Raises WeightsError as `load` does.
+    `origin` is what an error calls the arrays. If they are `flat`, because a format lost their
+    shapes, they take those of parameters with the same size. Raises WeightsError as `load` does.
     """
-    arrays = {_name(name, origin): _array(name, array, origin) for name, array in arrays.items()}
-    ours = names.to_ours(arrays, graph)
+    checked = {name: _checked(name, array, origin) for name, array in arrays.items()}
+    ours = names.to_ours(checked, graph)
     if flat:
         ours = _unflatten(ours, graph)
     weights = {name: _float32(name, array, origin) for name, array in ours.items()}
     try:
         _core.check_weights(graph, weights)
     except WeightsError as error:
-        raise WeightsError(f"{origin}: {error}{_better_match(arrays, graph)}") from None
+        raise WeightsError(f"{origin}: {error}{_better_match(checked, graph)}") from None
     return weights
 
 
 def _better_match(arrays: Mapping[str, Array], graph: _core.Graph) -> str:
-    """A hint, if the arrays are those of another network of the catalog."""
+    """Return a hint if the arrays are those of another network of the catalog."""
     matches = identify.nearest_networks(arrays)
     if not matches or graph.name in [match.network for match in matches]:
         return ""
     return f" They look like the weights of {matches[0].network}."
 
 
-def _name(name: object, origin: str) -> str:
+def _checked(name: object, array: object, origin: str) -> Array:
     if not isinstance(name, str):
-        raise WeightsError(f"{origin}: parameters have names, not {type(name).__name__} keys")
-    return name
-
-
-def _array(name: str, array: object, origin: str) -> Array:
+        raise WeightsError(f"{origin}: parameter names must be str, not {type(name).__name__}")
     try:
         return np.asarray(array)
     except Exception as error:
-        # What is no array converts itself, and fails in its own way: a tensor of bfloat16, say.
+        # Other libraries' arrays convert themselves and fail in their own ways, for example a
+        # tensor of bfloat16.
         raise WeightsError(
-            f"{origin}: {name} is no NumPy array, nor becomes one: {error}"
+            f"{origin}: {name} cannot be converted to a NumPy array: {error}"
         ) from None
 
 
-def _fits_by_name(arrays: Mapping[str, Array], graph: _core.Graph) -> bool:
-    shapes = {name: array.shape for name, array in names.to_ours(arrays, graph).items()}
-    return shapes == {parameter.name: parameter.shape for parameter in graph.parameters}
+def _shapes(graph: _core.Graph) -> dict[str, tuple[int, ...]]:
+    return {parameter.name: parameter.shape for parameter in graph.parameters}
 
 
 def _unflatten(arrays: Mapping[str, Array], graph: _core.Graph) -> dict[str, Array]:
-    shapes = {parameter.name: parameter.shape for parameter in graph.parameters}
+    shapes = _shapes(graph)
     return {
         name: array.reshape(shapes[name])
         if name in shapes and array.size == math.prod(shapes[name])
@@ -98,5 +100,5 @@ def _unflatten(arrays: Mapping[str, Array], graph: _core.Graph) -> dict[str, Arr
 
 def _float32(name: str, array: Array, origin: str) -> npt.NDArray[np.float32]:
     if not np.issubdtype(array.dtype, np.floating):
-        raise WeightsError(f"{origin}: {name} has dtype {array.dtype}; parameters are floats")
+        raise WeightsError(f"{origin}: {name} has the dtype {array.dtype}; parameters are floats")
     return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"])

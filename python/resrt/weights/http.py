@@ -1,7 +1,7 @@
-"""A file over HTTP: resumed where it was cut off, retried where that can help, never half.
+"""Download a file over HTTP: resume where a download stopped, and retry where that can help.
 
-The standard library speaks HTTP; what it leaves to its caller is here. Nothing is believed that
-the server says of a file: not its length, and not that a range is of the same file as before.
+The standard library speaks HTTP; this module adds what it leaves to its callers. It trusts nothing
+that a server says about a file: neither its length, nor that a range is of the same file as before.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from typing import IO, Any, TypeAlias
 from resrt._support.files import writing_to_cache
 from resrt.errors import DownloadError, Error, FileError
 
-# Called with the bytes that have come, and with how many there will be where that is known.
+# Called with the number of bytes received and the total, or None if that is unknown.
 Progress: TypeAlias = Callable[[int, int | None], None]
 
-STALL_S = 30.0  # without a byte in between
-ATTEMPTS = 5  # in a row that brought nothing new
-BACKOFF_S = 1.0  # before the second attempt; twice as long before each one after
+STALL_S = 30.0  # without receiving a byte
+ATTEMPTS = 5  # in a row without a new byte
+BACKOFF_S = 1.0  # before the second attempt; doubled before each later one
 LARGEST = 4 << 30  # bytes; several times the largest pretrained weights
 _LONGEST_WAIT_S = 60.0
 _CHUNK = 1 << 20
 
 _TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
-# What another attempt a second later does not change: there is no network.
+# Without a network, another attempt a second later does not help.
 _NO_NETWORK = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 
 def download(url: str, part: Path, progress: Progress | None = None) -> None:
-    """Download a file to `part`, going on where an earlier call was cut off.
+    """Download a file to `part`, resuming an earlier call that was interrupted.
 
-    What has come stays in `part`, and beside it, in its state file, what it is a part of. It is
-    gone on with only where the server still has the same file: by its ETag or Last-Modified.
-    Raises DownloadError with the reason, and FileError where `part` cannot be written.
+    A state file next to `part` says which file it is the beginning of. The download resumes only if
+    the server still has that file, according to its ETag or Last-Modified. Raises DownloadError
+    with the reason, and FileError if `part` cannot be written.
     """
     failures, furthest = 0, _size(part)
     while True:
@@ -61,26 +61,24 @@ def download(url: str, part: Path, progress: Progress | None = None) -> None:
 
 
 def discard(part: Path) -> None:
-    """Remove what `download` has left. Raises FileError."""
+    """Remove what `download` has written. Raises FileError."""
     with writing_to_cache(part):
         part.unlink(missing_ok=True)
         _state_file(part).unlink(missing_ok=True)
 
 
 class _Temporary(Exception):
-    """A failure that another attempt may not meet, after `wait_s` at least."""
+    """A failure that may not recur in another attempt, after at least `wait_s` seconds."""
 
-    def __init__(self, message: str, wait_s: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
+    wait_s = 0.0
 
 
 @dataclass(frozen=True)
 class _State:
-    """Of what file `part` is the beginning."""
+    """The file that `part` is the beginning of."""
 
     url: str
-    validator: str | None  # a strong ETag or a date, by which a server tells whether it is the same
+    validator: str | None  # a strong ETag or a date, which identifies the file's version
     total: int | None
 
     @classmethod
@@ -103,24 +101,29 @@ def _size(part: Path) -> int:
 
 
 def _attempt(url: str, part: Path, progress: Progress | None) -> None:
-    state = _State.of(part)
-    start = _size(part)
+    state, start = _State.of(part), _size(part)
+    request = urllib.request.Request(url, headers={"User-Agent": "resrt"})
     if state is None or state.url != url or state.validator is None:
         start = 0
     elif start == state.total:
-        return  # stopped after the last byte, and before it was made use of
-    with _open(url, part, start, state) as response:
-        start = _begin(response, url, start, state, part)
-        total = _total(response, start)
-        _check_room(part, total, start)
-        _copy(response, part, start, total, progress)
-
-
-def _open(url: str, part: Path, start: int, state: _State | None) -> http.client.HTTPResponse:
-    request = urllib.request.Request(url, headers={"User-Agent": "resrt"})
-    if start and state and state.validator:
+        return  # an earlier call was stopped after the last byte
+    elif start:
         request.add_header("Range", f"bytes={start}-")
         request.add_header("If-Range", state.validator)
+    with _open(request, part) as response:
+        if start and state and response.status == 206:
+            _check_range(response, start, state, part)
+        elif response.status == 200:
+            start = 0
+            with writing_to_cache(part):
+                part.write_bytes(b"")  # first: a new state must never describe old bytes
+                _State(url, _validator(response), _total(response, 0)).write(part)
+        else:
+            raise DownloadError(f"the server answered with status {response.status}")
+        _copy(response, part, start, _total(response, start), progress)
+
+
+def _open(request: urllib.request.Request, part: Path) -> http.client.HTTPResponse:
     opener = urllib.request.build_opener(_Redirects)
     with _network_errors():
         try:
@@ -131,61 +134,33 @@ def _open(url: str, part: Path, start: int, state: _State | None) -> http.client
     return response
 
 
-def _begin(
-    response: http.client.HTTPResponse, url: str, start: int, state: _State | None, part: Path
-) -> int:
-    """Make `part` ready for this response's bytes; return at which byte of the file they begin."""
-    if response.status == 206 and start and state:
-        if _is_rest(response, start, state):
-            return start
-        discard(part)
-        raise _Temporary("the server sent another range, or of another file, than was asked for")
-    if response.status != 200:
-        raise DownloadError(f"the server answered with status {response.status}")
-    with writing_to_cache(part):
-        part.write_bytes(b"")  # first, lest the new state ever stand beside the old bytes
-        _State(url, _validator(response), _total(response, 0)).write(part)
-    return 0
-
-
-def _is_rest(response: http.client.HTTPResponse, start: int, state: _State) -> bool:
-    """Whether a partial answer goes on where we stopped, and in the same file.
-
-    Some servers send ranges but do not know If-Range.
-    """
+def _check_range(response: http.client.HTTPResponse, start: int, state: _State, part: Path) -> None:
+    """Discard `part` and raise unless the response continues it; some servers ignore If-Range."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-    return (
-        match is not None
-        and int(match[1]) == start
-        and state.total in (None, int(match[2]))
-        and _validator(response) in (None, state.validator)
-    )
+    if (
+        match is None
+        or int(match[1]) != start
+        or state.total not in (None, int(match[2]))
+        or _validator(response) not in (None, state.validator)
+    ):
+        discard(part)
+        raise _Temporary("the server sent another range, or one of another file, than requested")
 
 
 def _validator(response: http.client.HTTPResponse) -> str | None:
     etag = response.headers.get("ETag")
-    # A weak ETag promises a file that is as good, not the same bytes.
+    # A weak ETag identifies equivalent files, not identical bytes.
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
 def _total(response: http.client.HTTPResponse, start: int) -> int | None:
-    """The whole file's length, as the server says."""
+    """Return the length of the whole file according to the server."""
     if response.length is None:
         return None
     total = start + response.length
     if total > LARGEST:
-        raise DownloadError(f"the server says that it has {total:,} bytes, which no weights have")
+        raise DownloadError(f"the server's file has {total:,} bytes, expected at most {LARGEST:,}")
     return total
-
-
-def _check_room(part: Path, total: int | None, start: int) -> None:
-    with writing_to_cache(part):
-        free = shutil.disk_usage(part.parent).free
-    if total is not None and total - start > free:
-        raise FileError(
-            f"'{part.parent}' has {free:,} bytes free, and {total - start:,} are to come; make "
-            "room, or name another folder in RESRT_CACHE"
-        )
 
 
 def _copy(
@@ -195,12 +170,20 @@ def _copy(
     total: int | None,
     progress: Progress | None,
 ) -> None:
+    with writing_to_cache(part):
+        free = shutil.disk_usage(part.parent).free
+        if total is not None and total - start > free:
+            raise FileError(
+                f"'{part.parent}' has {free:,} bytes free, but the download requires "
+                f"{total - start:,}; free some space, or name another folder in RESRT_CACHE"
+            )
+        file = part.open("ab", buffering=0)  # so that writing fails at once if the disk is full
     size = start
-    with _open_part(part) as file:
+    with file:
         while chunk := _read(response):
             size += len(chunk)
             if size > LARGEST:
-                raise DownloadError(f"over {LARGEST:,} bytes came, which no weights have")
+                raise DownloadError(f"received more than {LARGEST:,} bytes")
             with writing_to_cache(part):
                 _write(file, chunk)
             if progress:
@@ -211,44 +194,34 @@ def _copy(
 
 def _write(file: IO[bytes], chunk: bytes) -> None:
     rest = memoryview(chunk)
-    while rest:  # the system may take less at a time than it is given
+    while rest:  # without a buffer, a call may write only a part
         rest = rest[file.write(rest) :]
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     with _network_errors():
-        return response.read1(_CHUNK)  # what is there; read() would wait for all of it
-
-
-@contextlib.contextmanager
-def _open_part(part: Path) -> Iterator[IO[bytes]]:
-    with writing_to_cache(part):
-        # Unbuffered, so that a full disk is met where the bytes are written.
-        file = part.open("ab", buffering=0)
-    with file:
-        yield file
+        return response.read1(_CHUNK)  # what has arrived; read() would wait for all of it
 
 
 @contextlib.contextmanager
 def _network_errors() -> Iterator[None]:
-    """Sort what the network fails with into what may pass and what will not."""
+    """Turn a failure of the network into _Temporary, or into DownloadError if it will recur."""
     try:
         yield
-    except Error:  # an OSError as well, and told of already
+    except Error:  # some are an OSError as well
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
-        if _is_lasting(cause):
-            raise DownloadError(_words(cause)) from None
-        raise _Temporary(_words(cause)) from None
+        kind = DownloadError if _is_lasting(cause) else _Temporary
+        raise kind(_words(cause)) from None
 
 
 def _is_lasting(cause: BaseException | str) -> bool:
     if isinstance(cause, (socket.gaierror, ssl.SSLCertVerificationError)):
-        return True  # no such host, or not the one that it says it is
+        return True
     if isinstance(cause, OSError):
         return cause.errno in _NO_NETWORK
-    return not isinstance(cause, http.client.HTTPException)  # a malformed address
+    return not isinstance(cause, http.client.HTTPException)  # an invalid URL
 
 
 def _words(error: BaseException | str) -> str:
@@ -264,24 +237,23 @@ def _words(error: BaseException | str) -> str:
 
 
 def _refusal(error: urllib.error.HTTPError, part: Path) -> Exception:
-    """What an answer of a status over 299 means."""
+    """Return the exception for a status that is not a success."""
     status = f"the server answered {error.code} {error.msg}".rstrip(". \n")
-    if error.code == 416:  # it has fewer bytes than we have: another file
+    if error.code == 416:  # its file is shorter than `part`, so it is another one
         discard(part)
         return _Temporary(status)
     if error.code in _TEMPORARY:
-        return _Temporary(status, _retry_after(error.headers.get("Retry-After", "")))
+        failure = _Temporary(status)
+        if (wait := error.headers.get("Retry-After", "")).isdecimal():
+            failure.wait_s = min(float(wait), _LONGEST_WAIT_S)
+        return failure
     if error.code in (301, 302, 303, 307, 308):
-        return DownloadError("the server redirects in a circle, or to what is no HTTP address")
+        return DownloadError("the server redirects in a loop, or to an invalid HTTP address")
     return DownloadError(status)
 
 
-def _retry_after(seconds: str) -> float:
-    return min(float(seconds), _LONGEST_WAIT_S) if seconds.isdecimal() else 0.0
-
-
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects within HTTP, and never out of HTTPS."""
+    """Follows redirects from HTTP and HTTPS, but never from HTTPS to HTTP."""
 
     max_redirections = 10
     max_repeats = 2
@@ -291,20 +263,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         old, new = req.type, urllib.request.Request(newurl).type
         if new != "https" and (old, new) != ("http", "http"):
+            fp.close()
             raise DownloadError(f"the server redirects from {old} to {new}, which is not followed")
         # Python 3.10 does not know 308, which is to 301 what 307 is to 302.
         known = 307 if code == 308 else code
         return super().redirect_request(req, fp, known, msg, headers, newurl)
 
-    def http_error_302(
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any
-    ) -> Any:
-        try:
-            return super().http_error_302(req, fp, code, msg, headers)
-        except urllib.error.HTTPError:
-            raise  # it carries the answer, for the caller to close
-        except Exception:
-            fp.close()
-            raise
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302

@@ -1,13 +1,12 @@
-"""What a weights file is: which networks it fits, how its parameters are named, what is odd."""
+"""What a weights file contains: the networks that it fits, its names, and anything unusual."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,17 +16,17 @@ from resrt.errors import WeightsError
 from resrt.weights import names
 from resrt.weights.formats.checkpoint import Array, Checkpoint
 
-# Below this share of parameters in common a network is not worth mentioning.
+# A network that shares less than this part of its parameters is not reported.
 _LIKELY = 0.8
 _SHORTLIST = 12
 
 
 @dataclass(frozen=True)
 class Match:
-    """A network of the catalog, and which part of its and the file's parameters are the same.
+    """A network of the catalog, and the share of its and a file's parameters that are the same.
 
-    Parameters are compared by their sizes, whatever their names, with the network as it is for the
-    file's number of classes and input channels.
+    Parameters are compared by size, not by name. The network is the one with the file's number of
+    classes and input channels.
     """
 
     network: str
@@ -37,7 +36,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Description:
-    """What `resrt weights` tells of a file."""
+    """What `resrt weights` reports about a file."""
 
     format: str
     convention: str
@@ -52,15 +51,15 @@ class Description:
 
 
 def describe(checkpoint: Checkpoint) -> Description:
-    """Describe a checkpoint: see `Description`."""
-    arrays = _without_counters(checkpoint.arrays)
+    """Describe the content of a weights file."""
+    arrays = names.without_counters(checkpoint.arrays)
     matches = nearest_networks(arrays)
     classes = in_channels = None
     oddities = _oddities(arrays)
     if matches:
-        graph = build_graph(matches[0].network)
+        graph = trained_graph(arrays, matches[0].network)
         classes, in_channels = head_and_stem(arrays, graph)
-        oddities += _differences(checkpoint, arrays, trained_graph(arrays, matches[0].network))
+        oddities += _differences(checkpoint, arrays, graph)
     return Description(
         format=checkpoint.format,
         convention=names.convention_of(arrays).name,
@@ -77,49 +76,47 @@ def describe(checkpoint: Checkpoint) -> Description:
 
 def nearest_networks(arrays: Mapping[str, Array], most: int = 3) -> list[Match]:
     """Return the networks of the catalog that have the most parameters in common with arrays."""
-    matches = _ranked(arrays, _any_parameter)
-    if not matches:
-        # An exporter that folds batch normalisations leaves the matrices as they were.
-        matches = _ranked(arrays, _matrices)
-    return matches[:most]
+    # An exporter that folds batch normalisations does not change the shapes of matrices.
+    return (_ranked(arrays, least_ndim=0) or _ranked(arrays, least_ndim=2))[:most]
 
 
-def _any_parameter(shape: Sequence[int]) -> bool:
-    return True
-
-
-def _matrices(shape: Sequence[int]) -> bool:
-    return len(shape) > 1
-
-
-def _ranked(arrays: Mapping[str, Array], counts: Callable[[Sequence[int]], bool]) -> list[Match]:
-    """Rank the likely networks by the parameters whose shapes count."""
+def _ranked(arrays: Mapping[str, Array], *, least_ndim: int) -> list[Match]:
+    """Rank the likely networks by their parameters with at least that many dimensions."""
     convention = names.convention_of(arrays)
-    found = Counter(array.size for array in arrays.values() if counts(array.shape))
-    roughly = sorted(_catalog(), key=lambda entry: -_share(found, _sizes(entry.shapes, counts)))
+    found = _sizes((array.shape for array in arrays.values()), least_ndim)
+
+    def share(shapes: Iterable[Sequence[int]]) -> float:
+        expected = _sizes(shapes, least_ndim)
+        either = (found | expected).total()
+        return (found & expected).total() / either if either else 0.0
+
+    roughly = sorted(_core.catalog(), key=lambda model: -share(_shapes(model.name)))
     ranked = []
-    for entry in roughly[:_SHORTLIST]:
-        graph = trained_graph(arrays, entry.network)
-        share = _share(found, _sizes([p.shape for p in graph.parameters], counts))
+    for model in roughly[:_SHORTLIST]:
+        graph = trained_graph(arrays, model.name)
+        match = Match(model.name, model.source, share(p.shape for p in graph.parameters))
         known = {parameter.name for parameter in graph.parameters}
         common = len(names.to_ours(arrays, graph).keys() & known)
-        # Variants that differ in no parameter's size are told apart by the names, and the sources'
-        # identical networks by whose names they are.
-        rank = (-share, -common, entry.source != convention.name)
-        ranked.append((rank, Match(entry.network, entry.source, share)))
+        # Names decide between variants whose parameters have the same sizes, and the convention
+        # between identical networks of several sources.
+        ranked.append(((-match.share, -common, match.source != convention.name), match))
     ranked.sort(key=lambda pair: pair[0])
     return [match for _, match in ranked if match.share >= _LIKELY]
 
 
-def _share(found: Counter[int], expected: Counter[int]) -> float:
-    either = (found | expected).total()
-    return (found & expected).total() / either if either else 0.0
+@cache
+def _shapes(network: str) -> tuple[tuple[int, ...], ...]:
+    return tuple(parameter.shape for parameter in build_graph(network).parameters)
+
+
+def _sizes(shapes: Iterable[Sequence[int]], least_ndim: int) -> Counter[int]:
+    return Counter(math.prod(shape) for shape in shapes if len(shape) >= least_ndim)
 
 
 def head_and_stem(arrays: Mapping[str, Array], graph: _core.Graph) -> tuple[int | None, int | None]:
-    """Return the classes and input channels that arrays for such a graph were trained for.
+    """Return the numbers of classes and input channels that arrays for a graph were trained for.
 
-    None where its first convolution or its classifier is not among them.
+    Either is None if the arrays lack the classifier or the first convolution.
     """
     ours = names.to_ours(arrays, graph)
     stem, classifier = graph.parameters[0], graph.parameters[-1]
@@ -136,36 +133,6 @@ def trained_graph(arrays: Mapping[str, Array], network: str) -> _core.Graph:
     """Return a network's graph for the classes and input channels that arrays were trained for."""
     classes, in_channels = head_and_stem(arrays, build_graph(network))
     return build_graph(network, classes=classes or 1000, in_channels=in_channels or 3)
-
-
-class _Entry(NamedTuple):
-    network: str
-    source: str
-    shapes: tuple[tuple[int, ...], ...]
-
-
-@cache
-def _catalog() -> tuple[_Entry, ...]:
-    return tuple(
-        _Entry(
-            model.name,
-            model.source,
-            tuple(parameter.shape for parameter in build_graph(model.name).parameters),
-        )
-        for model in _core.catalog()
-    )
-
-
-def _sizes(
-    shapes: Iterable[Sequence[int]], counts: Callable[[Sequence[int]], bool]
-) -> Counter[int]:
-    return Counter(math.prod(shape) for shape in shapes if counts(shape))
-
-
-def _without_counters(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    return {
-        name: array for name, array in arrays.items() if not name.endswith(".num_batches_tracked")
-    }
 
 
 def _differences(
@@ -192,11 +159,11 @@ def _oddities(arrays: Mapping[str, Array]) -> list[str]:
     odd = []
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.floating):
-            odd.append(f"{name} holds {array.dtype}, not floats")
+            odd.append(f"{name} has the dtype {array.dtype}, expected floats")
         elif not np.isfinite(array).all():
-            odd.append(f"{name} has values that are not finite")
+            odd.append(f"{name} has non-finite values")
         elif name.endswith(("running_var", "_variance")) and np.less(array, 0).any():
-            odd.append(f"{name} is a variance, but has values below 0")
+            odd.append(f"{name} is a variance with negative values")
         elif array.size > 1 and array.ndim > 1 and not array.any():
             odd.append(f"{name} is all zeros")
     return odd

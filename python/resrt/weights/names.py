@@ -1,7 +1,7 @@
-"""Parameter names: each source's own, and ours, which are timm's.
+"""Renames parameters from each source's convention to that of resrt, which is timm's.
 
-torchvision's ResNets and the ResNeSt authors' networks have timm's names already. The other
-conventions are told by names that only they have, and renamed by table.
+torchvision's ResNets and the ResNeSt authors' networks already have timm's names. Every other
+convention is recognised by names that only it has, and renamed by a table.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Places: TypeAlias = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
 class Convention:
     """How a source names parameters.
 
-    `mark` is a pattern that one of its names, and no other convention's, matches. `rules` are rows
-    of a pattern over a whole name and what that is in a graph: where ours depends on the network's
-    variant there are two candidates, and the first that the graph has is taken. `places` are
-    rewritten before. `convert` turns a renamed array into ours.
+    `mark` is a pattern that matches a name of this convention and none of another. A row of `rules`
+    has a pattern of a whole name and its candidates in a graph, which depend on the network's
+    variant: the first one that the graph has is used. `places` are rewritten before the rules
+    apply. `convert` converts a renamed array to our layout.
     """
 
     name: str
@@ -35,8 +35,8 @@ class Convention:
     convert: Callable[[str, Array], Array] = field(default=lambda name, array: array)
 
 
-# PaddleClas's classes name the same places differently. First, places are written alike:
-# stem.0, layer1.0 and s1.b1 with convolutions counted from 1, as ours are.
+# PaddleClas's classes name the same places differently. These are unified first: stem.0, layer1.0
+# and s1.b1, with convolutions counted from 1 as in our names.
 _PLACES: Places = (
     (r"(?:stem\.conv|conv1_)([123])\.", lambda m: f"stem.{int(m[1]) - 1}."),
     (r"(blocks\.\d+|bb_\d+_\d+|s\d+_b\d+)\.conv(\d)\.", lambda m: f"{m[1]}.conv{int(m[2]) + 1}."),
@@ -45,7 +45,7 @@ _PLACES: Places = (
     (r"s(\d+)_b(\d+)\.", lambda m: f"s{m[1]}.b{m[2]}."),
 )
 
-# Then each convolution and each batch normalisation has its row.
+# Then each convolution and each batch normalisation has a row.
 _CONV = r"\.(?:_conv|conv)\.(weight)"
 _NORM = r"\.(?:_batch_norm|bn)\.(weight|bias|running_mean|running_var)"
 _PADDLE: Rules = (
@@ -55,12 +55,12 @@ _PADDLE: Rules = (
     (rf"stem\.1{_NORM}", (r"conv1.4.\1",)),
     (rf"stem\.2{_CONV}", (r"conv1.6.\1",)),
     (rf"stem\.2{_NORM}", (r"bn1.\1",)),
-    # ResNet, and what ResNeSt shares with it.
+    # ResNet, and the part that ResNeSt shares with it.
     (rf"(layer\d+\.\d+)\.conv(\d){_CONV}", (r"\1.conv\2.\3",)),
     (rf"(layer\d+\.\d+)\.conv(\d){_NORM}", (r"\1.bn\2.\3",)),
     (rf"(layer\d+\.\d+)\.short{_CONV}", (r"\1.downsample.0.\2", r"\1.downsample.1.\2")),
     (rf"(layer\d+\.\d+)\.short{_NORM}", (r"\1.downsample.2.\2", r"\1.downsample.1.\2")),
-    # ResNeSt's split attention, and its shortcut of a bare convolution and normalisation.
+    # ResNeSt's split attention, and its shortcut, a plain convolution and normalisation.
     (rf"(layer\d+\.\d+)\.conv2\.conv1{_CONV}", (r"\1.conv2.conv.\2",)),
     (rf"(layer\d+\.\d+)\.conv2\.conv1{_NORM}", (r"\1.conv2.bn0.\2",)),
     (rf"(layer\d+\.\d+)\.conv2\.conv2{_CONV}", (r"\1.conv2.fc1.\2",)),
@@ -68,15 +68,14 @@ _PADDLE: Rules = (
     (r"(layer\d+\.\d+)\.conv2\.conv3\.(weight|bias)", (r"\1.conv2.fc2.\2",)),
     (r"(layer\d+\.\d+)\.conv4\.(weight)", (r"\1.downsample.1.\2",)),
     (rf"(layer\d+\.\d+){_NORM}", (r"\1.downsample.2.\2",)),
-    # RegNet.
-    # The stem, of RegNet and of ResNet in PaddleClas before version 2.1.
+    # RegNet, whose stem has the same names as ResNet's before PaddleClas 2.1.
     (rf"conv{_CONV}", (r"stem.conv.\1", r"conv1.\1")),
     (rf"conv{_NORM}", (r"stem.bn.\1", r"bn1.\1")),
     (rf"(s\d+\.b\d+)\.conv(\d){_CONV}", (r"\1.conv\2.conv.\3",)),
     (rf"(s\d+\.b\d+)\.conv(\d){_NORM}", (r"\1.conv\2.bn.\3",)),
     (rf"(s\d+\.b\d+)\.short{_CONV}", (r"\1.downsample.conv.\2",)),
     (rf"(s\d+\.b\d+)\.short{_NORM}", (r"\1.downsample.bn.\2",)),
-    # The head of all of them.
+    # The head of all three.
     (r"(?:fc|out)\.(weight|bias)", (r"fc.\1", r"head.fc.\1")),
 )
 
@@ -112,12 +111,12 @@ _PYCLS: Rules = (
 
 
 def _transposed_linear(name: str, array: Array) -> Array:
-    """Paddle's linear layers, its only parameters of two dimensions, have (in, out) features."""
+    """Transpose Paddle's linear layers, its only matrices, which have (in, out) features."""
     return array.T if array.ndim == 2 else array
 
 
 def _rgb_stem(name: str, array: Array) -> Array:
-    """Pycls trained on images in BGR."""
+    """Reverse the input channels of the stem: pycls trained on images in BGR."""
     return array[:, ::-1] if name == "stem.conv.weight" and array.ndim == 4 else array
 
 
@@ -142,7 +141,7 @@ CONVENTIONS = (
 
 
 def convention_of(names: Iterable[str]) -> Convention:
-    """Return the convention that names follow; timm's, if no other."""
+    """Return the convention that names follow: timm's, if no other."""
     listed = list(names)
     return next(
         convention
@@ -151,33 +150,35 @@ def convention_of(names: Iterable[str]) -> Convention:
     )
 
 
-def to_ours(arrays: Mapping[str, Array], graph: _core.Graph) -> dict[str, Array]:
-    """Return the arrays under the graph's names; what has no counterpart keeps its own name.
+def without_counters(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays without the counters that batch normalisation keeps for training."""
+    return {k: array for k, array in arrays.items() if not k.endswith(".num_batches_tracked")}
 
-    The convention is recognised from the names. Counters that batch normalisation keeps for
-    training (num_batches_tracked) are left out.
+
+def to_ours(arrays: Mapping[str, Array], graph: _core.Graph) -> dict[str, Array]:
+    """Return the arrays under the graph's names. An array without a counterpart keeps its name.
+
+    The convention is recognised from the names. Counters for training are omitted.
     """
     convention = convention_of(arrays)
     rename = _Renaming(convention, graph).ours
     ours: dict[str, Array] = {}
-    for name, array in arrays.items():
-        if name.endswith(".num_batches_tracked"):
-            continue
+    for name, array in without_counters(arrays).items():
         new_name = rename(name)
-        # A second array for the same parameter keeps its own name, and so is seen as unexpected.
+        # A second array for the same parameter keeps its name, and is reported as unexpected.
         key = name if new_name in ours else new_name
         ours[key] = convention.convert(key, array)
     return ours
 
 
 class _Renaming:
-    """A convention's names in terms of one graph's."""
+    """Translates a convention's names to those of a graph."""
 
     def __init__(self, convention: Convention, graph: _core.Graph) -> None:
         self._convention = convention
         names = [parameter.name for parameter in graph.parameters]
         self._known = set(names)
-        # PaddleClas's ResNet counts its blocks through all stages; the place of each, in order.
+        # PaddleClas's ResNet numbers its blocks through all stages. This is each one's place.
         places = (re.match(r"layer\d+\.\d+\.", name) for name in names)
         self._blocks = list(dict.fromkeys(place[0] for place in places if place))
 

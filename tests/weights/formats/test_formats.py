@@ -1,4 +1,4 @@
-"""The golden weights in every format and naming: the same parameters, and so the same logits."""
+"""The golden weights in every format and naming give the same parameters and the same logits."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_wts(path: Path, arrays: Arrays) -> None:
 
 
 def write_pth(path: Path, arrays: Arrays) -> None:
-    """As torch.save: a pickle that refers to tensors' storages, beside the storages, in a zip."""
+    """Write a zip like torch.save's, of a pickle that refers to storages, and the storages."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
 
     class FloatStorage:
@@ -137,10 +137,10 @@ def test_every_format_gives_the_same_logits(name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(logits, expected)
 
 
-def test_flat_arrays_of_a_convention_that_lies_otherwise(tmp_path: Path) -> None:
+def test_flat_arrays_of_a_convention_with_transposed_matrices(tmp_path: Path) -> None:
     golden = Golden.read(GOLDEN / "paddle_ResNet18.npz")
     write_wts(tmp_path / "model.wts", golden.weights())
     with pytest.raises(
-        resrt.WeightsError, match="PaddlePaddle's names, and a .wts file does not say"
+        resrt.WeightsError, match="PaddlePaddle's names, but a .wts file does not say"
     ):
         resrt.build("ResNet18", tmp_path / "model.wts")

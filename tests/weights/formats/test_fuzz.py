@@ -1,4 +1,4 @@
-"""A short slice of what tests/fuzz/ tries for long: the same mutations, from fixed seeds."""
+"""A short run of the fuzz targets in tests/fuzz/, with the same mutations from fixed seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from targets import TARGETS
 
-MUTANTS = 150  # of each file, by one more mutation at a time after the first third
+MUTANTS = 150  # of each file; after the first third, each is a mutation of the one before
 
 
 @pytest.fixture(autouse=True)
@@ -32,5 +32,5 @@ def test_mutants(name: str) -> None:
         for count in range(MUTANTS):
             mutant = target.mutate(whole if count < MUTANTS // 3 else mutant, random)[:16384]
             if not target.reader.recognises(memoryview(mutant)):
-                mutant = whole  # there is no way back from there
+                mutant = whole  # further mutations would not be recognised either
             target.check(mutant)

@@ -1,4 +1,4 @@
-"""The reader of ONNX files: by name, by following the graph, and what it refuses."""
+"""The ONNX reader: parameters by name, parameters by following the graph, and invalid files."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class TestNetworks:
 
     @pytest.mark.parametrize("seed", [0, 1, 2])
     def test_normalisation_folded(self, config: str, seed: int, tmp_path: Path) -> None:
-        """What the exporter folded is what the core would have: equal to the last bit."""
+        """What an exporter folded equals, to the last bit, what the core folds."""
         graph, arrays = small(config)
         model = export(graph, arrays, folds=True, transposes=seed > 1)
         path = save(scramble(model, seed) if seed else model, tmp_path / "model")
@@ -123,13 +123,13 @@ class TestNetworks:
                 continue
             expected = folded(arrays, conv, *norm)
             np.testing.assert_array_equal(read[f"{conv}.weight"], expected[0])
-            # Folding what was read changes no bit of it.
+            # Folding it again changes no bit.
             for again, once in zip(folded(read, conv, *norm), expected, strict=True):
                 np.testing.assert_array_equal(again, once)
 
 
 def test_the_identity_normalisation_is_exact(tmp_path: Path) -> None:
-    """For all the float32 whose last bits are most easily moved, too."""
+    """It is exact even for the float32 values whose last bits change most easily."""
     graph, arrays = small("basic")
     weight = arrays["conv1.weight"]
     extremes = np.concatenate(
@@ -141,7 +141,7 @@ def test_the_identity_normalisation_is_exact(tmp_path: Path) -> None:
     )
     weight.ravel()[: extremes.size] = extremes
     model = export(graph, arrays)
-    # The normalisation is taken out, as though it had been folded.
+    # Remove the normalisation, as if it had been folded.
     for node in model.graph.node:
         if node.op_type == "BatchNormalization":
             node.op_type = "Identity"
@@ -161,7 +161,7 @@ class TestExporters:
     )
     @pytest.mark.parametrize("is_scrambled", [False, True])
     def test_other_floats(self, dtype: int, bits: int, is_scrambled: bool, tmp_path: Path) -> None:
-        """Kept in int32_data and double_data, as onnx.helper has them."""
+        """onnx.helper writes them to int32_data and double_data."""
         graph, arrays = small("radix2")
         model = export(graph, arrays, dtype=dtype)
         path = save(scramble(model) if is_scrambled else model, tmp_path / "model")
@@ -181,7 +181,7 @@ class TestExporters:
 
     @pytest.mark.parametrize("config", ["bottleneck", "radix2", "regnet_y"])
     def test_onnx_runtimes_fused_convolutions(self, config: str, tmp_path: Path) -> None:
-        """Conv and an activation are one node, and in ResNet's blocks Conv, Add and Relu."""
+        """It fuses Conv with an activation, and in ResNet's blocks Conv, Add and Relu."""
         graph, arrays = small(config)
         model = export(graph, arrays, folds=True)
         expected = weights.load(save(model, tmp_path / "before"), graph)
@@ -231,7 +231,7 @@ class TestExporters:
         assert_same(weights.load(save(model, tmp_path / "model"), graph), arrays)
 
     def test_paddles_linear_layers(self, tmp_path: Path) -> None:
-        """A transposed weight, a bias of its own rank and casts on the way."""
+        """Their weights are transposed and casts may precede them."""
         graph, arrays = small("basic")
         model = scramble(export(graph, arrays, transposes=True))
         product = next(node for node in model.graph.node if node.op_type == "MatMul")
@@ -244,7 +244,7 @@ class TestExporters:
             model.graph.node.insert(at, node)
         assert_same(weights.load(save(model, tmp_path / "model"), graph), arrays)
 
-    def test_without_copies(self, tmp_path: Path) -> None:
+    def test_arrays_are_views_of_the_file(self, tmp_path: Path) -> None:
         graph, arrays = small("basic")
         path = save(export(graph, arrays), tmp_path / "model")
         for array in weights.read(path).arrays.values():
@@ -253,7 +253,7 @@ class TestExporters:
 
 
 def _fuse(model: onnx.ModelProto) -> None:
-    """Fuse each Conv with the Relu or Sigmoid, or with the Add and the Relu, that reads it."""
+    """Fuse each Conv with the Relu or Sigmoid that follows it, or with the Add and the Relu."""
     nodes = list(model.graph.node)
     makers = {output: node for node in nodes for output in node.output}
 
@@ -269,7 +269,7 @@ def _fuse(model: onnx.ModelProto) -> None:
             branch, shortcut = makers[node.input[0]].input
             residual, conv = [shortcut], conv_behind(branch)
         assert conv is not None
-        # Whatever read the parts is left behind, and leads nowhere.
+        # The nodes that were fused stay in the model, but nothing reads their outputs.
         activation = helper.make_attribute("activation", node.op_type)
         node.op_type, node.domain = "FusedConv", "com.microsoft"
         node.input[:] = [*conv.input, *residual]
@@ -302,14 +302,14 @@ class TestExternalData:
     @pytest.mark.parametrize(
         "location", ["/etc/passwd", "../model.data", "sub/../../model.data", "", ".", "sub/\0"]
     )
-    def test_refuses_to_leave_the_folder(self, exported: Exported, location: str) -> None:
+    def test_files_outside_the_folder_are_not_read(self, exported: Exported, location: str) -> None:
         graph, _, model, path = exported
         self._set(model, "location", location)
         with pytest.raises(resrt.WeightsError, match=r"not in its own folder"):
             weights.load(save(model, path), graph)
 
     @pytest.mark.parametrize("is_folder", [False, True])
-    def test_refuses_symbolic_links(
+    def test_symbolic_links_are_not_read(
         self, exported: Exported, tmp_path: Path, is_folder: bool
     ) -> None:
         graph, _, model, path = exported
@@ -322,17 +322,17 @@ class TestExternalData:
         with pytest.raises(resrt.FileError, match=r"'link/model.data'.*symbolic link"):
             weights.load(save(model, path), graph)
 
-    def test_refuses_what_is_no_file(self, exported: Exported, tmp_path: Path) -> None:
+    def test_only_regular_files_are_read(self, exported: Exported, tmp_path: Path) -> None:
         graph, _, model, path = exported
         self._set(model, "location", "sub")
-        with pytest.raises(resrt.FileError, match=r"'sub': it is no regular file"):
+        with pytest.raises(resrt.FileError, match=r"'sub': not a regular file"):
             weights.load(save(model, path), graph)
         os.mkfifo(tmp_path / "pipe")
         self._set(model, "location", "pipe")
-        with pytest.raises(resrt.FileError, match=r"'pipe': it is no regular file"):
+        with pytest.raises(resrt.FileError, match=r"'pipe': not a regular file"):
             weights.load(save(model, path), graph)
         self._set(model, "location", "nothing")
-        with pytest.raises(resrt.FileError, match=r"'nothing'.*No such file.*beside it"):
+        with pytest.raises(resrt.FileError, match=r"'nothing'.*No such file.*in the same folder"):
             weights.load(save(model, path), graph)
 
     @pytest.mark.parametrize(
@@ -340,13 +340,13 @@ class TestExternalData:
         [
             ("offset", "999999999999", "which has"),
             ("length", "999999999999", "which has"),
-            ("length", "3", "has 3 bytes, not"),
-            ("offset", "-1", "the offset '-1'"),
-            ("length", "one", "the length 'one'"),
-            ("offset", "9" * 30, "the offset '9"),
+            ("length", "3", "has 3 bytes, expected"),
+            ("offset", "-1", "the invalid offset '-1'"),
+            ("length", "one", "the invalid length 'one'"),
+            ("offset", "9" * 30, "the invalid offset '9"),
         ],
     )
-    def test_checks_sizes(self, exported: Exported, key: str, value: str, message: str) -> None:
+    def test_invalid_sizes(self, exported: Exported, key: str, value: str, message: str) -> None:
         graph, _, model, path = exported
         self._set(model, key, value)
         with pytest.raises(resrt.WeightsError, match=message):
@@ -365,7 +365,7 @@ def _double_a_stride(model: onnx.ModelProto) -> None:
 
 
 def _move_a_shortcut(model: onnx.ModelProto) -> None:
-    """The last block's identity is taken from one block before."""
+    """Take the last block's identity from the block before."""
     adds = _nodes(model, "Add")
     relus = {node.input[0]: node.output[0] for node in _nodes(model, "Relu")}
     first, second = (relus[add.output[0]] for add in adds[:2])
@@ -396,7 +396,7 @@ def _cut(model: onnx.ModelProto) -> None:
 
 
 def _rename(model: onnx.ModelProto) -> None:
-    """Only the head's bias, so that names alone do not do."""
+    """Rename only the head's bias, so that the names do not suffice."""
     for named in model.graph.initializer:
         named.name = named.name.replace("fc.bias", "bias")
     for node in model.graph.node:
@@ -411,7 +411,7 @@ def _attribute(node: onnx.NodeProto, name: str) -> onnx.AttributeProto:
     return next(attribute for attribute in node.attribute if attribute.name == name)
 
 
-class TestRefusals:
+class TestOtherModels:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -420,10 +420,10 @@ class TestRefusals:
                 _move_a_shortcut,
                 r"layer1.1.relu, Relu\(\), .* the Relu .*, and elsewhere the Relu",
             ),
-            (_pad_more, r"maxpool, MaxPool2d.*where it has the MaxPool .*pads \[0, 0, 1, 1\]"),
-            (_dilate, r"conv1, Conv2d.*of weight \(8, 3, 7, 7\), was expected"),
-            (_gelu, r"layer1.0.relu, Relu\(\), was expected where it has the Gelu '"),
-            (_preprocess, r"input, Input.*, was expected where it has the Neg 'flip'"),
+            (_pad_more, r"maxpool, MaxPool2d.*, found the MaxPool .*pads \[0, 0, 1, 1\]"),
+            (_dilate, r"expected conv1, Conv2d.*of weight \(8, 3, 7, 7\), found"),
+            (_gelu, r"expected layer1.0.relu, Relu\(\), found the Gelu '"),
+            (_preprocess, r"expected input, Input.*, found the Neg 'flip'"),
             (_cut, r"it has no output"),
         ],
     )
@@ -435,32 +435,37 @@ class TestRefusals:
         model = export(graph, draw(graph), folds=True)
         weights.load(save(model, tmp_path / "model"), graph)
         change(model)
-        with pytest.raises(resrt.WeightsError, match=rf"model' is no net.*: {message}.*Choose"):
+        with pytest.raises(
+            resrt.WeightsError,
+            match=rf"model' matches net neither .* graph: (expected )?{message}.*Choose",
+        ):
             weights.load(save(model, tmp_path / "model"), graph)
 
     @pytest.mark.parametrize("config", CONFIGS)
-    def test_each_network_is_only_itself(self, config: str, tmp_path: Path) -> None:
+    def test_each_network_matches_only_itself(self, config: str, tmp_path: Path) -> None:
         graph, arrays = small(config)
         path = save(export(graph, arrays, folds=True), tmp_path / "model")
         for other in CONFIGS.keys() - {config}:
-            with pytest.raises(resrt.WeightsError, match=rf"is no {other}.*was expected where"):
+            with pytest.raises(
+                resrt.WeightsError, match=rf"matches {other} neither .*: expected .*, found"
+            ):
                 weights.load(path, small(other)[0])
 
-    def test_a_deeper_network_of_the_same_names(self, tmp_path: Path) -> None:
+    def test_a_deeper_network_with_the_same_names(self, tmp_path: Path) -> None:
         deep = resrt.build_graph(
             resrt.ResNet(depths=[2, 2], block="basic", width=8, stem_channels=8),
             classes=7,
             input_size=32,
         )
         path = save(export(deep, draw(deep)), tmp_path / "model")
-        with pytest.raises(resrt.WeightsError, match=r"is no basic"):
+        with pytest.raises(resrt.WeightsError, match=r"matches basic neither"):
             weights.load(path, small("basic")[0])
 
     def test_another_number_of_classes(self, tmp_path: Path) -> None:
         graph, arrays = small("radix2")
         path = save(export(graph, arrays, folds=True), tmp_path / "model")
         other = resrt.build_graph(CONFIGS["radix2"], classes=8, input_size=32, name="other")
-        message = r"fc, Linear\(8\) of weight \(8, 128\), was expected where it has the Gemm"
+        message = r"expected fc, Linear\(8\) of weight \(8, 128\), found the Gemm"
         with pytest.raises(resrt.WeightsError, match=message):
             weights.load(path, other)
 
@@ -475,7 +480,7 @@ class TestRefusals:
             ("Block", "mine", "inline_local_functions"),
         ],
     )
-    def test_models_whose_weights_are_not_the_networks(
+    def test_models_with_modified_weights(
         self, op: str, domain: str, message: str, tmp_path: Path
     ) -> None:
         graph, arrays = small("basic")
@@ -496,16 +501,18 @@ class TestRefusals:
             if op == "Relu" and count == 1:
                 continue
             _rename(model)
-            with pytest.raises(resrt.WeightsError, match=r"was expected where it has the"):
+            with pytest.raises(resrt.WeightsError, match=r"expected .*, found the"):
                 weights.load(save(model, tmp_path / "model"), graph)
 
-    def test_weights_that_are_no_constants(self, tmp_path: Path) -> None:
+    def test_weights_that_are_not_constants(self, tmp_path: Path) -> None:
         graph, arrays = small("basic")
         model = export(graph, arrays, folds=True)
         tensor = next(t for t in model.graph.initializer if t.name == "conv1.weight")
         model.graph.input.append(helper.make_tensor_value_info(tensor.name, 1, tensor.dims))
         model.graph.initializer.remove(tensor)
-        with pytest.raises(resrt.WeightsError, match=r"conv1.*'conv1.weight', is no constant"):
+        with pytest.raises(
+            resrt.WeightsError, match=r"'conv1.weight', a parameter of conv1.* is not a float const"
+        ):
             weights.load(save(model, tmp_path / "model"), graph)
 
 
@@ -516,27 +523,30 @@ class TestMalformed:
         path = tmp_path / "model"
         for length in (3, 4, 10, 100, 1000, len(content) // 2, len(content) - 1):
             path.write_bytes(content[:length])
-            with pytest.raises(resrt.WeightsError, match=r"no sound ONNX file \(.*again"):
+            with pytest.raises(resrt.WeightsError, match=r"is not a valid ONNX file \(.*again"):
                 weights.read(path)
 
     @pytest.mark.parametrize(
         ("tensor", "message"),
         [
-            (onnx.TensorProto(dims=[3, 4], data_type=1, raw_data=b"1234"), "has 4 bytes, not 48"),
-            (onnx.TensorProto(dims=[1 << 40], data_type=1, raw_data=b"1234"), "shape"),
-            (onnx.TensorProto(dims=[1 << 30] * 5, data_type=1, raw_data=b"1234"), "4 bytes, not"),
-            (onnx.TensorProto(dims=[-1], data_type=1, raw_data=b"1234"), "shape"),
+            (onnx.TensorProto(dims=[3, 4], data_type=1, raw_data=b"1234"), "4 bytes, expected 48"),
+            (onnx.TensorProto(dims=[1 << 40], data_type=1, raw_data=b"1234"), "invalid shape"),
+            (
+                onnx.TensorProto(dims=[1 << 30] * 5, data_type=1, raw_data=b"1234"),
+                "4 bytes, expected",
+            ),
+            (onnx.TensorProto(dims=[-1], data_type=1, raw_data=b"1234"), "invalid shape"),
             (onnx.TensorProto(dims=[1] * 50, data_type=1, raw_data=b"1234"), "has 9 dim"),
-            (onnx.TensorProto(dims=[2], data_type=10, int32_data=[1]), "has 2 bytes, not 4"),
-            (onnx.TensorProto(dims=[2], data_type=1), "has 0 bytes, not 8"),
+            (onnx.TensorProto(dims=[2], data_type=10, int32_data=[1]), "has 2 bytes, expected 4"),
+            (onnx.TensorProto(dims=[2], data_type=1), "has 0 bytes, expected 8"),
             (onnx.TensorProto(name="x" * 100_000, data_type=1), "a text has 100000 bytes"),
         ],
     )
-    def test_tensors(self, tensor: onnx.TensorProto, message: str, tmp_path: Path) -> None:
+    def test_invalid_tensors(self, tensor: onnx.TensorProto, message: str, tmp_path: Path) -> None:
         graph, arrays = small("basic")
         model = export(graph, arrays)
         model.graph.initializer.append(tensor)
-        with pytest.raises(resrt.WeightsError, match=rf"no sound ONNX file .*{message}"):
+        with pytest.raises(resrt.WeightsError, match=rf"not a valid ONNX file .*{message}"):
             weights.read(save(model, tmp_path / "model"))
 
     def test_cycles(self, tmp_path: Path) -> None:
@@ -547,11 +557,13 @@ class TestMalformed:
         with pytest.raises(resrt.WeightsError, match=r"'first' reads 'b', which nothing"):
             weights.read(save(model, tmp_path / "model"))
 
-    def test_a_type_that_is_no_name(self, tmp_path: Path) -> None:
+    def test_an_invalid_node_type(self, tmp_path: Path) -> None:
         graph, arrays = small("basic")
         model = export(graph, arrays)
         _nodes(model, "Conv")[0].op_type = "Conv\x1b[2J"
-        with pytest.raises(resrt.WeightsError, match=r"a node is of type 'Conv\\x1b\[2J'"):
+        with pytest.raises(
+            resrt.WeightsError, match=r"a node has the invalid type 'Conv\\x1b\[2J'"
+        ):
             weights.read(save(model, tmp_path / "model"))
 
     def test_the_same_tensor_twice(self, tmp_path: Path) -> None:
@@ -561,7 +573,7 @@ class TestMalformed:
         with pytest.raises(resrt.WeightsError, match=r"'again' writes 'conv1' a second time"):
             weights.read(save(model, tmp_path / "model"))
 
-    def test_a_property_longer_than_any(self, tmp_path: Path) -> None:
+    def test_a_property_that_is_too_long(self, tmp_path: Path) -> None:
         model = export(*small("basic"))
         helper.set_model_props(model, {"labels": "x" * (1 << 21)})
         with pytest.raises(resrt.WeightsError, match="a text has 2097152 bytes"):
@@ -569,7 +581,7 @@ class TestMalformed:
 
     @pytest.mark.parametrize("entry", [b"\x0a\x03\x22\x01a", b"\x2a\x00", b"\x70\x00"])
     def test_more_entries_than_any_network_has(self, entry: bytes, tmp_path: Path) -> None:
-        """A file of two-byte entries would need a hundred times its size in memory."""
+        """A file of two-byte entries would take a hundred times its size in memory."""
         nodes = entry * 310_000
         size = _varint(len(nodes))
         (tmp_path / "model").write_bytes(b"\x08\x08\x3a" + size + nodes)
@@ -577,8 +589,8 @@ class TestMalformed:
             weights.read(tmp_path / "model")
 
     @pytest.mark.parametrize("seed", range(20))
-    def test_damaged_files_are_only_refused(self, seed: int, tmp_path: Path) -> None:
-        """A short, fixed part of what tests/fuzz/fuzz_onnx.py does."""
+    def test_damaged_files_raise_only_errors_of_resrt(self, seed: int, tmp_path: Path) -> None:
+        """A short, fixed part of tests/fuzz/fuzz_onnx.py."""
         rng = np.random.default_rng(seed)
         graphs = [small(config)[0] for config in ("basic", "radix2")]
         for sample in sorted((TESTS / "fuzz" / "corpus" / "onnx").iterdir()):
@@ -590,7 +602,7 @@ class TestMalformed:
                 with suppress(resrt.Error):
                     weights.load(tmp_path / "damaged", graph)
 
-    def test_recognises_only_onnx(self) -> None:
+    def test_other_formats_are_not_recognised(self) -> None:
         assert not onnx_file.recognises(memoryview(b"\x08"))
         assert not onnx_file.recognises(memoryview(b"\x08\x07\x7f"))
         assert not onnx_file.recognises(memoryview(b"\x80\x02}q\x00."))

@@ -1,4 +1,4 @@
-"""PaddlePaddle's .pdparams: what paddle.save wrote. More stands in test_weights.py."""
+"""PaddlePaddle's .pdparams: files that paddle.save wrote. test_weights.py has more tests."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def test_bfloat16() -> None:
     assert_holds(SAMPLES / "paddle_bfloat16.pdparams", bfloat16(numbers()))
 
 
-def test_a_layers_state() -> None:
+def test_the_state_of_a_layer() -> None:
     arrays = weights.read(SAMPLES / "paddle_layer.pdparams").arrays
     assert {name: array.shape for name, array in arrays.items()} == {"weight": (4, 5), "bias": (5,)}
     np.testing.assert_array_equal(arrays["weight"], numbers()["fc.weight"].T)
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_the_arrays_are_where_they_lie(protocol: int, tmp_path: Path) -> None:
+def test_arrays_are_views_of_the_file(protocol: int, tmp_path: Path) -> None:
     path = tmp_path / "model.pdparams"
     path.write_bytes(pickle.dumps({"x": np.zeros(4_000_000, np.float32)}, protocol))
     with bounded_memory(1 << 20):
@@ -38,7 +38,7 @@ def test_the_arrays_are_where_they_lie(protocol: int, tmp_path: Path) -> None:
 
 
 def test_protocol_2_is_decoded_piece_by_piece(tmp_path: Path) -> None:
-    """It writes bytes as a text, in half as many bytes again."""
+    """Protocol 2 writes bytes as a text that is half as large again."""
     path = tmp_path / "model.pdparams"
     expected = np.random.default_rng(0).standard_normal(1_000_000).astype(np.float32)
     path.write_bytes(pickle.dumps({"x": expected}, 2))
@@ -48,16 +48,18 @@ def test_protocol_2_is_decoded_piece_by_piece(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["paddle_plain.pdparams", "paddle_protocol2.pdparams"])
-def test_cut_off(name: str, tmp_path: Path) -> None:
+def test_truncated_files(name: str, tmp_path: Path) -> None:
     whole = (SAMPLES / name).read_bytes()
     for size in range(3, len(whole), 5):
         (tmp_path / "x").write_bytes(whole[:size])
-        with pytest.raises(resrt.WeightsError, match=r"no sound .pdparams file .*cut off.*again"):
+        with pytest.raises(
+            resrt.WeightsError, match=r"is not a valid .pdparams file .*truncated.*again"
+        ):
             weights.read(tmp_path / "x")
 
 
-def test_one_array_under_many_names_is_refused(tmp_path: Path) -> None:
-    """They would be widened, and converted, each by itself."""
+def test_one_array_under_many_names_is_rejected(tmp_path: Path) -> None:
+    """Each name's array would be widened and converted on its own."""
     array = np.zeros(1 << 20, np.uint16)
     content = pickle.dumps(dict.fromkeys(map(str, range(1000)), array), 4)
     (tmp_path / "x").write_bytes(content)

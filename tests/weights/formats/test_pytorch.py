@@ -1,4 +1,4 @@
-"""PyTorch's files: what torch.save wrote, and what no torch.save would."""
+"""PyTorch's files: files that torch.save wrote, and invalid ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = ("torch_plain.pth", "torch_legacy.pth")
 
 
 def storage(kind: str = "FloatStorage", key: str = "0", size: int = 6) -> bytes:
-    """A pickle's opcodes for a storage."""
+    """Return a pickle's opcodes for a storage."""
     return (
         b"(" + text("storage") + b"ctorch\n" + kind.encode() + b"\n" + text(key) + text("cpu")
     ) + (b"J" + struct.pack("<i", size) + b"tQ")
@@ -29,7 +29,7 @@ def storage(kind: str = "FloatStorage", key: str = "0", size: int = 6) -> bytes:
 def tensor(
     shape: object = (2, 3), strides: object = (3, 1), offset: int = 0, **of: object
 ) -> bytes:
-    """A pickle's opcodes for a tensor."""
+    """Return a pickle's opcodes for a tensor."""
     arguments = storage(**of) + b"".join(
         pickle.dumps(value, 2)[2:-1] for value in (offset, shape, strides)
     )
@@ -37,7 +37,7 @@ def tensor(
 
 
 def state(*tensors: bytes) -> bytes:
-    """A pickle of a state dict."""
+    """Return a pickle of a state dict."""
     items = b"".join(text(f"x{index}") + tensor for index, tensor in enumerate(tensors))
     return b"\x80\x02}(" + items + b"u."
 
@@ -45,7 +45,7 @@ def state(*tensors: bytes) -> bytes:
 def archive(
     data: bytes, members: dict[str, bytes] | None = None, method: int = zipfile.ZIP_STORED
 ) -> bytes:
-    """A file as torch.save writes it, of a pickle and one storage of six float32."""
+    """Return a file like torch.save's, with a pickle and one storage of six float32."""
     contents = {"data.pkl": data, "data/0": np.arange(6, dtype="<f4").tobytes()}
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as opened:
@@ -85,14 +85,14 @@ def test_narrow_floats() -> None:
     assert_holds(SAMPLES / "torch_float16_legacy.pth", half)
 
 
-def test_bfloat16_for_the_most_of_a_file(path: Path) -> None:
-    """Widened, it takes more than the file has: which is no sign that arrays repeat its bytes."""
+def test_bfloat16_in_most_of_a_file(path: Path) -> None:
+    """Widened, it is larger than the file, which does not mean that arrays share bytes."""
     of = tensor((1 << 16,), (1,), kind="BFloat16Storage", size=1 << 16)
     ones = np.full(1 << 16, 0x3F80, "<u2").tobytes()
     assert read(path, archive(state(of), {"data/0": ones}))["x0"].sum() == 1 << 16
 
 
-def test_a_modules_state() -> None:
+def test_the_state_of_a_module() -> None:
     arrays = weights.read(SAMPLES / "torch_module_state.pth").arrays
     assert {name: array.shape for name, array in arrays.items()} == {
         "fc.weight": (5, 4),
@@ -101,7 +101,7 @@ def test_a_modules_state() -> None:
 
 
 @pytest.mark.parametrize("name", ["torch_training.pth", "torch_training_legacy.pth"])
-def test_a_checkpoint_of_training(name: str) -> None:
+def test_a_training_checkpoint(name: str) -> None:
     checkpoint = assert_holds(SAMPLES / name, numbers())  # without DataParallel's prefix
     assert checkpoint.metadata["entry"] == "state_dict"
     assert checkpoint.metadata["also"].startswith("epoch, arch, state_dict_ema, optimizer")
@@ -118,11 +118,11 @@ def test_views_of_one_storage() -> None:
         "empty": np.zeros((0, 3), np.float32),
         "parameter": np.ones(2, np.float32),
     }
-    # Over small storages, the sum of the views is within the size of the file.
+    # The storages are small, so the views' total size is less than that of the file.
     assert_holds(SAMPLES / "torch_views.pth", expected)
 
 
-def test_the_arrays_are_where_they_lie() -> None:
+def test_arrays_are_views_of_the_file() -> None:
     for array in weights.read(SAMPLES / "torch_plain.pth").arrays.values():
         assert not array.flags.owndata
         assert not array.flags.writeable
@@ -137,7 +137,7 @@ def test_the_arrays_are_where_they_lie() -> None:
         (["ema"], "ema"),
     ],
 )
-def test_the_plain_state_is_taken_unless_there_is_none(
+def test_a_moving_average_is_used_only_if_there_is_no_other_state(
     entries: list[str], taken: str, path: Path
 ) -> None:
     values = {name: [index] for index, name in enumerate(entries)}
@@ -160,7 +160,7 @@ def test_prefixes(prefix: str, path: Path) -> None:
     assert read(path, archive(data)).keys() == {"other", f"{prefix}a"}
 
 
-def test_a_dtype_without_a_class_of_storages(path: Path) -> None:
+def test_a_dtype_without_a_storage_class(path: Path) -> None:
     rebuild = (
         b"ctorch._utils\n_rebuild_tensor_v3\n("
         + storage("UntypedStorage", size=24)
@@ -176,7 +176,7 @@ def test_a_tensor_with_attributes(path: Path) -> None:
     of = rebuild + function + b"ctorch\nTensor\n" + arguments + b"}tR"
     assert read(path, archive(state(of)))["x0"].shape == (2, 3)
     nested = rebuild + rebuild[:-1] + b"ctorch\nTensor\n)}tR"
-    with pytest.raises(resrt.WeightsError, match="a tensor in it is made in an odd way"):
+    with pytest.raises(resrt.WeightsError, match="a tensor is created by an unsupported call"):
         read(path, archive(state(nested)))
 
 
@@ -185,8 +185,7 @@ def test_numpy_arrays_in_a_state_dict(path: Path) -> None:
     np.testing.assert_array_equal(weights.read(path).arrays["x"], [0, 1, 2])
 
 
-def test_fits(small_graph: resrt.Graph, path: Path) -> None:
-    """A state dict for a graph, with a storage for each of its parameters."""
+def test_a_state_dict_fits_its_graph(small_graph: resrt.Graph, path: Path) -> None:
     members, tensors, expected = {}, b"", {}
     rng = np.random.default_rng(4)
     for index, p in enumerate(small_graph.parameters):
@@ -205,26 +204,28 @@ def test_fits(small_graph: resrt.Graph, path: Path) -> None:
 def test_a_whole_module() -> None:
     with pytest.raises(
         resrt.WeightsError,
-        match=r"torch_module.pth' holds an object of the class 'torch.nn.modules.container."
-        r"Sequential'.*whole module is saved.*torch.save\(model.state_dict\(\), path\)",
+        match=r"torch_module.pth' contains an object of the class 'torch.nn.modules.container."
+        r"Sequential'.*a whole module.*torch.save\(model.state_dict\(\), path\)",
     ):
         weights.read(SAMPLES / "torch_module.pth")
 
 
 def test_a_whole_module_with_its_source(path: Path) -> None:
-    """As the legacy format had it: a persistent id of the class and its source."""
+    """The legacy format wrote it as a persistent id of the class and its source."""
     data = (
         b"\x80\x02(" + text("module") + b"cnet\nNet\n" + text("net.py") + text("class Net") + b"tQ."
     )
     path.write_bytes(legacy(data))
-    with pytest.raises(resrt.WeightsError, match=r"class 'net.Net', as where a whole module"):
+    with pytest.raises(resrt.WeightsError, match=r"class 'net.Net', probably a whole module"):
         weights.read(path)
 
 
 @pytest.mark.parametrize("member", ["constants.pkl", "code/__torch__.py"])
 def test_torchscript(member: str, path: Path) -> None:
     path.write_bytes(archive(state(tensor()), {member: b""}))
-    with pytest.raises(resrt.WeightsError, match=r"TorchScript archive.*save torch.save\(model"):
+    with pytest.raises(
+        resrt.WeightsError, match=r"TorchScript archive.*save its weights with torch.save\(model"
+    ):
         weights.read(path)
 
 
@@ -240,7 +241,7 @@ def test_torchscript(member: str, path: Path) -> None:
         b"ctorch._utils\n_rebuild_qtensor\n)R",
     ],
 )
-def test_calls_are_refused(make: object, call: bytes, path: Path) -> None:
+def test_calls_are_rejected(make: object, call: bytes, path: Path) -> None:
     path.write_bytes(make(state(call)))  # type: ignore[operator]
     with pytest.raises(
         resrt.WeightsError, match=r"model.pth' is a pickle that asks for .*not executed. Do not"
@@ -255,22 +256,22 @@ def test_calls_are_refused(make: object, call: bytes, path: Path) -> None:
         (tensor((2, 4), (3, 1)), r"shape \(2, 4\) ends at element 6 of its storage, which has 6"),
         (tensor((2, 3), (1 << 40, 1)), "ends at element 1099511627778"),
         (tensor(offset=1), "ends at element 6"),
-        (tensor(offset=-1), "odd place"),
-        (tensor((2, 3), (3, -1)), "shape has -1"),
-        (tensor((2, -3)), "shape has -3"),
-        (tensor((2, 3), (3,)), "odd place"),
-        (tensor((2, 2.5)), "shape has 2.5"),
+        (tensor(offset=-1), "invalid offset or strides"),
+        (tensor((2, 3), (3, -1)), "shape contains -1"),
+        (tensor((2, -3)), "shape contains -3"),
+        (tensor((2, 3), (3,)), "invalid offset or strides"),
+        (tensor((2, 2.5)), "shape contains 2.5"),
         (tensor("xx"), "shape is 'xx'"),
         (tensor((1,) * 17), "shape is a tuple"),
-        (tensor((1 << 40, 1 << 40), (0, 0)), "beyond any size"),
+        (tensor((1 << 40, 1 << 40), (0, 0)), "is too large"),
         (tensor((1 << 45,), (0,)), "add up to"),
         (tensor((1 << 31,), (0,)), "add up to"),
         (tensor(kind="FooStorage"), "FooStorage"),
         (tensor(size=-1), "storage of -1 elements"),
-        (tensor() + b"0" + tensor(kind="HalfStorage"), "two sizes or types"),
+        (tensor() + b"0" + tensor(kind="HalfStorage"), "two different sizes or types"),
         (b"ctorch._utils\n_rebuild_tensor_v2\n(NNNNtR", "no storage"),
-        (b"ctorch._utils\n_rebuild_tensor_v2\n(NtR", "odd arguments"),
-        (b"NQ", "no storage"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(NtR", "invalid arguments"),
+        (b"NQ", "not a storage"),
     ],
 )
 def test_malformed_tensors(make: object, of: bytes, message: str, path: Path) -> None:
@@ -282,54 +283,62 @@ def test_malformed_tensors(make: object, of: bytes, message: str, path: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (archive(state(tensor(key="7"))), r"no sound PyTorch file \(its member 'archive/data/7'"),
-        (archive(state(tensor(size=7))), "has 24 bytes, where 28 are due"),
+        (
+            archive(state(tensor(key="7"))),
+            r"is not a valid PyTorch file \(its member 'archive/data/7'",
+        ),
+        (archive(state(tensor(size=7))), "has 24 bytes, expected 28"),
         (archive(state(tensor()), method=zipfile.ZIP_DEFLATED), "is compressed, which PyTorch"),
         (archive(state(tensor()), {"byteorder": b"big"}), "big-endian"),
         (legacy(state(tensor()), little=False), "big-endian"),
         (legacy(state(tensor()), size=7), "has 7 elements, not 6"),
-        (legacy(state(tensor(size=7)), size=7), r"cut off: storage '0' goes on to byte \d+, of"),
+        (legacy(state(tensor(size=7)), size=7), r"truncated: storage '0' ends at byte \d+ of"),
         (legacy(state(tensor()), keys=["1"]), "list of storages has '1'"),
         (legacy(state(tensor()), keys=[[]]), "list of storages has a list"),
         (legacy(state(tensor()), keys=[]), "storage is missing"),
-        (legacy(state(tensor()), keys=None), "list of storages is none"),
-        (archive(b"\x80\x02]."), "holds a list, not a state dict"),
-        (archive(state()), "holds no state dict at any of its usual places, but nothing; load"),
-        (archive(b"}" + text("epoch") + b"K\x01s."), "but 'epoch'; load"),
-        (archive(b"}(" + text("a") + tensor() + text("b") + b"Nu."), "entry 'b' that is no tensor"),
+        (legacy(state(tensor()), keys=None), "list of storages is not a list"),
+        (archive(b"\x80\x02]."), "contains a list, not a state dict"),
+        (archive(state()), r"contains no state dict under any usual name \(found: nothing\); load"),
+        (archive(b"}" + text("epoch") + b"K\x01s."), r"\(found: 'epoch'\); load"),
+        (
+            archive(b"}(" + text("a") + tensor() + text("b") + b"Nu."),
+            "entry 'b' that is not a parameter's tensor",
+        ),
         (archive(b"}(" + text("a") + tensor() + b"K\x05" + tensor() + b"u."), "entry 5 that is"),
     ],
 )
-def test_refusals(content: bytes, message: str, path: Path) -> None:
+def test_invalid_files(content: bytes, message: str, path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(resrt.WeightsError, match=f"^'.*model.pth'.*{message}"):
         weights.read(path)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_cut_off(name: str, path: Path) -> None:
-    """However short; but from what is shorter than a beginning no format is known."""
+def test_truncated_files(name: str, path: Path) -> None:
+    """The format is still recognised from the first 60 bytes."""
     whole = (SAMPLES / name).read_bytes()
     for size in range(60, len(whole), 7):
         path.write_bytes(whole[:size])
-        with pytest.raises(resrt.WeightsError, match=r"no sound PyTorch file .*cut off.*again"):
+        with pytest.raises(
+            resrt.WeightsError, match=r"is not a valid PyTorch file .*truncated.*again"
+        ):
             weights.read(path)
 
 
-def test_damaged(path: Path) -> None:
+def test_damaged_files(path: Path) -> None:
     path.write_bytes(archive(state(tensor())).replace(b"\x80\x3f", b"\x80\x3e"))
-    with pytest.raises(resrt.WeightsError, match="the bytes of its member 'archive/data/0' are"):
+    with pytest.raises(resrt.WeightsError, match="its member 'archive/data/0' is damaged"):
         weights.read(path)
 
 
-def test_storages_beside_the_weights_are_not_read(path: Path) -> None:
+def test_storages_that_do_not_belong_to_the_weights_are_not_read(path: Path) -> None:
     data = b"}(" + text("state_dict") + b"}" + text("x") + tensor() + b"s"
     data += text("optimizer") + b"]" + tensor(key="missing", size=1 << 30) + b"au."
     assert read(path, archive(data)).keys() == {"x"}
 
 
 def test_without_checksums(path: Path) -> None:
-    """As PyTorch writes after torch.serialization.set_crc32_options(False): zeros."""
+    """PyTorch writes zeros after torch.serialization.set_crc32_options(False)."""
     content = archive(state(tensor()))
     with zipfile.ZipFile(io.BytesIO(content)) as opened:
         for member in opened.infolist():
@@ -337,8 +346,8 @@ def test_without_checksums(path: Path) -> None:
     assert read(path, content)["x0"].shape == (2, 3)
 
 
-def test_many_views_of_one_storage_are_refused(path: Path) -> None:
-    """They are no more than views here, but each would be converted by itself."""
+def test_many_views_of_one_storage_are_rejected(path: Path) -> None:
+    """They are only views so far, but each would be converted on its own."""
     size = 1 << 20
     members = {"data/0": bytes(size)}
     of = {"kind": "BFloat16Storage", "size": size // 2}

@@ -1,4 +1,4 @@
-"""What the unpickler makes of pickles, and that none takes much memory or time."""
+"""The unpickler: what it loads, what it rejects, and that no pickle takes much memory or time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import suppress
 import pytest
 
 from resrt.weights.formats import unpickler
-from resrt.weights.formats.checkpoint import Malformed, shorten
+from resrt.weights.formats.checkpoint import Malformed, Refused, shorten
 from resrt.weights.formats.inert import containers, inert, numpy_arrays
-from resrt.weights.formats.unpickler import Refused, Unpickler
+from resrt.weights.formats.unpickler import Unpickler
 from support.samples import bounded_memory, text
 
 KNOWN = {
@@ -56,12 +56,12 @@ def test_bytes_are_views_of_the_content(protocol: int) -> None:
 
 
 def test_python_2() -> None:
-    """Its strs and long integers, and an OrderedDict of a list of its items."""
+    """It wrote strs and long integers differently, and an OrderedDict as a list of items."""
     content = b"\x80\x02ccollections\nOrderedDict\n]](U\x01aI-4294967296\nea\x85R."
     assert load(content) == {"a": -(1 << 32)}
 
 
-def test_several_in_a_row() -> None:
+def test_several_pickles_in_a_row() -> None:
     first, second = pickle.dumps([1], 2), pickle.dumps([2], 2)
     machine = Unpickler(memoryview(first + second), KNOWN)
     assert machine.load() == [1]
@@ -80,12 +80,12 @@ def test_several_in_a_row() -> None:
         b"c_codecs\nencode\n\x8c\x01x\x8c\x05utf-8\x86R.",
     ],
 )
-def test_refused(content: bytes) -> None:
+def test_names_that_are_not_listed(content: bytes) -> None:
     with pytest.raises(Refused):
         load(content)
 
 
-def test_an_object_is_told_from_a_call() -> None:
+def test_objects_are_distinguished_from_calls() -> None:
     for content in (b"cnet\nNet\n)\x81.", b"cnet\nNet\nq\x00)\x81.", b"cnet\nNet\n\x94)\x81."):
         with pytest.raises(Refused) as caught:
             load(content)
@@ -98,37 +98,37 @@ def test_an_object_is_told_from_a_call() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cut off"),
+        (b"", "truncated"),
         (b"cnumpy\n", "line at byte 7 has no end"),
-        (b"]", "cut off"),
+        (b"]", "truncated"),
         (b".", "more from the stack"),
         (b"t.", "more from the stack"),
         (b"]0e.", "more from the stack"),
         (b"h\x00.", "recalls object 0"),
-        (b"2.", "0x32, is no opcode"),
-        (b"\x82\x01.", "0x82, is no opcode"),
+        (b"2.", "0x32, is not a supported opcode"),
+        (b"\x82\x01.", "0x82, is not a supported opcode"),
         (b"\x80\x06.", "protocol 6"),
-        (b"\x8c\x01\xff.", r"b'\\xff' in it is no text"),
-        (b"\x95" + b"\xff" * 8 + b".", "cut off: 18446744073709551615 more bytes"),
-        (b"X\xff\xff\xff\xff.", "cut off: 4294967295 more bytes"),
-        (b"\x8d" + b"\xff" * 7 + b"\x7f.", "cut off"),
-        (b"\x96\x00\x00\x00\x00\x01\x00\x00\x00.", "cut off"),
-        (b"I" + b"9" * 2000 + b"\n.", "cut off|no integer"),
-        (b"I1e5\n.", "'1e5' in it is no integer"),
+        (b"\x8c\x01\xff.", r"b'\\xff' in it is not valid UTF-8"),
+        (b"\x95" + b"\xff" * 8 + b".", "truncated: expected 18446744073709551615 more bytes"),
+        (b"X\xff\xff\xff\xff.", "truncated: expected 4294967295 more bytes"),
+        (b"\x8d" + b"\xff" * 7 + b"\x7f.", "truncated"),
+        (b"\x96\x00\x00\x00\x00\x01\x00\x00\x00.", "truncated"),
+        (b"I" + b"9" * 2000 + b"\n.", "truncated|not an integer"),
+        (b"I1e5\n.", "'1e5' in it is not an integer"),
         (b"}K\x01s.", "more from the stack"),
         (b"}(K\x01u.", "key without a value"),
-        (b"}]Ns.", "a list for a key"),
-        (b"}))s.", "a tuple for a key"),
-        (b"}" + b"\x8a\x09" + b"\xff" * 8 + b"\x7fNs.", "huge number for a key"),
-        (b"NNNs.", "no dict"),
-        (b"NNa.", "no list"),
-        (b"NNb.", "state of what has none"),
-        (b"N)R.", "no function"),
-        (b"ccollections\nOrderedDict\nNR.", "odd arguments"),
-        (b"ccollections\nOrderedDict\nNN\x86R.", "odd arguments"),
-        (b"ccollections\nOrderedDict\n]K\x01a\x85R.", "what are no items"),
-        (b"cnumpy\nndarray\n)RNb.", "five things"),
-        (b"c" + b"x" * 2000 + b"\n\n.", "cut off"),
+        (b"}]Ns.", "a list as a key"),
+        (b"}))s.", "a tuple as a key"),
+        (b"}" + b"\x8a\x09" + b"\xff" * 8 + b"\x7fNs.", "huge number as a key"),
+        (b"NNNs.", "not a dict"),
+        (b"NNa.", "not a list"),
+        (b"NNb.", "state of something that has none"),
+        (b"N)R.", "not a function"),
+        (b"ccollections\nOrderedDict\nNR.", "invalid arguments"),
+        (b"ccollections\nOrderedDict\nNN\x86R.", "invalid arguments"),
+        (b"ccollections\nOrderedDict\n]K\x01a\x85R.", "from something other than items"),
+        (b"cnumpy\nndarray\n)RNb.", "five items"),
+        (b"c" + b"x" * 2000 + b"\n\n.", "truncated"),
     ],
 )
 def test_malformed(content: bytes, message: str) -> None:
@@ -151,13 +151,13 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
     yield "objects", b"(" + b"ccollections\nOrderedDict\n)R" * 100_000 + b"t."
     yield "deep tuples", b")" + b"\x85" * 100_000 + b"."
     yield "deep lists", b"]" * 100_000 + b"a" * 999_999 + b"."
-    # A tuple that holds itself twice, over and over, would take for ever to hash or to compare.
+    # A tuple that contains itself twice, many times over, could not be hashed or compared in time.
     doubled = b")" + b"q\x00h\x00\x86" * 1000
     yield "a doubled tuple as a key", b"}" + doubled + b"Ns."
     yield "a doubled tuple as a dtype", b"cnumpy\ndtype\n" + doubled + b"\x85R."
     yield "a doubled tuple as a codec", b"c_codecs\nencode\n\x8c\x01x" + doubled + b"\x86R."
     yield "a doubled tuple as a shape", b"cnumpy\nndarray\n)R(K\x01" + doubled + b"NNNtb."
-    # Long things that are kept once and used often.
+    # Long objects are stored once in the memo and used often.
     kept = text("x" * 1000) + b"q\x000"
     yield (
         "text encoded often",
@@ -196,7 +196,7 @@ def test_bombs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_deep_nesting(content: bytes) -> None:
-    """It is made, and freed again, without a stack as deep."""
+    """A deep object is created and freed without deep recursion."""
     loaded = load(content)
     assert loaded
     assert len(shorten(loaded)) < 20

@@ -1,4 +1,4 @@
-"""TensorRTx's .wts: what its scripts write, and texts that they would not."""
+"""TensorRTx's .wts: files that its scripts write, and invalid ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.samples import Arrays, assert_holds, bounded_memory, numbers
 
 
 def wts(arrays: Arrays, gap: str = "") -> str:
-    """As TensorRTx's gen_wts.py writes; some of its scripts have a second space for a gap."""
+    """Return the text that TensorRTx's gen_wts.py writes; some scripts write a `gap` of a space."""
     lines = [f"{len(arrays)}\n"]
     for name, array in arrays.items():
         numbers = array.reshape(-1).astype(np.float32)
@@ -46,7 +46,7 @@ def test_without_a_last_line_end(path: Path) -> None:
     assert weights.read(path).arrays.keys() == numbers().keys()
 
 
-def test_takes_the_shapes_of_the_parameters(small_graph: resrt.Graph, path: Path) -> None:
+def test_arrays_get_the_shapes_of_the_parameters(small_graph: resrt.Graph, path: Path) -> None:
     rng = np.random.default_rng(6)
     arrays = {
         p.name: rng.uniform(0.1, 1, p.shape).astype(np.float32) for p in small_graph.parameters
@@ -75,40 +75,40 @@ GOOD = "2\na 2 3f800000 40000000\nb 1 00000000\n"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (GOOD[:-3], r"cut off: array 2 of 2, 'b', goes on to byte 36, of 34"),
-        (GOOD[:26], r"cut off: array 2 of 2 is missing"),
-        (GOOD[:20], r"cut off: array 1 of 2, 'a', goes on to byte"),
-        ("3" + GOOD[1:], r"cut off: array 3 of 3 is missing"),
+        (GOOD[:-3], r"truncated: array 2 of 2, 'b', ends at byte 36 of 34"),
+        (GOOD[:26], r"truncated: array 2 of 2 is missing"),
+        (GOOD[:20], r"truncated: array 1 of 2, 'a', ends at byte"),
+        ("3" + GOOD[1:], r"truncated: array 3 of 3 is missing"),
         ("999999" + GOOD[1:], "has 999999 arrays; resrt reads up to 20000"),
-        ("1" + GOOD[1:], "goes on behind the 1 arrays"),
-        (GOOD.replace("b 1", "a 1"), "two arrays 'a'"),
-        (GOOD.replace("b 1", "b 2"), "cut off"),
+        ("1" + GOOD[1:], "more content after the stated 1 arrays"),
+        (GOOD.replace("b 1", "a 1"), "two arrays named 'a'"),
+        (GOOD.replace("b 1", "b 2"), "truncated"),
         (GOOD.replace("a 2", "a 1"), "'a', has more than 1 numbers of 8 digits"),
         (GOOD.replace("b 1", "b x"), "array 2 of 2 is missing|does not begin with a name"),
-        (GOOD.replace("40000000", "4000000g"), "'a' has a number that is not of 8 hexadecimal"),
-        (GOOD.replace("40000000", "400 0000"), "'a' has a number that is not of 8 hexadecimal"),
-        (GOOD.replace(" 40000000", "_40000000"), "'a' has a number that is not of 8 hexadecimal"),
+        (GOOD.replace("40000000", "4000000g"), "'a' has a number that is not 8 hexadecimal"),
+        (GOOD.replace("40000000", "400 0000"), "'a' has a number that is not 8 hexadecimal"),
+        (GOOD.replace(" 40000000", "_40000000"), "'a' has a number that is not 8 hexadecimal"),
         (GOOD.replace("40000000", "4000000é"), "'a' has a number|more than"),
-        (GOOD.replace("b 1", "b 999999999999"), "cut off"),
+        (GOOD.replace("b 1", "b 999999999999"), "truncated"),
     ],
 )
 def test_malformed(content: str, message: str, path: Path) -> None:
     path.write_text(content)
     with (
         bounded_memory(1 << 20),
-        pytest.raises(resrt.WeightsError, match=rf"no sound .wts file \(.*{message}.*again"),
+        pytest.raises(resrt.WeightsError, match=rf"is not a valid .wts file \(.*{message}.*again"),
     ):
         weights.read(path)
 
 
-def test_paddles_names(path: Path) -> None:
+def test_names_of_paddle_are_rejected(path: Path) -> None:
     path.write_text("1\nbn._mean 1 3f800000\n")
     with pytest.raises(resrt.WeightsError, match=r"PaddlePaddle's names.*use the .pdparams file"):
         weights.read(path)
 
 
 def test_memory(path: Path) -> None:
-    """A text is read piece by piece: little is held beside the array."""
+    """The text is read in pieces, which takes little memory besides the array's."""
     path.write_text("1\nx 2000000" + " 3f800000" * 2_000_000)
     with bounded_memory(10 << 20):
         assert weights.read(path).arrays["x"].sum() == 2_000_000

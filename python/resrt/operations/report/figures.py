@@ -1,6 +1,6 @@
-"""The report's plots, each drawn twice: for the width of a phone, and for a wider one.
+"""The plots of the report, each drawn for a phone and for a wider page.
 
-A plot that is only made smaller cannot be read; so the page has both and shows the one that fits.
+A plot that is only scaled down is unreadable, so the page has both and shows the one that fits.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,9 +25,9 @@ from resrt.operations.report.svg import COLOURS
 
 @dataclass(frozen=True)
 class Point:
-    """A network in a plot: `x` is what it costs, `y` what it is worth.
+    """A network in a plot: its cost `x` and its quality `y`.
 
-    `tip` says all about it; `on_line` is whether the line of its series leads through it.
+    `tip` is the text of its tooltip. `on_line` is whether the line of its series includes it.
     """
 
     network: str
@@ -38,9 +39,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points that belong together, in the order of a line through them.
+    """Related points, in the order of the line through them.
 
-    `style` from 0 on decides colour and marker: the same in all plots.
+    `style`, counted from 0, selects the colour and the marker in all plots.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One of several plots side by side, which share their axes."""
+    """One of several plots with the same axes."""
 
     title: str
     series: Sequence[Series]
@@ -58,7 +59,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Size:
-    """What a plot is drawn for. Lengths are pixels of the page."""
+    """The size of a drawing. Lengths are in pixels of the page."""
 
     name: str
     width: int
@@ -72,9 +73,9 @@ WIDE = Size("wide", 820, 480, 13, labels_all=True)
 SIZES = (NARROW, WIDE)
 
 _STYLES = svg.SERIES
-# Of each style: a mark, and how much larger than others it must be to look as large.
+# The marker of each style, and the scale at which all look equally large.
 _MARKS = (("o", 1.0), ("s", 0.9), ("D", 0.85), ("^", 1.15), ("v", 1.15))
-# Where a label may stand beside its point, in the order of preference.
+# The possible positions of a label relative to its point, in order of preference.
 _PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _ALIGNMENTS = {1: ("left", "bottom"), 0: ("center", "center"), -1: ("right", "top")}
 
@@ -87,11 +88,11 @@ def scatter(
     x_label: str,
     y_label: str,
     label: str,
-) -> dict[str, str]:
-    """Draw points and the lines through them, labelled where there is room.
+) -> dict[str, Markup]:
+    """Draw points and the lines through them, with labels where there is room.
 
-    `notable` networks are labelled first, and alone where the plot is small. Returns an <svg>
-    element for each of SIZES, by name.
+    `notable` networks are labelled first; a narrow plot labels no others. Returns an <svg> element
+    for each of SIZES, by name.
     """
 
     def draw(size: Size) -> Figure:
@@ -114,10 +115,10 @@ def scatter(
 
 def panels(
     plots: Sequence[Panel], *, name: str, x_label: str, y_label: str, label: str
-) -> dict[str, str]:
-    """Draw lines over logarithmic axes, labelled at their ends, in panels with the same axes.
+) -> dict[str, Markup]:
+    """Draw lines with labelled ends, in panels with the same logarithmic axes.
 
-    Panels stand side by side, on a phone one below the other. Returns as `scatter` does.
+    Panels are side by side, or below each other on a phone. Returns the same as `scatter`.
     """
 
     def draw(size: Size) -> Figure:
@@ -140,7 +141,7 @@ def panels(
     return _in_all_sizes(draw, name, label)
 
 
-def _in_all_sizes(draw: Callable[[Size], Figure], name: str, label: str) -> dict[str, str]:
+def _in_all_sizes(draw: Callable[[Size], Figure], name: str, label: str) -> dict[str, Markup]:
     drawn = {}
     for size in SIZES:
         with mpl.rc_context(_parameters(size)):
@@ -152,10 +153,6 @@ def _parameters(size: Size) -> dict[Any, Any]:
     return {
         "font.size": size.font,
         "axes.titlesize": size.font,
-        "axes.labelsize": size.font,
-        "legend.fontsize": size.font,
-        "xtick.labelsize": size.font,
-        "ytick.labelsize": size.font,
         "text.color": COLOURS["ink"],
         "axes.labelcolor": COLOURS["ink"],
         "xtick.color": COLOURS["muted"],
@@ -173,18 +170,17 @@ def _parameters(size: Size) -> dict[Any, Any]:
 
 
 def _figure(size: Size, *, rows: int, columns: int, height: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure whose points are pixels, and its axes, which have the same limits."""
+    """Return a figure with one pixel per point, and its axes, which have the same limits."""
     figure = Figure((size.width / 72, height / 72), dpi=72, layout="constrained")
-    FigureCanvasAgg(figure)  # which can tell how large a text is
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    axes = list(grid.flat)
+    FigureCanvasAgg(figure)  # measures text
+    axes = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for one in axes:
         one.tick_params(length=0, pad=5, labelbottom=True)
     return figure, axes
 
 
 def _line(axes: Axes, series: Series, linewidth: float) -> None:
-    """Draw a series: a line, and over it each point's mark with its tip."""
+    """Draw a series as a line, and over it the marker of each point with its tooltip."""
     style = series.style % _STYLES
     mark, scale = _MARKS[style]
     look = {
@@ -195,18 +191,18 @@ def _line(axes: Axes, series: Series, linewidth: float) -> None:
         "markeredgewidth": 1.0,
         "clip_on": False,
     }
-    line = [point for point in series.points if point.on_line]
-    xs, ys = [point.x for point in line], [point.y for point in line]
-    shape = "solid" if len(line) > 1 else "none"
+    xs = [point.x for point in series.points if point.on_line]
+    ys = [point.y for point in series.points if point.on_line]
+    shape = "solid" if len(xs) > 1 else "none"
     axes.plot(xs, ys, linestyle=shape, linewidth=linewidth, label=series.name, **look)
     for point in series.points:
         axes.plot([point.x], [point.y], linestyle="none", gid=svg.TIP + point.tip, **look)
     for drawn in axes.get_lines():
-        drawn.set_in_layout(False)  # marks may stand on the axes' edge
+        drawn.set_in_layout(False)  # markers may cross the edge of the axes
 
 
 def _ranked(points: Iterable[Point], notable: Sequence[str], size: Size) -> list[Point]:
-    """Return the points to label, those first that must not go without."""
+    """Return the points to label, the notable ones first."""
     rank = {network: place for place, network in enumerate(notable)}
     chosen = [point for point in points if size.labels_all or point.network in rank]
     return sorted(chosen, key=lambda point: rank.get(point.network, len(rank)))
@@ -215,11 +211,11 @@ def _ranked(points: Iterable[Point], notable: Sequence[str], size: Size) -> list
 def _label_points(
     axes: Axes, chosen: Iterable[Point], points: Iterable[Point], legend: Bbox
 ) -> None:
-    """Name points where the name covers no mark, no other name, no legend and preferably no line.
+    """Label points where the label covers no marker, label or legend, and preferably no line.
 
-    Where there is no such place, a point goes without.
+    A point without such a position gets no label.
     """
-    taken = [legend, *(_mark(axes, point) for point in points)]
+    taken = [legend, *(_marker(axes, point) for point in points)]
     lines = [line.get_path().transformed(line.get_transform()) for line in axes.get_lines()]
     for point in chosen:
         free = [
@@ -229,13 +225,13 @@ def _label_points(
         ]
         if free:
             _, place, box = min(free, key=lambda option: option[:2])
-            _beside(axes, point, *_PLACES[place])
+            _label(axes, point, *_PLACES[place])
             taken.append(box)
 
 
 def _try(axes: Axes, point: Point, place: int) -> Bbox:
-    """Return what a point's name would cover there."""
-    text = _beside(axes, point, *_PLACES[place])
+    """Return the area that the label of a point would cover."""
+    text = _label(axes, point, *_PLACES[place])
     box = text.get_window_extent()
     text.remove()
     return box
@@ -245,13 +241,13 @@ def _crossings(box: Bbox, lines: Iterable[Path]) -> int:
     return sum(line.intersects_bbox(box, filled=False) for line in lines)
 
 
-def _mark(axes: Axes, point: Point) -> Bbox:
+def _marker(axes: Axes, point: Point) -> Bbox:
     x, y = axes.transData.transform((point.x, point.y))
     reach = mpl.rcParams["lines.markersize"] / 2 + 1
     return Bbox([[x - reach, y - reach], [x + reach, y + reach]])
 
 
-def _beside(axes: Axes, point: Point, across: int, up: int) -> Annotation:
+def _label(axes: Axes, point: Point, across: int, up: int) -> Annotation:
     reach = mpl.rcParams["lines.markersize"] / 2 + (1 if across and up else 4)
     return axes.annotate(
         point.network,
@@ -270,7 +266,7 @@ def _inside(box: Bbox, axes: Axes) -> bool:
 
 
 def _log_axes(axes: Axes, series: Sequence[Series]) -> None:
-    """Make axes logarithmic, with room for the names at the lines' ends."""
+    """Make axes logarithmic, with room for the labels at the ends of the lines."""
     ticks = sorted({point.x for one in series for point in one.points})
     longest = max(len(one.points[-1].network) for one in series)
     share = longest * 0.65 * mpl.rcParams["font.size"] / axes.get_window_extent().width
@@ -286,7 +282,7 @@ def _log_axes(axes: Axes, series: Sequence[Series]) -> None:
 
 
 def _label_ends(axes: Axes, series: Collection[Series]) -> None:
-    """Name lines at their right ends, one below the other where they end too near each other."""
+    """Label lines at their right ends, moving labels that would overlap."""
     ends = [(one, one.points[-1]) for one in series if one.points]
     ends.sort(key=lambda end: end[1].y)
     heights = [axes.transData.transform((end.x, end.y))[1] for _, end in ends]
@@ -303,18 +299,18 @@ def _label_ends(axes: Axes, series: Collection[Series]) -> None:
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move rising heights as little as makes them `gap` apart: those too near about their mean."""
+    """Move ascending heights so that they are `gap` apart: each group around its mean."""
     groups: list[list[float]] = []
     for height in heights:
         groups.append([height])
-        while len(groups) > 1 and _low(groups[-1], gap) - _high(groups[-2], gap) < gap:
+        while len(groups) > 1 and _lowest(groups[-1], gap) - _highest(groups[-2], gap) < gap:
             groups[-2:] = [groups[-2] + groups[-1]]
-    return [_low(group, gap) + i * gap for group in groups for i in range(len(group))]
+    return [_lowest(group, gap) + i * gap for group in groups for i in range(len(group))]
 
 
-def _low(group: Sequence[float], gap: float) -> float:
+def _lowest(group: Sequence[float], gap: float) -> float:
     return sum(group) / len(group) - gap * (len(group) - 1) / 2
 
 
-def _high(group: Sequence[float], gap: float) -> float:
+def _highest(group: Sequence[float], gap: float) -> float:
     return sum(group) / len(group) + gap * (len(group) - 1) / 2

@@ -1,4 +1,4 @@
-"""The report's page: what its plots and tables show, put into `page.html`."""
+"""The page of the report: fills `page.html` with plots and tables."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from resrt.catalog.models import ModelInfo, build_graph, model_info
+from resrt.catalog.models import ModelInfo, model_info
 from resrt.measuring.rounds import Spread
 from resrt.operations.report import figures
 from resrt.operations.report.figures import Panel, Point, Series
 from resrt.operations.report.measurements import Measurements
 
-# Networks that differ in what a reader compares, the most telling first.
+# The networks that a reader is most likely to compare, the most important first.
 _NOTABLE = (
     "ResNet50",
     "ResNeSt50",
@@ -32,7 +32,7 @@ _NOTABLE = (
     "ResNeSt50_fast_1s1x64d",
     "ResNet101",
 )
-# Those whose latency over the batch size is drawn: further ones would lie on these.
+# The networks in the plot of latency over batch size; the lines of others would overlap these.
 _OVER_BATCH_SIZE = (
     "ResNet18",
     "ResNet34",
@@ -43,53 +43,20 @@ _OVER_BATCH_SIZE = (
     "ResNet152",
     "ResNet200_vd",
 )
-_MOST_LINES = 8
+_MAX_LINES = 8
 
 _SERIES = ("ResNet", "ResNet vd", "ResNet vd, distilled (SSLD)", "ResNeSt", "RegNet")
-# Networks of a series that differ in depth alone, through which its line leads.
+# The networks that differ only in depth, which the line of their series connects.
 _PLAIN = re.compile(r"ResNet\d+(_vd)?(_ssld)?")
-# The published columns, as PaddleClas's pages head them.
+# The published columns and their headings.
 _PUBLISHED = {"v100_fp32": "V100 fp32", "t4_fp32": "T4 fp32", "t4_fp16": "T4 fp16"}
-# The pair whose latency is furthest from what its arithmetic says.
+# The two networks whose ratio of latencies differs most from that of their arithmetic.
 _PAIR = ("ResNeSt50", "ResNet50")
 
 
 @dataclass(frozen=True)
-class Network:
-    """A measured network, with our counts: `gflops` is twice its multiply-adds of an image."""
-
-    info: ModelInfo
-    gflops: float
-    mparams: float
-
-    @classmethod
-    def of(cls, name: str) -> Network:
-        """Return a network of the catalog. Raises ModelError."""
-        cost = build_graph(name).cost
-        return cls(model_info(name), 2e-9 * cost.multiply_adds, 1e-6 * cost.parameters)
-
-    @property
-    def name(self) -> str:
-        """Its name in the catalog."""
-        return self.info.name
-
-    @property
-    def series(self) -> int:
-        """Which of _SERIES it belongs to."""
-        for number, family in ((3, "ResNeSt"), (4, "RegNet")):
-            if self.info.family.startswith(family):
-                return number
-        return 2 if "ssld" in self.name else 1 if "_vd" in self.name else 0
-
-    def published_ms(self, column: str, batch: int) -> float | None:
-        """Return a published latency, or None where there is none."""
-        published = self.info.published
-        return published.latency_ms.get(f"{column}_bs{batch}") if published else None
-
-
-@dataclass(frozen=True)
 class Plot:
-    """A plot in all its sizes, by their names, and what stands around it."""
+    """A plot with its heading and caption, drawn in all sizes, by name."""
 
     heading: str
     caption: str
@@ -98,19 +65,19 @@ class Plot:
 
 @dataclass(frozen=True)
 class RatioRow:
-    """How many times as much of something the first of _PAIR takes, at each batch size."""
+    """A cost of the first network of _PAIR relative to the second, at each batch size."""
 
     what: str
     values: Sequence[Spread | float | None]
 
 
 def render(measurements: Measurements) -> str:
-    """Return the page of measurements that lack none of what their settings ask for.
+    """Return the page for complete measurements.
 
-    Raises ModelError where a network is not in the catalog.
+    Raises ModelError if a network is not in the catalog.
     """
     settings = measurements.settings
-    networks = [Network.of(name) for name in settings.networks]
+    networks = [model_info(name) for name in settings.networks]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -122,6 +89,7 @@ def render(measurements: Measurements) -> str:
         days=sorted({date[:10] for date in measurements.dates()}),
         networks=networks,
         columns=_PUBLISHED,
+        published_ms=_published_ms,
         accuracy_plots=list(_accuracy_plots(networks, measurements)),
         batch_plot=_batch_plot(networks, measurements) if len(settings.batch_sizes) > 1 else None,
         pair=_PAIR,
@@ -135,21 +103,21 @@ def _resource(name: str) -> str:
     return resources.files("resrt.operations.report").joinpath(name).read_text("utf-8")
 
 
-def _accuracy_plots(networks: Sequence[Network], measurements: Measurements) -> Iterator[Plot]:
-    if not any(network.info.published for network in networks):
+def _accuracy_plots(networks: Sequence[ModelInfo], measurements: Measurements) -> Iterator[Plot]:
+    if not any(network.published for network in networks):
         return
     yield _accuracy_over(
         networks,
         {network.name: network.gflops for network in networks},
         name="gflops",
         heading="Accuracy over arithmetic",
-        x_label="GFLOPs for an image",
+        x_label="GFLOPs per image",
         unit="GFLOPs",
         caption="Twice the multiply-adds of convolutions and linear layers, counted by resrt.",
     )
     yield _accuracy_over(
         networks,
-        {network.name: network.mparams for network in networks},
+        {network.name: network.parameters / 1e6 for network in networks},
         name="parameters",
         heading="Accuracy over size",
         x_label="parameters (millions)",
@@ -173,7 +141,7 @@ def _accuracy_plots(networks: Sequence[Network], measurements: Measurements) -> 
 
 
 def _accuracy_over(
-    networks: Sequence[Network],
+    networks: Sequence[ModelInfo],
     costs: Mapping[str, float],
     *,
     name: str,
@@ -182,15 +150,15 @@ def _accuracy_over(
     unit: str,
     caption: str,
 ) -> Plot:
-    """Draw the published top-1 accuracies over what the networks cost."""
+    """Draw the published top-1 accuracies over a cost of the networks."""
     series: dict[int, list[Point]] = {}
-    # A line leads from a shallow network to a deep one, whatever was measured.
+    # A line always goes from shallow to deep networks, whatever was measured.
     for network in sorted(networks, key=lambda network: network.gflops):
-        if published := network.info.published:
+        if published := network.published:
             x, y = costs[network.name], 100 * published.top1
             tip = f"{network.name}: {y:.2f}% top-1, {x:.3g} {unit}"
             point = Point(network.name, x, y, tip, bool(_PLAIN.fullmatch(network.name)))
-            series.setdefault(network.series, []).append(point)
+            series.setdefault(_series(network), []).append(point)
     points = [point for some in series.values() for point in some]
     least, most = (choose(points, key=lambda p: p.x) for choose in (min, max))
     best = max(points, key=lambda p: p.y)
@@ -204,39 +172,49 @@ def _accuracy_over(
         f"Lowest cost: {least.tip}. Highest cost: {most.tip}. Most accurate: {best.tip}. "
         "The tables below have all values.",
     )
-    return Plot(heading, caption, _marked(drawn))
+    return Plot(heading, caption, drawn)
 
 
-def _batch_plot(networks: Sequence[Network], measurements: Measurements) -> Plot:
-    """Draw latency over batch size, a panel for each precision."""
+def _batch_plot(networks: Sequence[ModelInfo], measurements: Measurements) -> Plot:
+    """Draw latency over batch size, with a panel for each precision."""
     settings = measurements.settings
-    chosen = [n for n in networks if n.name in _OVER_BATCH_SIZE] or networks[:_MOST_LINES]
+    chosen = [n for n in networks if n.name in _OVER_BATCH_SIZE] or networks[:_MAX_LINES]
 
-    def line(network: Network, precision: str) -> Series:
+    def line(network: ModelInfo, precision: str) -> Series:
         points = []
         for batch in settings.batch_sizes:
             y = measurements.latency(network.name, precision, batch).median
             tip = f"{network.name}, {precision}, batch {batch}: {y:.1f} ms"
             points.append(Point(network.name, batch, y, tip))
-        return Series(network.name, network.series, points)
+        return Series(network.name, _series(network), points)
 
     drawn = figures.panels(
         [Panel(p, [line(network, p) for network in chosen]) for p in settings.precisions],
         name="batch",
-        x_label="images in a batch",
-        y_label="latency of the batch (ms)",
+        x_label="batch size",
+        y_label="latency per batch (ms)",
         label=f"Plot of measured latency over batch size in {' and '.join(settings.precisions)} "
         f"for {', '.join(network.name for network in chosen)}. The tables below have all values.",
     )
-    return Plot("Spread over batch size", "Both axes are logarithmic.", _marked(drawn))
+    return Plot("Spread over batch size", "Both axes are logarithmic.", drawn)
 
 
-def _marked(drawn: dict[str, str]) -> dict[str, Markup]:
-    return {size: Markup(element) for size, element in drawn.items()}
+def _series(network: ModelInfo) -> int:
+    """Return the index of a network's series in _SERIES."""
+    for number, family in ((3, "ResNeSt"), (4, "RegNet")):
+        if network.family.startswith(family):
+            return number
+    return 2 if "ssld" in network.name else 1 if "_vd" in network.name else 0
 
 
-def _ratios(networks: Sequence[Network], measurements: Measurements) -> list[RatioRow]:
-    """Compare _PAIR; nothing where one of them was not measured."""
+def _published_ms(network: ModelInfo, column: str, batch: int) -> float | None:
+    """Return a published latency in milliseconds, or None if there is none."""
+    published = network.published
+    return published.latency_ms.get(f"{column}_bs{batch}") if published else None
+
+
+def _ratios(networks: Sequence[ModelInfo], measurements: Measurements) -> list[RatioRow]:
+    """Compare the networks of _PAIR, if both were measured."""
     by_name = {network.name: network for network in networks}
     if not all(name in by_name for name in _PAIR):
         return []
@@ -248,7 +226,7 @@ def _ratios(networks: Sequence[Network], measurements: Measurements) -> list[Rat
         rows.append(RatioRow(f"latency here, {precision}", ratios))
     for column, heading in _PUBLISHED.items():
         pairs = [
-            (one.published_ms(column, batch), other.published_ms(column, batch))
+            (_published_ms(one, column, batch), _published_ms(other, column, batch))
             for batch in settings.batch_sizes
         ]
         rows.append(
@@ -258,7 +236,7 @@ def _ratios(networks: Sequence[Network], measurements: Measurements) -> list[Rat
 
 
 def _spreads(measurements: Measurements) -> Spread | None:
-    """Return the interquartile ranges of the rounds' medians over these; None for one round."""
+    """Return the spread of relative interquartile ranges of the latencies; None for one round."""
     settings = measurements.settings
     if settings.rounds == 1:
         return None
@@ -271,11 +249,11 @@ def _spreads(measurements: Measurements) -> Spread | None:
     return Spread.of([(latency.high - latency.low) / latency.median for latency in latencies])
 
 
-def _twins(networks: Sequence[Network]) -> list[str]:
-    """Return those networks that are one and the same but for their weights: the largest group."""
+def _twins(networks: Sequence[ModelInfo]) -> list[str]:
+    """Return the largest group of networks that differ only in their weights."""
     groups: dict[tuple[str, int], list[str]] = {}
     for network in networks:
-        key = (repr(network.info.config), network.info.input_size)
+        key = (repr(network.config), network.input_size)
         groups.setdefault(key, []).append(network.name)
     largest = max(groups.values(), key=len)
     return largest if len(largest) > 1 else []

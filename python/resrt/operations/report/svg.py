@@ -1,7 +1,7 @@
-"""Matplotlib's figures as parts of a page: its fonts, its colours, no identifiers but its own.
+"""Embedding of Matplotlib figures in an HTML page, with the fonts and colours of the page.
 
-Figures are drawn in the stand-in colours of `COLOURS`, for which the page's custom properties of
-those names are put in, so that one drawing serves light, dark and paper. Text stays text.
+Figures use the placeholder colours of `COLOURS`, which are replaced by the page's custom properties
+of the same names, so one drawing serves the light, dark and print styles. Text remains text.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 SERIES = 5
-"""The colours that tell series apart are named series-1 to series-5."""
+"""The number of colours for series, which are named series-1 to series-5."""
 
 COLOURS: Mapping[str, str] = {
     name: f"#0102{number:02x}"
@@ -25,20 +26,20 @@ COLOURS: Mapping[str, str] = {
 }
 
 TIP = "tip:"
-"""An artist whose gid begins so is shown with the rest of it as a tip, by browsers that can."""
+"""A browser shows the rest of a gid that starts with this as the tooltip of its artist."""
 
 _NAMES = {value: name for name, value in COLOURS.items()}
-# What a figure takes over from the page, and what it says of its making.
+# The page has its own styles, and needs no metadata about the creation of a figure.
 _DROPPED = {"metadata", "style"}
 
 
-def inline(figure: Figure, *, prefix: str, label: str) -> str:
+def inline(figure: Figure, *, prefix: str, label: str) -> Markup:
     """Return a figure as an <svg> element of an HTML page.
 
     Args:
-        figure: drawn in COLOURS; a point of its size becomes a pixel, or scales with the element.
-        prefix: what makes its identifiers differ from those of the page's other figures.
-        label: what it says, for those who cannot see it.
+        figure: a figure in COLOURS. One point of its size is one pixel, unless the page scales it.
+        prefix: a prefix for identifiers that no other figure of the page has.
+        label: a description for screen readers.
     """
     out = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
@@ -49,12 +50,8 @@ def inline(figure: Figure, *, prefix: str, label: str) -> str:
     for element in root.iter():
         _adapt(element, linked, prefix)
     _, _, width, height = root.attrib["viewBox"].split()
-    root.attrib = {
-        "viewBox": f"0 0 {width} {height}",
-        "role": "img",
-        "aria-label": label,
-    }
-    return ElementTree.tostring(root, encoding="unicode")
+    root.attrib = {"viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": label}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
 def _drop(element: ElementTree.Element) -> None:
@@ -75,7 +72,7 @@ def _links(root: ElementTree.Element) -> list[str]:
 
 
 def _adapt(element: ElementTree.Element, linked: set[str], prefix: str) -> None:
-    """Take off namespaces, which HTML does without, and identifiers that nothing refers to."""
+    """Remove namespaces, which HTML does not use, and identifiers without references."""
     element.tag = _local(element.tag)
     attributes = {_local(name): value for name, value in element.items()}
     name = attributes.pop("id", "")
@@ -85,23 +82,21 @@ def _adapt(element: ElementTree.Element, linked: set[str], prefix: str) -> None:
         title = ElementTree.Element("title")
         title.text = name.removeprefix(TIP)
         element.insert(0, title)
-    if "href" in attributes:
-        attributes["href"] = attributes["href"].replace("#", f"#{prefix}-")
-    if "clip-path" in attributes:
-        attributes["clip-path"] = attributes["clip-path"].replace("#", f"#{prefix}-")
+    for link in attributes.keys() & {"href", "clip-path"}:
+        attributes[link] = attributes[link].replace("#", f"#{prefix}-")
     if "style" in attributes:
         attributes["style"] = _style(attributes["style"])
     element.attrib = attributes
 
 
 def _style(declarations: str) -> str:
-    """Put the page's colours and font into a style."""
+    """Replace colours by those of the page, and the font by its size."""
     declarations = re.sub(r"#[0-9a-f]{6}\b", _colour, declarations)
     return re.sub(r"\bfont: [^;]*?([\d.]+px)[^;]*", r"font-size: \1", declarations)
 
 
 def _colour(match: re.Match[str]) -> str:
-    """Return the custom property of a stand-in; matplotlib writes no other colours but black."""
+    """Return the custom property of a placeholder. Matplotlib's only other colour is black."""
     name = _NAMES.get(match[0])
     return match[0] if name is None else f"var(--{name})"
 

@@ -13,9 +13,9 @@ from resrt.weights.formats.checkpoint import Checkpoint, map_file
 
 
 class _Reader(Protocol):
-    """What the module of each format has."""
+    """What the module of each format provides."""
 
-    FORMAT: str  # as an error or a listing calls it
+    FORMAT: str  # the name for users
 
     def recognises(self, content: memoryview) -> bool: ...
     def read(self, content: memoryview, path: str) -> Checkpoint: ...
@@ -25,12 +25,12 @@ _READERS: tuple[_Reader, ...] = (safetensors_file, pdparams, pytorch, npz, onnx_
 
 
 def read(path: str | PathLike[str]) -> Checkpoint:
-    """Read every array of a weights file, under the names that the file gives them.
+    """Read all arrays of a weights file, under the file's own names.
 
     The format is recognised from the content: safetensors, PyTorch's .pth, PaddleClas's .pdparams,
-    ONNX, NumPy's .npz or TensorRTx's .wts. Nothing in a file is executed, and where the format
-    allows it the arrays are a map of the file. Raises FileError where it cannot be read,
-    WeightsError where it is of no known format or malformed.
+    ONNX, NumPy's .npz or TensorRTx's .wts. Nothing in a file is executed. If the format allows it,
+    the arrays are memory-mapped. Raises FileError if the file cannot be read, and WeightsError if
+    its format is not supported or it is not valid.
     """
     file = os.fsdecode(checked_path(path))
     content = map_file(file)
@@ -39,6 +39,6 @@ def read(path: str | PathLike[str]) -> Checkpoint:
             return reader.read(content, file)
     formats = ", ".join(reader.FORMAT for reader in _READERS)
     raise WeightsError(
-        f"'{file}' is of no weights format that resrt knows ({formats}); "
-        "convert it to safetensors, for instance with safetensors.torch.save_file"
+        f"unsupported weights format: '{file}' is none of {formats}; convert it to safetensors, "
+        "for example with safetensors.torch.save_file"
     )

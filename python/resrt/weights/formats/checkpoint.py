@@ -1,4 +1,4 @@
-"""What every reader of a weights file makes, and what it is given."""
+"""What every reader of weights files returns, raises, and checks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Array: TypeAlias = npt.NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The arrays of a weights file under its own names, and what free text it carries.
+    """The arrays and the metadata of a weights file, under the file's own names.
 
-    `flat`: the format keeps no shapes, so that every array has one dimension.
-    `fit`, where the format has more to go by than names, finds the arrays of a graph's parameters
-    and returns them under the graph's names; it raises WeightsError.
+    `flat` is true if the format stores no shapes, so that every array has one dimension. `fit`
+    exists for formats that describe the network: it returns the arrays of a graph's parameters
+    under the graph's names, or raises WeightsError.
     """
 
     format: str
@@ -37,14 +37,22 @@ class Checkpoint:
 
 
 class Malformed(Exception):
-    """A file that is not as its format has it: what is wrong, in words that follow its name."""
+    """A file violates its format. The message says how; `reported` adds the file's name."""
+
+
+class Refused(Exception):
+    """A pickle asks for something that is not on the reader's list.
+
+    `is_object` is true if that is the class of an object, as in a network that was saved whole.
+    """
+
+    def __init__(self, what: str, is_object: bool = False) -> None:
+        super().__init__(what)
+        self.is_object = is_object
 
 
 def map_file(path: str) -> memoryview:
-    """Map a file into memory, read-only: nothing is read before it is looked at.
-
-    Raises FileError.
-    """
+    """Map a file into memory, read-only. Raises FileError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -58,13 +66,13 @@ def map_file(path: str) -> memoryview:
 
 
 def map_descriptor(descriptor: int, path: str) -> memoryview:
-    """Map an open file, which errors call `path`; it can be closed then.
+    """Map an open file, which errors call `path` and which may be closed afterwards.
 
     Raises FileError and OSError.
     """
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise FileError(f"cannot read the weights '{path}': it is no regular file")
+        raise FileError(f"cannot read the weights '{path}': not a regular file")
     if status.st_size == 0:
         return memoryview(b"")
     return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
@@ -72,17 +80,22 @@ def map_descriptor(descriptor: int, path: str) -> memoryview:
 
 @contextmanager
 def reported(path: str, kind: str) -> Iterator[None]:
-    """Raise WeightsError, which names the file and what kind it should be, for Malformed."""
+    """Turn Malformed and Refused into a WeightsError that names the file and its kind."""
     try:
         yield
     except Malformed as error:
         raise WeightsError(
-            f"'{path}' is no sound {kind} ({error}); copy or download it again"
+            f"'{path}' is not a valid {kind} ({error}); copy or download it again"
+        ) from None
+    except Refused as error:
+        raise WeightsError(
+            f"'{path}' is a pickle that asks for {error}, which weights do not need; it was not "
+            "executed. Do not trust this file"
         ) from None
 
 
 def shorten(value: object, length: int = 60) -> str:
-    """A value out of a file as an error message may show it: never long, never nested."""
+    """Return a value from a file as an error message may show it: never long, never nested."""
     if isinstance(value, (str, bytes)):
         return repr(value[:length]) + ("..." if len(value) > length else "")
     if isinstance(value, (bool, float)) or value is None:
@@ -93,26 +106,26 @@ def shorten(value: object, length: int = 60) -> str:
 
 
 def checked_sizes(sizes: object) -> tuple[int, ...]:
-    """The sizes or strides of an array out of a file, if they are any. Raises Malformed."""
+    """Return the sizes or strides of an array if they are valid. Raises Malformed."""
     if not isinstance(sizes, (tuple, list)) or len(sizes) > 16:
-        raise Malformed(f"an array's shape is {shorten(sizes)}, where up to 16 numbers are due")
+        raise Malformed(f"an array's shape is {shorten(sizes)}, expected up to 16 integers")
     for size in sizes:
         if not isinstance(size, int) or not 0 <= size < 1 << 48:
-            raise Malformed(f"an array's shape has {shorten(size)} in it")
+            raise Malformed(f"an array's shape contains {shorten(size)}")
     return tuple(sizes)
 
 
 def checked_shape(shape: object) -> tuple[int, ...]:
-    """A shape out of a file, if it is one that NumPy can have. Raises Malformed."""
+    """Return a shape if NumPy supports it. Raises Malformed."""
     sizes = checked_sizes(shape)
-    # An empty array, too, has a size without the zeros in its shape, which must not overflow.
+    # NumPy multiplies the other sizes of an empty array too, and the product must not overflow.
     if math.prod(size for size in sizes if size) >= 1 << 48:
-        raise Malformed(f"an array's shape {sizes} is beyond any size")
+        raise Malformed(f"an array's shape {sizes} is too large")
     return sizes
 
 
 def shaped(flat: Array, shape: object, *, fortran: bool = False) -> Array:
-    """An array of a shape out of a file, over the elements of a flat one. Raises Malformed."""
+    """Return the elements of a flat array in a shape that the file gives. Raises Malformed."""
     wanted = checked_shape(shape)
     if math.prod(wanted) != flat.size:
         raise Malformed(f"an array of shape {wanted} has {flat.nbytes} bytes")
@@ -120,10 +133,9 @@ def shaped(flat: Array, shape: object, *, fortran: bool = False) -> Array:
 
 
 def check_total(sizes: Iterable[int], content: memoryview) -> None:
-    """Refuse arrays that take more bytes in the file than it has: they repeat its bytes.
+    """Raise Malformed if a file's arrays have more bytes than the file: they share its bytes.
 
-    Else a small file could hold any number of large arrays, each to be converted by itself.
-    Raises Malformed.
+    Otherwise a small file could contain any number of large arrays, each converted on its own.
     """
     total = sum(sizes)
     if total > len(content):
@@ -131,7 +143,7 @@ def check_total(sizes: Iterable[int], content: memoryview) -> None:
 
 
 def widen_bfloat16(bits: Array) -> npt.NDArray[np.float32]:
-    """float32 from the bits of bfloat16, which are its upper half."""
+    """Return float32 values from the bits of bfloat16, which are their upper half."""
     wide = bits.astype(np.uint32)
-    wide <<= 16  # in place: the bits are all that is held beside the result
+    wide <<= 16  # in place, to allocate only the result
     return wide.view(np.float32)

@@ -1,6 +1,6 @@
-"""NumPy's .npz: a zip archive, compressed or not, of one .npy file for each array.
+"""NumPy's .npz: a zip archive of .npy files, which may be compressed.
 
-The format of .npy: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+The .npy format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from resrt.weights.formats.checkpoint import (
 
 FORMAT = "NumPy's .npz"
 
-# What arrays that do not lie in the file may take, beside twice its size.
+# Arrays that are not views of the file may take this, in addition to twice the file's size.
 _SLACK = 48 << 20
 _LONGEST_HEADER = 4096
 _MAGIC = b"\x93NUMPY"
@@ -35,16 +35,15 @@ _DTYPE = re.compile(r"'[<|=]?(f8|f4|f2|i8|i4|i2|i1|u8|u4|u2|u1|b1|V2)'")
 
 
 def recognises(content: memoryview) -> bool:
-    """Whether it begins as a zip archive whose first member is an array."""
+    """Return whether this is a zip archive whose first member is a .npy file."""
     name = zip_archive.first_name(content)
     return name is not None and name.endswith(".npy")
 
 
 def read(content: memoryview, path: str) -> Checkpoint:
-    """Every array by its name, a view of the content where it is not compressed.
+    """Return the arrays, views of the content if they are not compressed. Raises WeightsError.
 
-    Two bytes of no type are bfloat16, as NumPy saves ml_dtypes' arrays; they are widened to
-    float32. Raises WeightsError.
+    NumPy saves ml_dtypes' bfloat16 as two bytes without a type. It is widened to float32.
     """
     with reported(path, ".npz file"):
         left = 2 * len(content) + _SLACK
@@ -57,9 +56,9 @@ def read(content: memoryview, path: str) -> Checkpoint:
 
 
 def _read_member(member: zip_archive.Member, left: int, path: str) -> tuple[Array, int]:
-    """An array, and what it takes beside the file, if that is not more than what is left."""
+    """Return an array and the memory that it takes in addition to the file, at most `left`."""
     if not member.name.endswith(".npy"):
-        raise Malformed(f"its member {shorten(member.name)} is no .npy file")
+        raise Malformed(f"its member {shorten(member.name)} is not a .npy file")
     unpacked = member.size if member.compressed else 0
     _check_left(unpacked, left, path)
     array = _read_npy(member.read(), f"'{path}': {member.name.removesuffix('.npy')}")
@@ -71,36 +70,36 @@ def _read_member(member: zip_archive.Member, left: int, path: str) -> tuple[Arra
 
 
 def _check_left(size: int, left: int, path: str) -> None:
-    """Refuse before memory is taken what unpacks to far more than the file has."""
+    """Raise WeightsError, before memory is allocated, for a file that unpacks to far more."""
     if size > left:
         raise WeightsError(
-            f"'{path}' unpacks to more than twice its size and {_SLACK >> 20} MB, as no trained "
-            "weights do; if it is sound, load it with numpy.load and write it with numpy.savez"
+            f"'{path}' unpacks to more than twice its size plus {_SLACK >> 20} MB, which weights "
+            "never do; if it is valid, load it with numpy.load and write it with numpy.savez"
         )
 
 
 def _read_npy(content: memoryview, what: str) -> Array:
-    """The array of a .npy file, a view of it."""
+    """Return the array of a .npy file as a view."""
     if bytes(content[:6]) != _MAGIC or len(content) < 12 or not 1 <= content[6] <= 3:
-        raise Malformed(f"its member {shorten(what)} does not begin as a .npy file does")
+        raise Malformed(f"its member {shorten(what)} does not begin like a .npy file")
     start = 10 if content[6] == 1 else 12
     end = start + int.from_bytes(content[8:start], "little")
     if end > min(len(content), _LONGEST_HEADER):
-        raise Malformed("the header of an array in it does not end")
+        raise Malformed("an array's header is truncated or too long")
     header = str(content[start:end], "latin1")
     match = _HEADER.fullmatch(header)
     if match is None:
-        raise Malformed(f"the header of an array in it is {shorten(header)}")
+        raise Malformed(f"an array's header is {shorten(header)}")
     dtype = _DTYPE.fullmatch(match["descr"])
     if dtype is None:
         raise WeightsError(
-            f"{what} has the dtype {match['descr'][:40]}; resrt reads little-endian numbers, and "
-            "nothing that is pickled: save plain arrays"
+            f"{what} has the unsupported dtype {match['descr'][:40]}; resrt reads little-endian "
+            "numbers, but no pickled objects: save plain arrays"
         )
     shape = [_size(size) for size in match["shape"].split(",") if size.strip()]
     itemsize = np.dtype(dtype[1]).itemsize
     if (len(content) - end) % itemsize:
-        raise Malformed(f"an array of {dtype[1]} in it has {len(content) - end} bytes")
+        raise Malformed(f"an array of {dtype[1]} has {len(content) - end} bytes")
     flat = np.frombuffer(content[end:], np.dtype(dtype[1]).newbyteorder("<"))
     return shaped(flat, shape, fortran=match["fortran"] == "True")
 
@@ -108,5 +107,5 @@ def _read_npy(content: memoryview, what: str) -> Array:
 def _size(text: str) -> int:
     digits = text.strip().removesuffix("L")  # Python 2's long integers
     if not digits.isdecimal() or len(digits) > 18:
-        raise Malformed(f"an array's shape has {shorten(text)} in it")
+        raise Malformed(f"an array's shape contains {shorten(text)}")
     return int(digits)

@@ -1,7 +1,7 @@
-"""ONNX files (https://onnx.ai) of these networks, whoever exported them.
+"""ONNX files (https://onnx.ai) of these networks, from any exporter.
 
-Where an exporter kept the parameters' names they are taken by name. Where it folded batch
-normalisation or renamed everything, they are found by following the graph (`onnx_match`).
+If the exporter kept the parameters' names, these identify the parameters. If it folded batch
+normalisation or renamed everything, `onnx_match` finds them by following the graph.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from pathlib import Path, PurePosixPath
 from resrt import _core
 from resrt.errors import FileError, WeightsError
 from resrt.weights.formats import onnx_match, onnx_model
-from resrt.weights.formats.checkpoint import Array, Checkpoint, map_descriptor
+from resrt.weights.formats.checkpoint import Array, Checkpoint, map_descriptor, reported
 from resrt.weights.formats.onnx_model import Location, Model
-from resrt.weights.formats.protobuf import Malformed
 
 FORMAT = "ONNX"
 
-# The first byte of a ModelProto, ir_version, and what may follow it: each of the other fields.
+# The first byte of a ModelProto, its field ir_version, and the first bytes of all other fields.
 _IR_VERSION = 0x08
 _NEXT = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2, 0xCA)
 
@@ -27,7 +26,7 @@ _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 
 
 def recognises(content: memoryview) -> bool:
-    """Whether it begins as a ModelProto does: its version, then another of its fields."""
+    """Return whether this begins like a ModelProto: its version, then another field."""
     return (
         len(content) > 2
         and content[0] == _IR_VERSION
@@ -37,26 +36,21 @@ def recognises(content: memoryview) -> bool:
 
 
 def read(content: memoryview, path: str) -> Checkpoint:
-    """Every array that a node reads by its name, a view of the content; and how to fit a graph.
+    """Return the arrays that nodes read, views of the content, and how to fit them to a graph.
 
-    What `resrt.export` wrote has labels and preprocessing in its metadata, as converted weights do.
-    Tensors that lie in a file beside this one are read as well, if that file is in this one's
-    folder. bfloat16 is widened to float32. Raises WeightsError, and FileError where a file of
-    tensors cannot be read.
+    External tensors are read from files in the same folder. bfloat16 is widened to float32. Files
+    that `resrt.export` wrote have labels and preprocessing in their metadata. Raises WeightsError,
+    and FileError if a file of external tensors cannot be read.
     """
-    try:
-        model = onnx_model.decode(content, _Beside(path).fetch)
-    except Malformed as error:
-        raise WeightsError(
-            f"'{path}' is no sound ONNX file ({error}); copy, download or export it again"
-        ) from None
+    with reported(path, "ONNX file"):
+        model = onnx_model.decode(content, _ExternalFiles(path).fetch)
     _refuse_other_models(model, path)
 
     def fit(graph: _core.Graph) -> dict[str, Array]:
         return onnx_match.parameters(model, graph, origin=f"'{path}'")
 
-    # What no node reads may be left from before a folding. A number without dimensions is part of
-    # the arithmetic, and no parameter.
+    # An array that no node reads may remain from before folding. A scalar is part of the
+    # arithmetic and not a parameter.
     in_use = {name for node in model.nodes for name in node.inputs} & model.initialisers
     arrays = {
         name: array for name, array in model.constants.items() if name in in_use and array.ndim > 0
@@ -65,7 +59,7 @@ def read(content: memoryview, path: str) -> Checkpoint:
 
 
 def _refuse_other_models(model: Model, path: str) -> None:
-    """Raise WeightsError for models whose weights are not those that were trained."""
+    """Raise WeightsError for models that contain modified weights."""
     for node in model.nodes:
         what = f"its node {node.name!r} is of type {node.op}"
         if (
@@ -75,24 +69,24 @@ def _refuse_other_models(model: Model, path: str) -> None:
             or (node.domain == "com.microsoft" and node.op.startswith(("Q", "DynamicQuantize")))
         ):
             raise WeightsError(
-                f"'{path}' is a quantised model ({what}); resrt takes the weights in floating "
-                "point: export the network from before its quantisation"
+                f"'{path}' is a quantised model ({what}); resrt requires weights in floating "
+                "point: export the network before it is quantised"
             )
         if node.domain == "com.microsoft.nchwc":
             raise WeightsError(
-                f"'{path}' was rewritten by ONNX Runtime for one processor ({what} in "
-                f"{node.domain}); give the file from before, or save it with "
-                "GraphOptimizationLevel.ORT_ENABLE_EXTENDED at most"
+                f"'{path}' was optimised by ONNX Runtime for one processor ({what} in "
+                f"{node.domain}); give the original file, or save it with at most "
+                "GraphOptimizationLevel.ORT_ENABLE_EXTENDED"
             )
         if node.op in model.functions:
             raise WeightsError(
-                f"'{path}' is built of functions of its own ({what}); write them out with "
-                "onnx.inliner.inline_local_functions first"
+                f"'{path}' contains local functions ({what}); inline them first with "
+                "onnx.inliner.inline_local_functions"
             )
 
 
-class _Beside:
-    """The files of tensors in an ONNX file's own folder, mapped into memory once each."""
+class _ExternalFiles:
+    """The files of external tensors in an ONNX file's folder, each mapped into memory once."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -105,7 +99,7 @@ class _Beside:
         length = len(content) - location.offset if location.length is None else location.length
         if not 0 <= location.offset <= location.offset + length <= len(content):
             raise WeightsError(
-                f"'{self._path}' keeps {length} bytes from byte {location.offset} of "
+                f"'{self._path}' stores {length} bytes at byte {location.offset} of "
                 f"'{location.file}', which has {len(content)}; copy or download both again"
             )
         return content[location.offset : location.offset + length]
@@ -114,10 +108,10 @@ class _Beside:
         where = PurePosixPath(file)
         if not where.parts or where.is_absolute() or ".." in where.parts or not file.isprintable():
             raise WeightsError(
-                f"'{self._path}' keeps tensors in {file!r}, which is not in its own folder; "
-                "resrt does not read elsewhere"
+                f"'{self._path}' stores tensors in {file!r}, which is not in its own folder; "
+                "resrt reads no other files"
             )
-        # Step by step, because a symbolic link anywhere could lead out of the folder.
+        # Open folder by folder, because a symbolic link anywhere could lead elsewhere.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
         opened: list[int] = []
         try:
@@ -131,8 +125,8 @@ class _Beside:
             raise
         except OSError as error:
             raise FileError(
-                f"cannot read '{file}', where '{self._path}' keeps tensors: {error.strerror}; the "
-                "file must lie beside it, and be no symbolic link"
+                f"cannot read '{file}', where '{self._path}' stores tensors: {error.strerror}; "
+                "the file must be in the same folder and not be a symbolic link"
             ) from None
         finally:
             for descriptor in opened:

@@ -1,9 +1,9 @@
-"""The parameters of a graph, found by following an ONNX model from its output to its input.
+"""Finds the parameters of a graph by following an ONNX model from its output to its input.
 
-Each layer of ours is compared with the nodes that should compute it. Names play no part: a layer is
-told by its operator, the shape of its weight, its stride, its groups and its padding, and by what
-it reads. What an exporter may have changed on the way is changed back: a batch normalisation that
-was folded into its convolution becomes one that does nothing but add the convolution's bias.
+Each layer of the graph is compared with the nodes that should compute it, without using names: by
+operator, shape of the weight, stride, groups, padding and inputs. Changes that exporters make are
+undone: a batch normalisation that was folded into its convolution becomes one that only adds the
+convolution's bias.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from resrt.errors import WeightsError
 from resrt.weights.formats.checkpoint import Array
 from resrt.weights.formats.onnx_model import Model, Node
 
-# What leaves the numbers of a tensor as they are, as far as one image's activations go.
+# Operators that keep the numbers of one image's activations.
 _PASSED = ("Identity", "Cast", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
-# Where the arithmetic around a split attention or a squeeze-and-excitation ends: whatever is
-# between these is means, shapes, softmax, products and sums, and each exporter writes them anew.
+# Operators that bound the arithmetic of a split attention or a squeeze-and-excitation. Between them
+# are means, shapes, softmax, products and sums, which every exporter writes in its own way.
 _LANDMARKS = ("Conv", "BatchNormalization", "Relu", "MaxPool", "Gemm", "MatMul")
 _MEANS = ("GlobalAveragePool", "ReduceMean", "AveragePool")
 
@@ -32,28 +32,28 @@ _DEFAULT_EPSILON = float(np.float32(1e-5))
 
 
 def parameters(model: Model, graph: _core.Graph, *, origin: str = "it") -> dict[str, Array]:
-    """The arrays of a graph's parameters, under the graph's names.
+    """Return the arrays of a graph's parameters, under the graph's names.
 
-    `origin` is what an error calls the model. Raises WeightsError where the model is of another
-    network, with the first layer, from the output on, that has no counterpart.
+    `origin` is what an error calls the model. If the model is of another network, raises
+    WeightsError with the first layer, starting from the output, that has no counterpart.
     """
     matcher = _Matcher(model, graph)
     try:
         return matcher.match()
     except _Mismatch as mismatch:
         raise WeightsError(
-            f"{origin} is no {graph.name}, as far as its names and its graph tell: {mismatch}. "
-            "Choose the network, and the number of classes, that it was exported from"
+            f"{origin} matches {graph.name} neither by its names nor by its graph: {mismatch}. "
+            "Choose the network and the number of classes that it was exported with"
         ) from None
 
 
 class _Mismatch(Exception):
-    """A layer and a node that are not each other's counterpart; the text says why."""
+    """A layer and a node do not correspond. The message says why."""
 
 
 @dataclass(frozen=True)
 class _Step:
-    """What a layer is in the model: its parameters there, and the tensors that it reads."""
+    """The counterpart of a layer in the model: its parameters and the tensors that it reads."""
 
     arrays: Mapping[str, Array]
     inputs: tuple[str, ...]
@@ -77,7 +77,7 @@ class _Matcher:
     def match(self) -> dict[str, Array]:
         arrays: dict[str, Array] = {}
         counterparts = {self._last.name: self._logits()}
-        # A layer's readers come after it, so from the end on each finds its tensor known.
+        # A layer's readers come after it, so in reverse order the layer's tensor is always known.
         for layer in reversed(self._layers.values()):
             step = self._step(layer, counterparts[layer.name])
             arrays.update(step.arrays)
@@ -89,7 +89,7 @@ class _Matcher:
         return arrays
 
     def _logits(self) -> str:
-        """The model's output; of several, the one that most of the last layers agree with."""
+        """Return the model's output; of several, the one that most of the last layers match."""
         candidates = []
         for output in self._outputs:
             tensor = self._source(output)
@@ -102,9 +102,9 @@ class _Matcher:
         return max(candidates, key=lambda tensor: self._agreement(self._last.name, tensor))
 
     def _in_order(self, layer: _core.Layer, step: _Step) -> tuple[str, ...]:
-        """The tensors that a layer reads, each at the place of its counterpart.
+        """Return the tensors that a layer reads, in the order of the layer's inputs.
 
-        Main branch and shortcut of a sum are told apart by how far each agrees with either.
+        For a sum this is the order in which more layers of the main branch and the shortcut agree.
         """
         if not isinstance(layer.definition, _core.Add):
             return step.inputs
@@ -116,7 +116,7 @@ class _Matcher:
         return max(step.inputs, step.inputs[::-1], key=agreement)
 
     def _agreement(self, name: str, tensor: str) -> int:
-        """How many layers in a row agree with the model, from a tensor back to the next sum."""
+        """Return how many layers in a row agree with the model, back to the next sum."""
         for count in range(len(self._layers)):
             layer = self._layers[name]
             try:
@@ -170,9 +170,9 @@ class _Matcher:
     def _batch_norm(
         self, layer: _core.Layer, name: str, epsilon: float, tensor: str, *, has_bias: bool = False
     ) -> _Step:
-        """A batch normalisation, or what is left of it in the convolution that it followed.
+        """Match a batch normalisation, or a convolution into which it was folded.
 
-        `has_bias` says whether our convolution has a bias of its own.
+        `has_bias` says whether the graph's convolution has a bias of its own.
         """
         node = self._node(layer, tensor, "BatchNormalization", "Conv")
         channels = _shape(layer, f"{name}.weight")[0]
@@ -230,7 +230,7 @@ class _Matcher:
         arrays[f"{fc1}.weight"] = weight
         if block.fc1_bias:
             bias = self._bias(layer, node, block.hidden)
-            # A folded normalisation has the convolution's bias, and adds it.
+            # A folded normalisation already adds the convolution's bias.
             arrays[f"{fc1}.bias"] = np.zeros_like(bias) if is_folded else bias
         self._check_reads_means(layer, node, source)
         return _Step(arrays, (source,))
@@ -251,7 +251,7 @@ class _Matcher:
         return _Step(arrays, (source,))
 
     def _gate(self, layer: _core.Layer, tensor: str, activation: str) -> tuple[str, str]:
-        """What a block of attention reads, and the convolution whose output weighs it."""
+        """Return what an attention block reads, and the convolution that computes its weights."""
         ops, landmarks = self._back_to_landmarks(tensor)
         gates = [name for name in landmarks if self._op(name) == "Conv"]
         sources = [name for name in landmarks if self._op(name) != "Conv"]
@@ -265,7 +265,7 @@ class _Matcher:
             raise self._mismatch(layer, node.outputs[0])
 
     def _back_to_landmarks(self, tensor: str) -> tuple[set[str], set[str]]:
-        """The operators between a tensor and the landmarks that it comes from, and these."""
+        """Return the operators between a tensor and the landmarks before it, and these."""
         ops: set[str] = set()
         landmarks: set[str] = set()
         seen: set[str] = set()
@@ -284,7 +284,7 @@ class _Matcher:
         return ops, landmarks
 
     def _linear(self, layer: _core.Layer, linear: _core.Linear, tensor: str) -> _Step:
-        """A Gemm, or a MatMul with an Add for the bias or without."""
+        """Match a Gemm, or a MatMul with or without an Add for the bias."""
         node = self._node(layer, tensor, "Gemm", "Add", "MatMul")
         bias: str | None = None
         if node.op == "Gemm":
@@ -317,7 +317,7 @@ class _Matcher:
     def _convolution(
         self, layer: _core.Layer, name: str, tensor: str, groups: int = 1
     ) -> tuple[Node, Array]:
-        """The convolution that makes a tensor, and its weight, which is the parameter `name`."""
+        """Return the convolution that computes a tensor, and its weight, the parameter `name`."""
         node = self._node(layer, tensor, "Conv")
         if node.number("group", 1) != groups or len(node.inputs) < 2:
             raise self._mismatch(layer, tensor)
@@ -335,7 +335,7 @@ class _Matcher:
         return bias
 
     def _node(self, layer: _core.Layer, tensor: str, *ops: str) -> Node:
-        """The node that makes a tensor, if it is of one of these types and reads something."""
+        """Return the node that computes a tensor, if it has one of these types and an input."""
         node = self._producers.get(tensor)
         if node is None or node.op not in ops or not node.inputs:
             raise self._mismatch(layer, tensor)
@@ -346,7 +346,7 @@ class _Matcher:
         return "" if node is None else node.op
 
     def _source(self, tensor: str) -> str:
-        """The tensor whose numbers this one has too."""
+        """Return the tensor whose numbers this one repeats."""
         while (node := self._producers.get(tensor)) is not None and node.op in _PASSED:
             if not node.inputs:
                 break
@@ -359,14 +359,11 @@ class _Matcher:
     def _constant(self, layer: _core.Layer, tensor: str) -> Array:
         array = self._find_constant(tensor)
         if array is None:
-            raise _Mismatch(
-                f"what {_expected(layer)} takes for a parameter, {tensor!r}, is no constant of "
-                "floats"
-            )
+            raise _Mismatch(f"{tensor!r}, a parameter of {_text(layer)}, is not a float constant")
         return array
 
     def _find_constant(self, tensor: str) -> Array | None:
-        """A constant, or one that is transposed on the way."""
+        """Return a constant, which may be transposed on the way; None if it is not one."""
         transpositions: list[tuple[int, ...]] = []
         while (node := self._producers.get(tensor)) is not None and node.inputs:
             if node.op == "Transpose":
@@ -383,7 +380,7 @@ class _Matcher:
 
     def _mismatch(self, layer: _core.Layer, tensor: str, *more: str) -> _Mismatch:
         found = ", ".join((self._describe(tensor), *more))
-        return _Mismatch(f"{_expected(layer)} was expected where it has {found}")
+        return _Mismatch(f"expected {_text(layer)}, found {found}")
 
     def _describe(self, tensor: str) -> str:
         node = self._producers.get(tensor)
@@ -406,10 +403,10 @@ class _Matcher:
         return text
 
 
-def _expected(layer: _core.Layer) -> str:
+def _text(layer: _core.Layer) -> str:
     shapes = [parameter.shape for parameter in layer.parameters]
     weight = f" of weight {shapes[0]}" if shapes else ""
-    return f"{layer.name}, {layer.definition!r}{weight},"
+    return f"{layer.name}, {layer.definition!r}{weight}"
 
 
 def _shape(layer: _core.Layer, name: str) -> tuple[int, ...]:
@@ -419,7 +416,7 @@ def _shape(layer: _core.Layer, name: str) -> tuple[int, ...]:
 def _has_window(
     node: Node, kernel: int, stride: int, padding: int, *, ceil_mode: bool = False
 ) -> bool:
-    """Whether a convolution or a pooling moves its window as ours does."""
+    """Return whether a convolution or a pooling has this window, stride and padding."""
     if set(node.ints.get("strides", (1,))) != {stride}:
         return False
     if kernel > 1 and set(node.ints.get("dilations", (1,))) != {1}:
@@ -430,19 +427,19 @@ def _has_window(
     if rule in ("SAME_UPPER", "SAME_LOWER"):
         return 2 * padding == kernel - 1 and stride == 1
     begins, ends = np.split(np.array(node.ints.get("pads", (0, 0, 0, 0))), [2])
-    # Before ONNX had ceil_mode, padding at the end stood for it.
+    # Before ONNX had ceil_mode, exporters padded the end instead.
     most = padding + stride - 1 if ceil_mode else padding
     return bool((begins == padding).all() and (padding <= ends).all() and (ends <= most).all())
 
 
 def _unfused(node: Node) -> Iterable[Node]:
-    """The nodes of which ONNX Runtime has made one: Conv, Add and Relu out of a FusedConv."""
+    """Yield the nodes that ONNX Runtime fused: Conv, Add and Relu for a FusedConv."""
     activation = node.texts.get("activation", "")
     if node.op != "FusedConv" or not activation or len(node.outputs) != 1:
         yield node
         return
     output = node.outputs[0]
-    # Names that no exporter gives.
+    # No exporter uses such names.
     partial = f"{output}\nConv"
     yield replace(node, op="Conv", inputs=node.inputs[:3], outputs=(partial,))
     if len(node.inputs) > 3:
@@ -462,10 +459,10 @@ def _norm(name: str, weight: Array, bias: Array, mean: Array, variance: Array) -
 
 
 def _identity_norm(name: str, bias: Array, epsilon: float) -> dict[str, Array]:
-    """A normalisation that adds a bias and leaves all else as it is, to the last bit.
+    """Return a normalisation that adds a bias and changes no other bit.
 
-    The nearest float32 to 1 - epsilon is off by at most 2**-25, so the standard deviation, in
-    float64, by half of that: too little to move a float32 that it divides to the next one.
+    The nearest float32 to 1 - epsilon differs by at most 2**-25, and the standard deviation, in
+    float64, by half of that: too little to change a float32 that is divided by it.
     """
     ones = np.ones(bias.shape, np.float32)
     variance = np.full(bias.shape, 1 - epsilon, np.float32)

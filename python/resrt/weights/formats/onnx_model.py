@@ -1,7 +1,7 @@
-"""An ONNX model (https://onnx.ai/onnx/repo-docs/IR.html) as far as its weights concern us.
+"""Decodes the parts of an ONNX model (https://onnx.ai/onnx/repo-docs/IR.html) that weights need.
 
-Only what following the graph takes is decoded: nodes with their attributes, and constants of the
-types that parameters have. The rest of the file is skipped, unread.
+These are the nodes with their attributes, and the constants with types that parameters have. The
+rest of the file is skipped.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from resrt.weights.formats.checkpoint import Array, widen_bfloat16
+from resrt.weights.formats.checkpoint import Array, Malformed, widen_bfloat16
 from resrt.weights.formats.protobuf import (
     LONGEST_NAME,
-    Malformed,
     Value,
     Wire,
     as_bytes,
@@ -27,17 +26,17 @@ from resrt.weights.formats.protobuf import (
     varints,
 )
 
-# Some times what an export of the deepest of these networks has. A file of nothing but two-byte
+# Several times what an export of the deepest network has. Without limits, a file of two-byte
 # entries would take a hundred times its size in memory.
 _MOST_FIELDS = 300_000
 _MOST_NODES = 50_000
 _MOST_TENSORS = 50_000
 _MOST_DIMENSIONS = 8
 
-# What resrt calls itself where it writes a model. Others' metadata mean something else.
+# The producer_name of models that resrt wrote. The metadata of others is ignored.
 _PRODUCER = "resrt"
 _MOST_PROPERTIES = 16
-_LONGEST_PROPERTY = 1 << 20  # some times the labels of ImageNet-21k
+_LONGEST_PROPERTY = 1 << 20  # several times the labels of ImageNet-21k
 
 _BFLOAT16 = 16
 _DTYPES: dict[int, np.dtype[np.generic]] = {
@@ -50,19 +49,19 @@ _DTYPES: dict[int, np.dtype[np.generic]] = {
 
 @dataclass(frozen=True)
 class Node:
-    """An operator: its inputs and outputs are names of tensors, "" where one is left out."""
+    """An operator. Its inputs and outputs are names of tensors, "" for an omitted one."""
 
     op: str
     name: str
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    ints: Mapping[str, tuple[int, ...]]  # a single number is one of these too
+    ints: Mapping[str, tuple[int, ...]]  # a single number is a tuple of one
     floats: Mapping[str, float]
     texts: Mapping[str, str]
 
     def number(self, name: str, default: int) -> int:
-        """The attribute of that name that is one number."""
+        """Return the attribute of that name if it is a single number, else the default."""
         values = self.ints.get(name, (default,))
         return values[0] if len(values) == 1 else default
 
@@ -71,8 +70,8 @@ class Node:
 class Model:
     """The nodes in topological order, and the constants that are arrays of floats.
 
-    Constants are initialisers and the outputs of Constant nodes; `initialisers` are the names of
-    those that are the former. `metadata` is what resrt wrote as the model's metadata_props.
+    Constants are initialisers and outputs of Constant nodes; `initialisers` are the names of the
+    former. `metadata` is what resrt wrote as the model's metadata_props.
     """
 
     nodes: tuple[Node, ...]
@@ -85,25 +84,25 @@ class Model:
 
 @dataclass(frozen=True)
 class Location:
-    """Where the bytes of a tensor lie outside of the file; a length of None is up to the end."""
+    """The position of an external tensor's bytes. A length of None means to the file's end."""
 
     file: str
     offset: int
     length: int | None
 
 
-# What returns the bytes at a location.
+# Returns the bytes at a location.
 Fetch: TypeAlias = Callable[[Location], memoryview]
 
 
 def decode(content: memoryview, fetch: Fetch) -> Model:
-    """Read a ModelProto. Raises Malformed, and what `fetch` raises."""
+    """Decode a ModelProto. Raises Malformed and what `fetch` raises."""
     return _Decoder(fetch).model(content)
 
 
 @dataclass
 class _Tensor:
-    """A TensorProto: the shape and, in one of several fields, the elements."""
+    """A TensorProto: its shape, and its elements in one of several fields."""
 
     name: str = ""
     data_type: int = 0
@@ -169,7 +168,7 @@ class _Decoder:
                 self._outputs.append(self._name(value))
 
     def _name(self, message: Value) -> str:
-        """The name, the first field, of a ValueInfoProto or a FunctionProto."""
+        """Return the name, the first field, of a ValueInfoProto or a FunctionProto."""
         names = (as_text(value) for number, value in self._wire.fields(message) if number == 1)
         return next(names, "")
 
@@ -190,7 +189,7 @@ class _Decoder:
             elif number == 5:
                 attributes.append(value)
         if not texts[4].isidentifier():
-            raise Malformed(f"a node is of type {texts[4][:100]!r}")
+            raise Malformed(f"a node has the invalid type {texts[4][:100]!r}")
         node = Node(texts[4], texts[3], texts[7], tuple(inputs), tuple(outputs), {}, {}, {})
         self._nodes.append(self._with_attributes(node, attributes))
 
@@ -217,7 +216,7 @@ class _Decoder:
         return replace(node, ints=all_ints, floats=floats, texts=texts)
 
     def _constant(self, message: Value, name: str | None = None) -> str:
-        """Keep a tensor's array, if it is one of floats, under its own name or another."""
+        """Store a tensor's array, if it has floats, under `name` or its own name."""
         self._tensors += 1
         if self._tensors > _MOST_TENSORS:
             raise Malformed(f"it has more than {_MOST_TENSORS} tensors")
@@ -256,7 +255,7 @@ class _Decoder:
         return tensor
 
     def _entry(self, message: Value, longest: int = LONGEST_NAME) -> tuple[str, str]:
-        """The key and the value, of up to so many bytes, of a StringStringEntryProto."""
+        """Return the key and the value of a StringStringEntryProto."""
         entry = {1: "", 2: ""}
         for number, value in self._wire.fields(message):
             if number in entry:
@@ -266,12 +265,12 @@ class _Decoder:
     def _array(self, tensor: _Tensor) -> Array:
         shape = tuple(tensor.shape)
         if not all(0 <= size < 1 << 31 for size in shape):
-            raise Malformed(f"the tensor {tensor.name!r} has the shape {shape}")
+            raise Malformed(f"the tensor {tensor.name!r} has the invalid shape {shape}")
         dtype = _DTYPES[tensor.data_type]
         content = self._elements(tensor, dtype)
         if math.prod(shape) * dtype.itemsize != len(content):
             raise Malformed(
-                f"the tensor {tensor.name!r} of shape {shape} has {len(content)} bytes, not "
+                f"the tensor {tensor.name!r} of shape {shape} has {len(content)} bytes, expected "
                 f"{math.prod(shape) * dtype.itemsize}"
             )
         array = np.frombuffer(content, dtype).reshape(shape)
@@ -285,7 +284,7 @@ class _Decoder:
         return tensor.halves if dtype.itemsize == 2 else tensor.fixed
 
     def _check_order(self) -> None:
-        """What a node reads was written before, and what it writes was not: there are no cycles."""
+        """Raise Malformed if a node reads what none before it writes, or writes a tensor again."""
         known = {"", *self._inputs, *self._initialisers}
         for node in self._nodes:
             for name in node.inputs:
@@ -300,7 +299,7 @@ class _Decoder:
 
 
 def _joined(before: memoryview | bytearray, more: memoryview) -> memoryview | bytearray:
-    """A view, as long as there is one part only; elements may also be written one by one."""
+    """Append to a field's bytes, which stay a view while there is only one part."""
     if not before:
         return more
     joined = before if isinstance(before, bytearray) else bytearray(before)
@@ -320,7 +319,7 @@ def _location(tensor: _Tensor) -> Location:
     numbers = {key: tensor.external.get(key, "0") for key in ("offset", "length")}
     for key, text in numbers.items():
         if not (text.isascii() and text.isdigit() and len(text) < 20):
-            raise Malformed(f"the tensor {tensor.name!r} has the {key} {text[:100]!r}")
+            raise Malformed(f"the tensor {tensor.name!r} has the invalid {key} {text[:100]!r}")
     has_length = "length" in tensor.external
     return Location(
         file=tensor.external.get("location", ""),

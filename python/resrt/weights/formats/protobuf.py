@@ -1,8 +1,8 @@
 """Protocol Buffers' wire format (https://protobuf.dev/programming-guides/encoding/), read in place.
 
-A message is a sequence of numbered fields. What a number means, and whether its bytes are text, an
-array or a message, is the schema's business, so the caller's. Values are views of the content:
-nothing is copied, and no length is believed before it is compared with the bytes that are there.
+A message is a sequence of numbered fields. The caller knows the schema, which says what a number
+means and whether its bytes are a text, an array or a message. Values are views of the content:
+nothing is copied, and every length is compared with the available bytes before it is used.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from resrt.weights.formats.checkpoint import Malformed
 
 # A varint, or the bytes of anything else.
 Value: TypeAlias = int | memoryview
@@ -23,18 +25,14 @@ _LONGEST_LIST = 1 << 16
 _PIECE = 1 << 20
 
 
-class Malformed(Exception):
-    """Bytes that are no message of the expected schema; the text says in what way."""
-
-
 class Wire:
-    """Reads messages of, all together, at most `most_fields` fields: no file keeps it long."""
+    """Reads messages with at most `most_fields` fields in total, which limits the time."""
 
     def __init__(self, most_fields: int) -> None:
         self._most_fields = self._left = most_fields
 
     def fields(self, message: Value) -> Iterator[tuple[int, Value]]:
-        """The numbers and the values of a message's fields."""
+        """Yield the numbers and the values of a message's fields."""
         content = as_bytes(message)
         at, end = 0, len(content)
         while at < end:
@@ -52,22 +50,22 @@ class Wire:
             elif wire_type in (_FIXED32, _FIXED64):
                 size = 4 if wire_type == _FIXED32 else 8
             else:
-                raise Malformed(f"field {number} has the wire type {wire_type}")
+                raise Malformed(f"field {number} has the unsupported wire type {wire_type}")
             if size > end - at:
-                raise Malformed(f"field {number} has {size} bytes where {end - at} are left")
+                raise Malformed(f"field {number} has {size} bytes, but only {end - at} are left")
             yield number, content[at : at + size]
             at += size
 
 
 def as_bytes(value: Value) -> memoryview:
-    """The bytes of a field. Raises Malformed for a varint."""
+    """Return the bytes of a field. Raises Malformed for a varint."""
     if isinstance(value, int):
-        raise Malformed("a field is a number where bytes belong")
+        raise Malformed("a field is a number instead of bytes")
     return value
 
 
 def as_text(value: Value, longest: int = LONGEST_NAME) -> str:
-    """The text of a field. Raises Malformed for one of more than `longest` bytes."""
+    """Return the text of a field. Raises Malformed if it has more than `longest` bytes."""
     content = as_bytes(value)
     if len(content) > longest:
         raise Malformed(f"a text has {len(content)} bytes")
@@ -75,14 +73,14 @@ def as_text(value: Value, longest: int = LONGEST_NAME) -> str:
 
 
 def as_int(value: Value) -> int:
-    """The signed number of a field. Raises Malformed for anything but a varint."""
+    """Return the signed number of a field. Raises Malformed for anything but a varint."""
     if not isinstance(value, int):
-        raise Malformed("a field is bytes where a number belongs")
+        raise Malformed("a field is bytes instead of a number")
     return value - (1 << 64) if value >> 63 else value
 
 
 def as_ints(value: Value) -> list[int]:
-    """One element of a repeated field of numbers, or many that are packed."""
+    """Return one number of a repeated field, or several packed ones."""
     if isinstance(value, int):
         return [as_int(value)]
     if len(value) > _LONGEST_LIST:
@@ -91,7 +89,7 @@ def as_ints(value: Value) -> list[int]:
 
 
 def varints(packed: memoryview) -> Iterator[npt.NDArray[np.int64]]:
-    """The numbers of a packed field, a piece at a time, so that much needs little memory."""
+    """Yield the numbers of a packed field in pieces, which limits the memory."""
     begin = 0
     while begin < len(packed):
         octets = np.frombuffer(packed[begin : begin + _PIECE], np.uint8)

@@ -31,29 +31,29 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 
 def recognises(content: memoryview) -> bool:
-    """Whether it begins as such a file does: the length of a header, and the header's brace."""
-    is_length = int.from_bytes(content[:8], "little") < 1 << 40  # as no text or other format has it
+    """Return whether this begins with the length of a header and the header's brace."""
+    is_length = int.from_bytes(content[:8], "little") < 1 << 40  # unlike a text or another format
     return len(content) > 8 and is_length and content[8] == ord("{")
 
 
 def read(content: memoryview, path: str) -> Checkpoint:
-    """Every array by its name, a view of the content; bfloat16 is widened to float32.
+    """Return the arrays, views of the content. Raises WeightsError.
 
-    Raises WeightsError.
+    bfloat16 is widened to float32.
     """
     end = 8 + int.from_bytes(content[:8], "little")
     if _LONGEST_HEADER < end <= len(content):
         raise WeightsError(
             f"'{path}' has a header of {end} bytes; resrt reads up to {_LONGEST_HEADER}, enough "
-            "for more arrays than any network has. Save the network's weights alone"
+            "for more arrays than any network has. Save only the network's weights"
         )
     try:
-        # The library checks the header: that each array fills its shape, and all the file.
+        # The library checks that each array fills its shape and that all of them fill the file.
         with safetensors.safe_open(path, framework="np"):
             pass
     except (safetensors.SafetensorError, OSError) as error:
         raise WeightsError(
-            f"'{path}' is no sound safetensors file ({error}); copy or download it again"
+            f"'{path}' is not a valid safetensors file ({error}); copy or download it again"
         ) from None
     header: dict[str, dict[str, Any]] = json.loads(bytes(content[8:end]))
     metadata = header.pop("__metadata__", {})
@@ -61,7 +61,8 @@ def read(content: memoryview, path: str) -> Checkpoint:
     for name, entry in header.items():
         if entry["dtype"] not in _DTYPES:
             raise WeightsError(
-                f"'{path}': {name} has the dtype {entry['dtype']}; resrt reads {', '.join(_DTYPES)}"
+                f"'{path}': {name} has the unsupported dtype {entry['dtype']}; resrt reads "
+                f"{', '.join(_DTYPES)}"
             )
         begin, stop = entry["data_offsets"]
         array = np.frombuffer(content[end + begin : end + stop], _DTYPES[entry["dtype"]])

@@ -1,6 +1,6 @@
-"""What stands in for PyTorch's tensors in a pickle by torch.save: views of storages.
+"""Tensors in the pickles that torch.save writes: views of storages.
 
-Every name that such a pickle may ask for is listed here.
+`known_names` lists every name that such a pickle may ask for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from resrt.weights.formats.unpickler import AllowList, Known
 
 @dataclass(frozen=True)
 class Element:
-    """A type of number; bfloat16 is in NumPy the bits that `widen` makes into float32."""
+    """A type of numbers. `widen` means that NumPy has only their bits, which become float32."""
 
     dtype: np.dtype[np.generic]
     widen: bool = False
@@ -60,7 +60,8 @@ _STORAGES = {
     "BoolStorage": "bool",
     "UntypedStorage": "uint8",
 }
-# Dtypes of the names that may stand beside the weights, and classes of which nothing is kept.
+# Names of dtypes that may occur in a checkpoint besides the weights, and names whose objects and
+# results are ignored.
 _OTHER_DTYPES = ("double", "float", "half", "long", "int", "short", "uint16", "uint32", "uint64")
 _INERT = (
     "argparse.Namespace",
@@ -88,33 +89,29 @@ _INERT = (
 )
 
 
+@dataclass(eq=False, slots=True)
 class Storage:
-    """The numbers that tensors are views of: found when the first of its tensors is wanted."""
+    """The numbers that tensors are views of. `find` returns them when a tensor needs them."""
 
-    __slots__ = ("_find", "_flat", "data", "element", "size")
-
-    def __init__(
-        self, element: Element, size: int, find: Callable[[], memoryview] | None = None
-    ) -> None:
-        self.element = element
-        self.size = size
-        self._find = find
-        self.data: memoryview | None = None
-        self._flat: dict[Element, Array] | None = None
+    element: Element
+    size: int
+    find: Callable[[], memoryview] | None = None
+    data: memoryview | None = None
+    _flat: dict[Element, Array] | None = None
 
     def fill(self, data: memoryview) -> None:
-        """Take its bytes, of which there may be more. Raises Malformed."""
+        """Receive the bytes, of which any excess is ignored. Raises Malformed."""
         nbytes = self.size * self.element.dtype.itemsize
         if len(data) < nbytes:
-            raise Malformed(f"a storage in it has {len(data)} bytes, where {nbytes} are due")
+            raise Malformed(f"a storage has {len(data)} bytes, expected {nbytes}")
         self.data = data[:nbytes]
 
     def flat(self, element: Element) -> Array:
-        """All of its numbers: once, so that tensors that share them share the widened ones too."""
-        if self.data is None and self._find is not None:
-            self.fill(self._find())
+        """Return all numbers. Tensors that share a storage also share its widened numbers."""
+        if self.data is None and self.find is not None:
+            self.fill(self.find())
         if self.data is None:
-            raise Malformed("a tensor's storage is missing from it")
+            raise Malformed("a tensor's storage is missing")
         self._flat = self._flat or {}
         if element not in self._flat:
             itemsize = element.dtype.itemsize
@@ -136,11 +133,11 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """What its numbers take, as they are in the file."""
+        """The size of the tensor's numbers in the file."""
         return math.prod(self.shape) * self.element.dtype.itemsize
 
     def array(self) -> Array:
-        """The tensor's numbers, where they lie. Raises Malformed."""
+        """Return the tensor as a view of its storage. Raises Malformed."""
         flat = self.storage.flat(self.element)
         if 0 in self.shape:
             return np.zeros(self.shape, flat.dtype)
@@ -151,7 +148,7 @@ class Tensor:
                 f"a tensor of shape {self.shape} ends at element {last} of its storage, which has "
                 f"{flat.size}"
             )
-        # A stride along one element may be any number.
+        # The stride of an axis with one element may be any number.
         strides = [
             stride * flat.itemsize if size > 1 else 0
             for size, stride in zip(self.shape, self.strides, strict=True)
@@ -162,7 +159,7 @@ class Tensor:
 
 
 def known_names(content: memoryview) -> AllowList:
-    """What the pickle of a checkpoint may ask for."""
+    """Return what the pickle of a checkpoint may ask for."""
     rebuild = "torch._utils._rebuild_"
     known: dict[str, Callable[..., object] | None] = dict.fromkeys(_INERT, inert)
     known |= {f"torch.{name}": None for name in (*ELEMENTS, *_OTHER_DTYPES)}
@@ -188,7 +185,7 @@ def known_names(content: memoryview) -> AllowList:
 
 
 def _first(data: object, *_: object) -> object:
-    """A parameter of a tensor: the tensor."""
+    """Replace a parameter by its tensor."""
     return data
 
 
@@ -196,7 +193,7 @@ def _rebuild_tensor(
     storage: object, offset: object, shape: object, strides: object, *_: object
 ) -> Tensor:
     if not isinstance(storage, Storage):
-        raise Malformed("a tensor in it has no storage")
+        raise Malformed("a tensor has no storage")
     return _view(storage, storage.element, offset, shape, strides)
 
 
@@ -210,19 +207,19 @@ def _rebuild_tensor_of(
     dtype: object,
     *_: object,
 ) -> Tensor:
-    """A tensor of a dtype for which there is no class of storages."""
+    """Return a tensor whose dtype has no class of storages."""
     name = dtype.name.removeprefix("torch.") if isinstance(dtype, Known) else ""
     if not isinstance(storage, Storage) or name not in ELEMENTS:
-        raise Malformed(f"a tensor in it is of {shorten(name)}, which resrt does not read")
+        raise Malformed(f"a tensor has the unsupported dtype {shorten(name)}")
     return _view(storage, ELEMENTS[name], offset, shape, strides)
 
 
 def _rebuild_from_type(function: object, _type: object, arguments: object, *_: object) -> object:
-    """A tensor of some class or with attributes: the tensor."""
-    # By no other function: one that calls a function in its turn could go on for ever.
+    """Replace a tensor of some class or with attributes by a plain one."""
+    # No other function may be called: one that calls a function in turn might never end.
     rebuild = function.call if isinstance(function, Known) else None
     if rebuild not in (_rebuild_tensor, _rebuild_tensor_of) or not isinstance(arguments, tuple):
-        raise Malformed("a tensor in it is made in an odd way")
+        raise Malformed("a tensor is created by an unsupported call")
     return rebuild(*arguments[:16])
 
 
@@ -231,7 +228,7 @@ def _view(
 ) -> Tensor:
     sizes, steps = checked_shape(shape), checked_sizes(strides)
     if not isinstance(offset, int) or not 0 <= offset < 1 << 48 or len(steps) != len(sizes):
-        raise Malformed(f"a tensor of shape {sizes} has an odd place in its storage")
+        raise Malformed(f"a tensor of shape {sizes} has an invalid offset or strides")
     return Tensor(storage, element, offset, sizes, steps)
 
 
@@ -243,20 +240,20 @@ class Storages:
         self._find = find
 
     def __call__(self, reference: object) -> Storage:
-        """The storage of a persistent id: ('storage', class, key, device, size, view of another).
+        """Return the storage of a persistent id. Raises Malformed.
 
-        Raises Malformed.
+        The id is ('storage', class, key, device, size, view of another).
         """
         if not isinstance(reference, tuple) or not 5 <= len(reference) <= 6:
-            raise Malformed("it refers to an object outside its pickle that is no storage")
+            raise Malformed("it refers to an external object that is not a storage")
         _, kind, key, _, size = reference[:5]
         name = kind.name.rpartition(".")[2] if isinstance(kind, Known) else ""
         if name not in _STORAGES or not isinstance(key, str):
-            raise Malformed("it refers to a storage of a class that resrt does not know")
+            raise Malformed("it refers to a storage of an unsupported class")
         if not isinstance(size, int) or not 0 <= size < 1 << 48:
             raise Malformed(f"it refers to a storage of {shorten(size)} elements")
         if reference[5:] not in ((), (None,)):
-            raise Malformed("a storage in it is a view of another, which resrt does not read")
+            raise Malformed("a storage is a view of another, which is not supported")
         return self._storage(key, ELEMENTS[_STORAGES[name]], size)
 
     def _storage(self, key: str, element: Element, size: int) -> Storage:
@@ -265,5 +262,5 @@ class Storages:
             self.by_key[key] = Storage(element, size, find)
         storage = self.by_key[key]
         if storage.element != element or storage.size != size:
-            raise Malformed(f"its storage {shorten(key)} is said to be of two sizes or types")
+            raise Malformed(f"its storage {shorten(key)} has two different sizes or types")
         return storage

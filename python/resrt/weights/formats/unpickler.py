@@ -1,15 +1,15 @@
-"""The one unpickler of resrt: it reads the pickles that weights come in, and executes nothing.
+"""The only unpickler in resrt. It reads pickles of weights and executes nothing from them.
 
-A pickle is a program for a small stack machine, which may call any function that can be imported.
-This machine imports nothing. A name that a pickle asks for stands for what the reader of the
-format lists under it (stand_ins.py, pytorch.py), and a name outside that list ends the reading.
+A pickle is a program for a small stack machine and may call any function that can be imported.
+This machine imports nothing. The reader of a format lists the names that a pickle may ask for, with
+what replaces each (inert.py, torch_tensors.py); any other name is an error.
 
-It knows the opcodes that writers of weights use, from protocol 2 on; and what it makes is measured
-before it is made, so that a small file cannot ask for much memory or time:
+The machine supports the opcodes that writers of weights use, from protocol 2 on. It accounts for
+every object before it creates it, so that a small file cannot take much memory or time:
 
-- bytes are views of the file, and a long text stays the bytes that it is in the file;
-- every opcode, and every text that is decoded, is charged to a fixed budget;
-- keys are short texts or 64-bit integers, so that nothing nested is ever hashed or compared.
+- Bytes are views of the file, and a long text is not decoded.
+- Every opcode and every decoded text is charged to a fixed budget.
+- Keys are short texts or 64-bit integers, so that nothing nested is ever hashed or compared.
 """
 
 from __future__ import annotations
@@ -20,44 +20,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from resrt.weights.formats.checkpoint import Malformed, shorten
+from resrt.weights.formats.checkpoint import Malformed, Refused, shorten
 
-# What the structure of a file may take, beside the numbers in its arrays. An opcode's charge is
-# more than the largest object that one opcode makes, with its places on the stack and in the memo.
+# The memory that a file's structure may take besides the numbers in its arrays. The charge for an
+# opcode exceeds the largest object that it creates, including its entries in the stack and memo.
 BUDGET = 48 << 20
 _CHARGE = 128
-_CHARGE_OF_BYTES = 96  # what a view of them takes beside
-# A longer text is no name; it may be the bytes of an array, as protocol 2 writes them.
+_CHARGE_OF_BYTES = 96  # for the view of them
+# A longer text is not a name. It may be the bytes of an array, as protocol 2 writes them.
 _LONG = 1024
 _ARGUMENTS = 16
 
 
-class Refused(Exception):
-    """A pickle that asks for something outside the list.
-
-    `is_object`: what is asked for is the class of an object, as where a network was saved whole.
-    """
-
-    def __init__(self, what: str, is_object: bool = False) -> None:
-        super().__init__(what)
-        self.is_object = is_object
-
-
 @dataclass(frozen=True)
 class Known:
-    """A listed name of a module. `call`: what stands in for calling it, where that is listed."""
+    """A listed name of a module. `call` replaces a call of it; None: it must not be called."""
 
     name: str
     call: Callable[..., object] | None = None
 
 
-class StandIn:
-    """An object that takes its state from a pickle, in place of one that the pickle names."""
+class Placeholder:
+    """An object that replaces one that the pickle names, and receives its state."""
 
     __slots__ = ()
 
     def build(self, state: object) -> None:
-        """Take the state; by default, ignore it."""
+        """Receive the state; by default, ignore it."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +60,10 @@ AllowList: TypeAlias = Mapping[str, Callable[..., object] | None]
 
 
 class Unpickler:
-    """Reads the pickles that the content begins with, one after another, out of one budget.
+    """Reads the pickles at the beginning of the content, one after another, within one budget.
 
-    `known` lists the names a pickle may ask for, as 'module.name', with what stands in for calling
-    each. `persistent` makes an object from a persistent id, in formats that have such.
+    `known` lists the names that a pickle may ask for, as 'module.name', each with what replaces a
+    call of it. `persistent` returns the object of a persistent id, in formats that have these.
     """
 
     def __init__(
@@ -94,9 +83,9 @@ class Unpickler:
         self._marked: list[list[object]] = []  # the stacks below the marks
 
     def load(self) -> object:
-        """Return the next pickle's object, and leave `position` behind it.
+        """Return the next pickle's object and move `position` to the pickle's end.
 
-        Raises Malformed, or Refused where the pickle asks for a name outside the list.
+        Raises Malformed, or Refused if the pickle asks for a name that is not listed.
         """
         self._memo, self._stack, self._marked = {}, [], []
         try:
@@ -104,47 +93,45 @@ class Unpickler:
                 self.charge(_CHARGE)
                 if opcode not in _OPCODES:
                     raise Malformed(
-                        f"its byte {self.position - 1}, {opcode:#04x}, is no opcode that a "
-                        "pickle of weights has"
+                        f"its byte {self.position - 1}, {opcode:#04x}, is not a supported opcode"
                     )
                 _OPCODES[opcode](self)
             return self.pop()
         except IndexError:
-            raise Malformed("its pickle takes more from the stack than there is") from None
+            raise Malformed("its pickle takes more from the stack than is there") from None
 
     def take(self, size: int) -> memoryview:
-        """The next bytes, where they lie."""
+        """Return the next bytes as a view."""
         left = len(self._content) - self.position
         if size > left:
             raise Malformed(
-                f"it is cut off: {size} more bytes are due at byte {self.position}, "
-                f"and {left} are there"
+                f"it is truncated: expected {size} more bytes at byte {self.position}, found {left}"
             )
         self.position += size
         return self._content[self.position - size : self.position]
 
     def integer(self, size: int) -> int:
-        """The next bytes, as an unsigned integer."""
+        """Return the next bytes as an unsigned integer."""
         return int.from_bytes(self.take(size), "little")
 
     def line(self) -> str:
-        """The next bytes up to a line's end, as names are written."""
+        """Return the text up to the next line feed."""
         start = bytes(self._content[self.position : self.position + _LONG])
         end = start.find(b"\n")
         if end < 0:
             raise Malformed(
-                f"it is cut off, or damaged: the line at byte {self.position} has no end"
+                f"it is truncated or damaged: the line at byte {self.position} has no end"
             )
         self.position += end + 1
         return _decode(memoryview(start[:end]))
 
     def charge(self, size: int) -> None:
-        """Account for memory before it is taken."""
+        """Account for memory before it is allocated."""
         self._budget -= size
         if self._budget < 0:
             raise Malformed(
-                f"its structure alone takes more than {BUDGET >> 20} MB of memory, as that of no "
-                "weights does"
+                f"its structure alone takes more than {BUDGET >> 20} MB of memory, which no "
+                "weights do"
             )
 
     def push(self, value: object) -> None:
@@ -152,88 +139,88 @@ class Unpickler:
         self._stack.append(value)
 
     def pop(self) -> object:
-        """Take the last value off the stack."""
+        """Remove the last value from the stack and return it."""
         return self._stack.pop()
 
     def top(self) -> object:
-        """The last value, which stays on the stack."""
+        """Return the last value, which stays on the stack."""
         return self._stack[-1]
 
     def mark(self) -> None:
-        """Begin what `pop_marked` will end."""
+        """Begin a group of values, which `pop_marked` ends."""
         self._marked.append(self._stack)
         self._stack = []
 
     def pop_marked(self) -> list[object]:
-        """Everything above the last mark, and the mark."""
+        """Remove the last mark and the values above it, and return these."""
         items, self._stack = self._stack, self._marked.pop()
         return items
 
     def memoize(self, index: int | None = None) -> None:
-        """Keep the last value, to be recalled by its index."""
+        """Store the last value in the memo."""
         self._memo[len(self._memo) if index is None else index] = self.top()
 
     def recall(self, index: int) -> None:
-        """Put a kept value on the stack once more."""
+        """Push a value from the memo."""
         if index not in self._memo:
-            raise Malformed(f"its pickle recalls object {index}, which it never kept")
+            raise Malformed(f"its pickle recalls object {index}, which is not in its memo")
         self.push(self._memo[index])
 
     def find(self, module: object, name: object) -> None:
-        """Push what stands for a name of a module."""
+        """Push a name of a module, if it is listed."""
         full = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else ""
         if full not in self._known:
-            raise Refused(shorten(full or "what no name says", 100), self._is_object())
+            raise Refused(shorten(full or "something without a name", 100), self._is_object())
         self.push(self._found.setdefault(full, Known(full, self._known[full])))
 
     def _is_object(self) -> bool:
-        """Whether the name just asked for is of a class, of which an object follows."""
+        """Return whether the name just read is a class and an object of it follows."""
         following = bytes(self._content[self.position : self.position + 8])
         if following[:1] == b"\x94":  # MEMOIZE
             following = following[1:]
         elif following[:1] in (b"q", b"r"):  # BINPUT, LONG_BINPUT
             following = following[2 if following[:1] == b"q" else 5 :]
-        # EMPTY_TUPLE, NEWOBJ: no arguments. The other is how PyTorch once noted a module's class.
+        # EMPTY_TUPLE and NEWOBJ: no arguments. PyTorch once wrote a module's class after "module".
         return following[:2] == b")\x81" or _is_text(self._stack[-1:], "module")
 
     def call(self, function: object, arguments: object) -> None:
-        """Push what stands in for a call."""
+        """Push the result of what replaces a call."""
         if not isinstance(function, Known):
-            raise Malformed("its pickle calls what is no function")
+            raise Malformed("its pickle calls something that is not a function")
         if not isinstance(arguments, tuple) or len(arguments) > _ARGUMENTS:
-            raise Malformed(f"its pickle calls {function.name} with odd arguments")
+            raise Malformed(f"its pickle calls {function.name} with invalid arguments")
         if function.call is None:
             raise Refused(f"a call of {function.name}")
         try:
             self.push(function.call(*arguments))
         except (TypeError, ValueError):
-            raise Malformed(f"its pickle calls {function.name} with odd arguments") from None
+            raise Malformed(f"its pickle calls {function.name} with invalid arguments") from None
 
     def put(self, items: object, pairs: list[object]) -> None:
-        """Set the items of a dict: keys and values by turns."""
+        """Set the items of a dict from alternating keys and values."""
         if isinstance(items, dict):
             for key, value in zip(pairs[::2], pairs[1::2], strict=True):
                 items[checked_key(key)] = value
-        elif not isinstance(items, StandIn):
-            raise Malformed("its pickle sets items of what is no dict")
+        elif not isinstance(items, Placeholder):
+            raise Malformed("its pickle sets items of something that is not a dict")
 
     def extend(self, items: object, values: list[object]) -> None:
         """Append to a list."""
         if isinstance(items, list):
             items.extend(values)
-        elif not isinstance(items, StandIn):
-            raise Malformed("its pickle appends to what is no list")
+        elif not isinstance(items, Placeholder):
+            raise Malformed("its pickle appends to something that is not a list")
 
     def build(self) -> None:
         """Set the state of an object."""
         state = self.pop()
         target = self.top()
-        if not isinstance(target, StandIn):
-            raise Malformed("its pickle sets the state of what has none")
+        if not isinstance(target, Placeholder):
+            raise Malformed("its pickle sets the state of something that has none")
         try:
             target.build(state)
         except (TypeError, ValueError):
-            raise Malformed("its pickle sets an odd state of an object") from None
+            raise Malformed("its pickle sets an invalid state of an object") from None
 
     def refer(self) -> None:
         """Push the object of a persistent id."""
@@ -242,7 +229,7 @@ class Unpickler:
         self.push(self._persistent(self.pop()))
 
     def text(self, size: int) -> object:
-        """A text: decoded where it is short."""
+        """Return the next text, decoded if it is short."""
         utf8 = self.take(size)
         if size > _LONG:
             return LongText(utf8)
@@ -251,16 +238,16 @@ class Unpickler:
         return text
 
     def string(self, size: int) -> object:
-        """A str of Python 2: a name, or bytes."""
+        """Return the next str of Python 2, which is a name or bytes."""
         string = self.take(size)
         return string if size > _LONG else str(string, "latin1")
 
 
 def checked_key(key: object) -> str | int:
-    """A dict's key, if it is one that cannot take long to hash or compare. Raises Malformed."""
+    """Return a dict's key if it is fast to hash and compare. Raises Malformed."""
     if isinstance(key, str) or (isinstance(key, int) and -(1 << 63) <= key < 1 << 64):
         return key
-    raise Malformed(f"a dict in it has {shorten(key)} for a key, where names or numbers are due")
+    raise Malformed(f"a dict in it has {shorten(key)} as a key, expected a name or a number")
 
 
 def _is_text(values: list[object], text: str) -> bool:
@@ -271,10 +258,10 @@ def _decode(utf8: memoryview) -> str:
     try:
         return str(utf8, "utf-8")
     except UnicodeDecodeError:
-        raise Malformed(f"{shorten(bytes(utf8))} in it is no text") from None
+        raise Malformed(f"{shorten(bytes(utf8))} in it is not valid UTF-8") from None
 
 
-_Opcode: TypeAlias = Callable[[Unpickler], None]
+_Opcode: TypeAlias = Callable[[Unpickler], object]
 
 
 def _constant(value: object) -> _Opcode:
@@ -311,29 +298,26 @@ def _get(size: int) -> _Opcode:
 
 
 def _tuple(size: int) -> _Opcode:
-    def push(machine: Unpickler) -> None:
-        machine.push(tuple([machine.pop() for _ in range(size)][::-1]))
-
-    return push
+    return lambda machine: machine.push(tuple([machine.pop() for _ in range(size)][::-1]))
 
 
 def _protocol(machine: Unpickler) -> None:
     if (protocol := machine.integer(1)) > 5:
-        raise Malformed(f"it is a pickle of protocol {protocol}; resrt knows 2 to 5")
+        raise Malformed(f"it is a pickle of protocol {protocol}; resrt supports 2 to 5")
 
 
 def _frame(machine: Unpickler) -> None:
-    # What follows is read as if it were in no frame; only a file that is cut off shows here.
+    # The frame's content is read as if there were no frame, which only reveals a truncated file.
     size = machine.integer(8)
     machine.take(size)
     machine.position -= size
 
 
 def _int_line(machine: Unpickler) -> None:
-    # How Python 2 wrote integers of more than 32 bits.
+    # Python 2 wrote integers of more than 32 bits this way.
     line = machine.line()
     if len(line) > 20 or not line.removeprefix("-").isdecimal():
-        raise Malformed(f"{shorten(line)} in it is no integer")
+        raise Malformed(f"{shorten(line)} in it is not an integer")
     machine.push(int(line))
 
 
@@ -378,14 +362,6 @@ def _set_items(machine: Unpickler) -> None:
     machine.put(machine.top(), pairs)
 
 
-def _discard(machine: Unpickler) -> None:
-    machine.pop()
-
-
-def _discard_marked(machine: Unpickler) -> None:
-    machine.pop_marked()
-
-
 _STOP = ord(".")
 _OPCODES: dict[int, _Opcode] = {
     0x80: _protocol,
@@ -422,9 +398,9 @@ _OPCODES: dict[int, _Opcode] = {
     ord("}"): lambda machine: machine.push({}),
     ord("s"): _set_item,
     ord("u"): _set_items,
-    # What a tuple that contains itself makes of the stack.
-    ord("0"): _discard,
-    ord("1"): _discard_marked,
+    # Written for a tuple that contains itself.
+    ord("0"): Unpickler.pop,
+    ord("1"): Unpickler.pop_marked,
     # The memo.
     ord("q"): _put(1),
     ord("r"): _put(4),
@@ -435,7 +411,7 @@ _OPCODES: dict[int, _Opcode] = {
     ord("c"): _global,
     0x93: _stack_global,
     ord("R"): _call,
-    0x81: _call,  # NEWOBJ: of a class, as if it were a function
+    0x81: _call,  # NEWOBJ: a class, called like a function
     ord("b"): Unpickler.build,
     ord("Q"): Unpickler.refer,
 }

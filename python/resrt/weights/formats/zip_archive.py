@@ -1,8 +1,8 @@
-"""Zip archives, as far as weights come in them: members that lie in the file, found and checked.
+"""Reads the members of zip archives, as far as weights files use them, as views of the file.
 
-Python's zipfile trusts an archive's directory and makes objects for all of it. Here, the directory
-is checked first: how many members there are, that each lies in the file, apart from the others, and
-that it is the one that its own header names.
+Python's zipfile trusts an archive's directory and creates objects for all of it. This module first
+checks the number of members, that each lies within the file and overlaps no other, and that its own
+header has the same name.
 
 The format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
@@ -24,7 +24,7 @@ _ZIP64_END = struct.Struct("<4sQ2H2I4Q")
 
 _LOCAL = b"PK\x03\x04"
 _LONGEST_COMMENT = 0xFFFF
-_MEMBERS = 20_000  # more than any network has parameters, and the states of its optimizer
+_MEMBERS = 20_000  # more than any network has parameters and optimizer states
 _LONGEST_NAME = 512
 _ENCRYPTED = 0x1
 _STORED, _DEFLATED = 0, 8
@@ -33,7 +33,7 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in the archive: its bytes as they lie, and what they should come to."""
+    """A file in the archive: its bytes as stored, and their size and checksum once decompressed."""
 
     name: str
     data: memoryview
@@ -42,15 +42,15 @@ class Member:
     compressed: bool
 
     def check(self, data: memoryview) -> memoryview:
-        """Return the member's bytes if they are as their checksum says. Raises Malformed."""
+        """Return the member's bytes if they match their checksum. Raises Malformed."""
         if zlib.crc32(data) != self.crc:
-            raise Malformed(f"the bytes of its member {shorten(self.name)} are damaged")
+            raise Malformed(f"its member {shorten(self.name)} is damaged")
         return data
 
     def read(self) -> memoryview:
-        """The member's bytes, decompressed where they are compressed, and checked.
+        """Return the member's bytes, decompressed and checked. Raises Malformed.
 
-        They take `size` bytes where they are compressed, none otherwise. Raises Malformed.
+        This allocates `size` bytes if they are compressed, and nothing otherwise.
         """
         return self.check(self._decompress() if self.compressed else self.data)
 
@@ -68,13 +68,12 @@ class Member:
             raise Malformed(f"its member {shorten(self.name)} does not decompress") from None
         if filled != self.size:
             raise Malformed(
-                f"its member {shorten(self.name)} does not decompress to the {self.size} bytes "
-                "that it says"
+                f"its member {shorten(self.name)} does not decompress to {self.size} bytes"
             )
         return memoryview(plain)
 
     def _pieces(self) -> Iterator[bytes]:
-        """Decompress piece by piece, each of a bounded size, and out of a bounded piece."""
+        """Decompress piece by piece, with a limit for the size of each input and output."""
         stream = zlib.decompressobj(-zlib.MAX_WBITS)
         for start in range(0, len(self.data), _CHUNK):
             rest: memoryview | bytes = self.data[start : start + _CHUNK]
@@ -85,7 +84,7 @@ class Member:
 
 
 def first_name(content: memoryview) -> str | None:
-    """The name of the file's first member, if the file begins as an archive does."""
+    """Return the name of the first member if the file begins like an archive."""
     if len(content) < _LOCAL_HEADER.size or bytes(content[:4]) != _LOCAL:
         return None
     length = _LOCAL_HEADER.unpack_from(content)[9]
@@ -93,7 +92,7 @@ def first_name(content: memoryview) -> str | None:
 
 
 def members(content: memoryview) -> dict[str, Member]:
-    """The members of an archive by name. Raises Malformed."""
+    """Return the members of an archive by name. Raises Malformed."""
     count, directory, end = _directory(content)
     if count > _MEMBERS:
         raise Malformed(f"it has {count} members; resrt reads archives of up to {_MEMBERS}")
@@ -103,7 +102,7 @@ def members(content: memoryview) -> dict[str, Member]:
     for _ in range(count):
         member, start, stop, position = _entry(content, position, end)
         if member.name in found:
-            raise Malformed(f"it has two members {shorten(member.name)}")
+            raise Malformed(f"it has two members named {shorten(member.name)}")
         found[member.name] = member
         extents.append((start, stop, member.name))
     _check_apart(extents, directory)
@@ -111,72 +110,67 @@ def members(content: memoryview) -> dict[str, Member]:
 
 
 def _directory(content: memoryview) -> tuple[int, int, int]:
-    """How many members the directory has, and where it begins and ends."""
+    """Return the number of members in the directory, and where it begins and ends."""
     tail_start = max(0, len(content) - _END.size - _LONGEST_COMMENT)
     tail = bytes(content[tail_start:])
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < _END.size:
-        raise Malformed("it is cut off: the directory that ends an archive is missing")
+        raise Malformed("it is truncated: the directory at an archive's end is missing")
     _, disk, _, _, count, size, start, _ = _END.unpack_from(tail, at)
     end = tail_start + at
     if start == 0xFFFFFFFF or size == 0xFFFFFFFF or count == 0xFFFF:
         disk, count, size, start, end = _zip64_directory(content, end)
     if disk:
-        raise Malformed("it is one part of an archive in several parts")
+        raise Malformed("it is one of several parts of an archive")
     if start + size > end:
-        raise Malformed("its directory does not lie in the file, as where the file is cut off")
+        raise Malformed("its directory is not within the file, which may be truncated")
     return count, start, start + size
 
 
 def _zip64_directory(content: memoryview, end: int) -> tuple[int, int, int, int, int]:
     locator = end - _ZIP64_LOCATOR.size
     if locator < 0 or bytes(content[locator : locator + 4]) != b"PK\x06\x07":
-        raise Malformed("the directory of so large an archive is missing")
+        raise Malformed("its zip64 directory is missing")
     at = _ZIP64_LOCATOR.unpack_from(content, locator)[2]
     if at + _ZIP64_END.size > locator or bytes(content[at : at + 4]) != b"PK\x06\x06":
-        raise Malformed("the directory of so large an archive is not where it says")
+        raise Malformed("its zip64 directory is not at its stated position")
     _, _, _, _, disk, _, _, count, size, start = _ZIP64_END.unpack_from(content, at)
     return disk, count, size, start, at
 
 
 def _entry(content: memoryview, position: int, end: int) -> tuple[Member, int, int, int]:
-    """One member of the directory, its extent in the file, and where the next one begins."""
+    """Return a member, its extent in the file, and where the directory's next entry begins."""
     if (
         position + _CENTRAL_HEADER.size > end
         or bytes(content[position : position + 4]) != b"PK\x01\x02"
     ):
-        raise Malformed("its directory has fewer members than it says")
+        raise Malformed("its directory has fewer members than stated")
     header = _CENTRAL_HEADER.unpack_from(content, position)
     flags, method, crc, packed, size = header[3], header[4], header[7], header[8], header[9]
-    name_length, extra_length, comment_length, start = (
-        header[10],
-        header[11],
-        header[12],
-        header[16],
-    )
+    (name_length, extra_length, comment_length), start = header[10:13], header[16]
     name_at = position + _CENTRAL_HEADER.size
     extra_at = name_at + name_length
     following = extra_at + extra_length + comment_length
     if name_length > _LONGEST_NAME or following > end:
-        raise Malformed("its directory has a member whose name does not end")
+        raise Malformed("its directory has a member with a truncated or too long name")
     raw_name = content[name_at:extra_at]
     name = str(raw_name, "utf-8", "replace")
     extra = content[extra_at : extra_at + extra_length]
     size, packed, start = _zip64_sizes(extra, (size, packed, start))
     if flags & _ENCRYPTED or method not in (_STORED, _DEFLATED):
-        raise Malformed(f"its member {shorten(name)} is encrypted or compressed in a rare way")
+        raise Malformed(f"its member {shorten(name)} is encrypted or its compression unsupported")
     if method == _STORED and packed != size:
-        raise Malformed(f"its member {shorten(name)} has two sizes")
+        raise Malformed(f"its member {shorten(name)} has two different sizes")
     data_at = _data_start(content, start, raw_name)
     if data_at + packed > len(content):
-        raise Malformed(f"its member {shorten(name)} goes on behind the end of the file")
+        raise Malformed(f"its member {shorten(name)} extends beyond the end of the file")
     data = content[data_at : data_at + packed]
     member = Member(name, data, size, crc, method == _DEFLATED)
     return member, start, data_at + packed, following
 
 
 def _zip64_sizes(extra: memoryview, sizes: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The member's sizes and place, those from the extra field that 32 bits cannot hold."""
+    """Return the sizes and the position; those beyond 32 bits are in the extra field."""
     wide = _extra_field(extra, 0x0001)
     found = []
     for size in sizes:
@@ -187,7 +181,7 @@ def _zip64_sizes(extra: memoryview, sizes: tuple[int, int, int]) -> tuple[int, i
 
 
 def _extra_field(extra: memoryview, wanted: int) -> Iterator[int] | None:
-    """The 64-bit numbers of one of the extra fields."""
+    """Return the 64-bit numbers of one of the extra fields."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
         field = extra[4 : 4 + length]
@@ -198,13 +192,13 @@ def _extra_field(extra: memoryview, wanted: int) -> Iterator[int] | None:
 
 
 def _data_start(content: memoryview, start: int, name: memoryview) -> int:
-    """Where a member's bytes begin, behind its own header, which must name it too."""
+    """Return where a member's bytes begin: after its own header, which must have the same name."""
     if start + _LOCAL_HEADER.size > len(content) or bytes(content[start : start + 4]) != _LOCAL:
-        raise Malformed(f"its member {_shown(name)} is not where its directory says")
+        raise Malformed(f"its member {_shown(name)} is not at the position in its directory")
     header = _LOCAL_HEADER.unpack_from(content, start)
     name_at = start + _LOCAL_HEADER.size
     if content[name_at : name_at + header[9]] != name:
-        raise Malformed(f"its member {_shown(name)} has another name in its own header")
+        raise Malformed(f"its member {_shown(name)} has a different name in its own header")
     return name_at + int(header[9]) + int(header[10])
 
 
@@ -213,7 +207,7 @@ def _shown(name: memoryview) -> str:
 
 
 def _check_apart(extents: list[tuple[int, int, str]], end: int) -> None:
-    """Refuse members that share bytes: a small file could hold any number of large ones."""
+    """Raise Malformed for members that share bytes, by which a small file could hold many."""
     extents.sort()
     stops = [start for start, _, _ in extents[1:]] + [end]
     for (_, stop, name), following in zip(extents, stops, strict=False):

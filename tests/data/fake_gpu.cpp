@@ -1,5 +1,5 @@
-// A backend whose GPU, the fourth, is the processor: it tells on stdout what it is asked to do. The
-// logits of an image are its first value, plus the class.
+// A fake backend that uses the CPU as GPU number 3. It reports its calls on stdout. A logit of an
+// image is the first value of the image plus the number of the class.
 
 #include <cstdio>
 #include <memory>
@@ -15,18 +15,18 @@ using namespace resrt;
 constexpr int kDevice = 3;
 
 template <class... Values>
-void tell(const char* format, Values... values) {
+void report(const char* format, Values... values) {
   std::printf(format, values...);
   std::fflush(stdout);
 }
 
 class Memory : public DeviceLogits {
  public:
-  explicit Memory(size_t floats) : floats_(floats, -1.0F) { tell("allocate %zu\n", floats); }
-  ~Memory() override { tell("free\n"); }
+  explicit Memory(size_t floats) : floats_(floats, -1.0F) { report("allocate %zu\n", floats); }
+  ~Memory() override { report("free\n"); }
   float* data() const override { return const_cast<float*>(floats_.data()); }
-  void mark_end(StreamHandle stream) override { tell("end in %zu\n", stream); }
-  void make_wait(StreamHandle stream) const override { tell("%zu waits\n", stream); }
+  void mark_end(StreamHandle stream) override { report("end in %zu\n", stream); }
+  void make_wait(StreamHandle stream) const override { report("%zu waits\n", stream); }
 
  private:
   std::vector<float> floats_;
@@ -43,7 +43,7 @@ class Session : public Context {
     }
   }
   void infer_on_device(const DeviceBatch& batch) override {
-    tell("infer %d in %zu\n", batch.batch, batch.stream);
+    report("infer %d in %zu\n", batch.batch, batch.stream);
     infer(batch.images, batch.batch, batch.logits);
   }
 
@@ -68,7 +68,7 @@ class Loaded : public Executable, public DeviceAccess {
   EngineInfo info_;
 };
 
-class StandIn : public Backend {
+class FakeBackend : public Backend {
  public:
   std::string version() const override { return "1.0.0"; }
   void check(const BuildOptions&) const override {}
@@ -86,5 +86,5 @@ class StandIn : public Backend {
 }  // namespace
 
 extern "C" RESRT_API resrt::Backend* resrt_create_backend() {
-  return new StandIn();
+  return new FakeBackend();
 }

@@ -1,4 +1,4 @@
-"""The engines, images and reference logits that checks and measurements share."""
+"""The engines, images and reference logits that the checks and measurements share."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 import resrt
 from gpu_checks.driver import Driver, NoGpuError
+from resrt.measuring.processes import Failed
 from resrt.operations.export import relative_difference
 
 Array = npt.NDArray[np.float32]
@@ -21,27 +22,27 @@ Array = npt.NDArray[np.float32]
 TENSORRT, RTX = "tensorrt", "tensorrt_rtx"
 _LIBRARIES = Path(resrt.__file__).parent / "lib"
 
-# Of the largest logit. PyTorch in fp16 and bf16 is off by 7e-4 and 6e-3 for these networks.
+# Relative to the largest logit. PyTorch's error for these networks is 7e-4 in fp16, 6e-3 in bf16.
 TOLERANCES = {"fp32": 1e-4, "tf32": 3e-3, "fp16": 3e-3, "bf16": 2e-2}
 
 
-class WrongError(Exception):
-    """What a check found to be wrong."""
+class WrongError(Failed):
+    """A result is wrong; the text says how."""
 
 
 def expect(holds: bool, message: str) -> None:
-    """Raise WrongError where something does not hold."""
+    """Raise WrongError if a condition does not hold."""
     if not holds:
         raise WrongError(message)
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Where engines of a backend are built: `folder` keeps their files, for other processes too.
+class EngineStore:
+    """Builds engines of a backend and keeps their files in `folder`, for later processes too.
 
-    All have the same random weights. `input_size` is of the images; None: the networks' own, as
-    are the `classes`. With a `timing_cache`, TensorRT writes kernels' timings to a file in the
-    folder, so that the engines that follow are built in less time.
+    All engines have the same random weights. `input_size` is the size of the images and `classes`
+    the number of logits; None: those of the network. With `timing_cache`, TensorRT writes its
+    kernel timings to a file in the folder, so that later engines are built faster.
     """
 
     backend: str
@@ -52,28 +53,33 @@ class Workshop:
     timing_cache: bool = False
 
     def engine(self, network: str, precision: str, **options: Any) -> resrt.Engine:
-        """Load an engine, which is built where the folder has none. `options` are TensorRT's."""
+        """Load an engine, which is built first if the folder lacks it.
+
+        `options` are those of resrt.TensorRTOptions, here and below.
+        """
         return resrt.load(self.engine_file(network, precision, **options))
 
     def engine_file(self, network: str, precision: str, **options: Any) -> Path:
+        """Return an engine's file, which is built first if the folder lacks it."""
         file = self.path_of(network, precision, **options)
         if not file.exists():
             self.build(network, precision, **options).save(file)
         return file
 
     def path_of(self, network: str, precision: str, **options: Any) -> Path:
-        """Return where an engine's file is or will be, by all that the engine depends on."""
+        """Return the path of an engine's file, which names everything the engine depends on."""
         parts = [self.backend, self.status().version, network, precision, f"batch={self.max_batch}"]
         parts += [f"input={self.input_size}", f"classes={self.classes}"]
         parts += [f"{name}={value}" for name, value in options.items()]
         return self.file("-".join([*parts, fingerprint(_LIBRARIES, gpu_name())]) + ".engine")
 
     def file(self, name: str) -> Path:
-        """Return the path of a file in the folder, which is made."""
+        """Return the path of a file in the folder, which is created if it is missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / name.replace("/", "_").replace(" ", "_")
 
     def build(self, network: str, precision: str, **options: Any) -> resrt.Engine:
+        """Build an engine, whether or not the folder has it."""
         if self.timing_cache and self.backend == TENSORRT:
             name = f"timings-{self.status().version}-{gpu_name()}.cache"
             options = {"timing_cache": str(self.file(name)), **options}
@@ -89,11 +95,11 @@ class Workshop:
         )
 
     def status(self) -> Any:
-        """The backend's resrt.BackendStatus."""
+        """Return the backend's resrt.BackendStatus."""
         return next(status for status in resrt.backends() if status.name == self.backend)
 
     def images(self, network: str, count: int, seed: int = 0) -> Array:
-        """Random images whose logits differ: noise alone looks all the same to a network."""
+        """Return random images with different logits. Plain noise gives all images the same."""
         rng = np.random.default_rng(seed)
         graph = resrt.build_graph(network, input_size=self.input_size)
         channels, height, width = graph.input_shape
@@ -103,7 +109,7 @@ class Workshop:
         return 2 * patches[:, :, :height, :width] + noise
 
     def reference(self, network: str, images: Array) -> Array:
-        """The logits in float32 on the processor, by OpenVINO."""
+        """Return the logits that OpenVINO computes in float32 on the processor."""
         return replace(self, backend="openvino").engine(network, "fp32").infer(images)
 
 
@@ -111,8 +117,8 @@ class Workshop:
 def fingerprint(libraries: Path, gpu: str) -> str:
     """Return 12 digits for resrt's version, the libraries in its folder, and the GPU.
 
-    An engine carries the plugin's kernels and was lowered by these libraries: one that others built
-    would be checked in their place.
+    An engine contains the plugin's kernels and what these libraries lowered, so an engine of
+    another build must not be checked in place of this one's.
     """
     digest = hashlib.sha256(f"{resrt.__version__}\0{gpu}".encode())
     for library in sorted(libraries.glob("libresrt*.so*")):
@@ -123,6 +129,7 @@ def fingerprint(libraries: Path, gpu: str) -> str:
 
 @functools.cache
 def gpu_name() -> str:
+    """Return the name of the first GPU, or "no GPU"."""
     try:
         return Driver().gpu().name
     except NoGpuError:
@@ -130,7 +137,7 @@ def gpu_name() -> str:
 
 
 def why_no_torch() -> str | None:
-    """Return why PyTorch cannot be used on the GPU, where it cannot."""
+    """Return why PyTorch cannot use the GPU, or None if it can."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed"
     import torch
@@ -139,15 +146,16 @@ def why_no_torch() -> str | None:
 
 
 def difference(logits: Array, reference: Array, precision: str) -> float:
-    """Return how far logits are off, over the largest. Raises WrongError where that is wrong.
+    """Return the largest error of logits, relative to the largest reference logit.
 
-    Wrong is also an image whose logits are nearer to another image's than to its own.
+    Raises WrongError if it exceeds the precision's tolerance, or if the logits of an image are
+    closer to another image's reference than to its own.
     """
     expect(logits.shape == reference.shape, f"logits {logits.shape} instead of {reference.shape}")
-    off = relative_difference(logits, reference)
+    error = relative_difference(logits, reference)
     tolerance = TOLERANCES[precision]
-    expect(off <= tolerance, f"logits are off by {off:.1e}, more than {tolerance:.0e}")
+    expect(error <= tolerance, f"the error of the logits is {error:.1e}, more than {tolerance:.0e}")
     nearest = np.abs(logits[:, None] - reference[None]).max(axis=2).argmin(axis=1)
     mixed_up = np.flatnonzero(nearest != np.arange(len(logits)))
     expect(len(mixed_up) == 0, f"images are mixed up: {nearest.tolist()}")
-    return off
+    return error
