@@ -1,4 +1,4 @@
-"""Fuzz the reader of npz; how, harness.py says."""
+"""Fuzz the npz reader: see harness.py."""
 
 import atheris
 

@@ -1,9 +1,8 @@
-"""Fuzzes the reader of ONNX files (atheris, https://github.com/google/atheris).
+"""Fuzz the ONNX reader with atheris (https://github.com/google/atheris).
 
     python tests/fuzz/fuzz_onnx.py tests/fuzz/corpus/onnx -max_total_time=600
 
-An input may make the reader raise resrt.Error, and nothing else; and may take twice its size and
-64 MB of memory.
+The reader may raise only resrt.Error, and take at most twice the input's size plus 64 MB of memory.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ with atheris.instrument_imports(include=["resrt.weights"]):
     from resrt import weights
     from resrt.weights.formats import onnx_file
 
-# The networks of the corpus, whose parameters a file of a few kilobytes can hold.
+# The networks of the corpus. Their parameters fit into a file of a few kilobytes.
 GRAPHS = [
     resrt.build_graph(config, classes=2, input_size=32, name=name)
     for name, config in {

@@ -1,4 +1,4 @@
-"""Fuzz the reader of pdparams; how, harness.py says."""
+"""Fuzz the pdparams reader: see harness.py."""
 
 import atheris
 

@@ -1,4 +1,4 @@
-"""Fuzz the reader of pytorch, legacy; how, harness.py says."""
+"""Fuzz the reader of PyTorch's legacy format: see harness.py."""
 
 import atheris
 

@@ -1,4 +1,4 @@
-"""Fuzz the reader of pytorch, zip; how, harness.py says."""
+"""Fuzz the reader of PyTorch's zip archives: see harness.py."""
 
 import atheris
 

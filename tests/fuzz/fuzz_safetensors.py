@@ -1,4 +1,4 @@
-"""Fuzz the reader of safetensors; how, harness.py says."""
+"""Fuzz the safetensors reader: see harness.py."""
 
 import atheris
 

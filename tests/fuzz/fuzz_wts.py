@@ -1,4 +1,4 @@
-"""Fuzz the reader of wts; how, harness.py says."""
+"""Fuzz the wts reader: see harness.py."""
 
 import atheris
 

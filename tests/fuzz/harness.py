@@ -1,8 +1,8 @@
-"""What every reader must survive, and how atheris is made to try it.
+"""Runs a reader on any input within limits of time and memory, and fuzzes it with atheris.
 
 Each fuzz_<reader>.py is a program: `python tests/fuzz/fuzz_npz.py -max_total_time=600`, with any
 of libFuzzer's options (https://llvm.org/docs/LibFuzzer.html), after `pip install resrt[fuzz]`.
-Inputs that reach something new are kept in build/fuzz/, where it goes on from the next time.
+Inputs that reach new code are saved in build/fuzz/, and used by the next run.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from mutators import Mutator
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parent / "data" / "weights"
-SLACK = 64 << 20  # bytes that a reader may take, beside twice the file's size
-SECONDS = 5.0  # of the processor, that it may take for the few KB of an input
+SLACK = 64 << 20  # bytes of memory that a reader may take, besides twice the file's size
+SECONDS = 5.0  # of processor time that it may take for an input of a few KB
 
 
 @dataclass(frozen=True)
 class Target:
-    """A reader, files of its format to begin with, and how to mutate them."""
+    """A reader, the pattern of its initial files, and how to mutate them."""
 
     name: str
     reader: ModuleType
@@ -40,11 +40,11 @@ class Target:
     mutate: Mutator
 
     def corpus(self) -> list[Path]:
-        """The files to begin with."""
+        """Return the initial files."""
         return sorted([*SAMPLES.glob(self.samples), *(HERE / "corpus" / self.name).glob("*")])
 
     def check(self, content: bytes) -> None:
-        """Read a file. Fails for all but arrays within the bounds, or an error that is resrt's."""
+        """Read a file. Fails unless the reader stays within the limits or raises resrt.Error."""
         assert tracemalloc.is_tracing()
         tracemalloc.reset_peak()
         before, _ = tracemalloc.get_traced_memory()
@@ -61,8 +61,8 @@ class Target:
 
 @contextlib.contextmanager
 def _file(content: bytes) -> Iterator[str]:
-    """A file for the reader that hands its path to a library."""
-    memory = Path("/dev/shm")  # where there is one, not to wear a disk
+    """Write a file, because some readers pass its path to a library."""
+    memory = Path("/dev/shm")  # to spare the disk
     with tempfile.NamedTemporaryFile(dir=memory if memory.is_dir() else None) as file:
         file.write(content)
         file.flush()
@@ -70,7 +70,7 @@ def _file(content: bytes) -> Iterator[str]:
 
 
 def _use(arrays: Iterable[npt.NDArray[np.generic]]) -> None:
-    """Look at every number: one outside the file would end the process."""
+    """Read every number. One outside the file would end the process."""
     for array in arrays:
         assert isinstance(array, np.ndarray)
         assert array.dtype.kind in "fiub"
@@ -78,7 +78,7 @@ def _use(arrays: Iterable[npt.NDArray[np.generic]]) -> None:
 
 
 def main(target: Target) -> None:
-    """Fuzz a reader until told otherwise by the command line."""
+    """Fuzz a reader with the options on the command line."""
     import atheris
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:

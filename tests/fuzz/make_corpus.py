@@ -1,4 +1,4 @@
-"""Make the files under corpus/. Those of PyTorch and Paddle are in tests/data/weights/."""
+"""Make the files in corpus/. Those of PyTorch and Paddle are in tests/data/weights/."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Mutations that keep a file's structure sound enough to reach what lies behind it.
+"""Mutations that keep enough of a file's structure to reach the code behind the first checks.
 
-Each takes the bytes of a file and a source of randomness, and returns other bytes. What is not of
-the format that a mutator knows is mutated as bytes.
+Each takes the bytes of a file and a source of randomness, and returns other bytes. Content in
+another format than the mutator's is mutated as bytes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def mutate_bytes(data: bytes, random: Random) -> bytes:
 
 
 def mutate_pickle(data: bytes, random: Random) -> bytes:
-    """Remove, repeat, move, exchange or insert opcodes of a pickle; what follows it is kept."""
+    """Remove, repeat, move, swap or insert opcodes of a pickle, and keep what follows it."""
     opcodes, rest = _opcodes(data)
     if len(opcodes) < 3 or random.random() < 0.2:
         return mutate_bytes(data, random)
@@ -76,7 +76,7 @@ def mutate_pickle(data: bytes, random: Random) -> bytes:
 
 
 def _opcodes(data: bytes) -> tuple[list[bytes], bytes]:
-    """The opcodes of a pickle, each with its argument, and what follows."""
+    """Return the opcodes of a pickle, each with its argument, and what follows it."""
     starts = []
     try:
         starts.extend(at for _, _, at in pickletools.genops(data) if at is not None)
@@ -121,7 +121,7 @@ def _some_opcode(random: Random) -> bytes:
 
 
 def mutate_legacy(data: bytes, random: Random) -> bytes:
-    """Mutate one of the pickles that a file of PyTorch's legacy format has in a row."""
+    """Mutate one of the pickles at the beginning of a file in PyTorch's legacy format."""
     pickles, rest = [], data
     for _ in range(5):
         opcodes, rest = _opcodes(rest)
@@ -134,12 +134,12 @@ def mutate_legacy(data: bytes, random: Random) -> bytes:
 
 
 def mutate_torch_zip(data: bytes, random: Random) -> bytes:
-    """Mutate the pickle of an archive, or its storages, or which members it has."""
+    """Mutate the pickle of an archive, its storages, or its list of members."""
     return _mutate_zip(data, random, lambda name: mutate_pickle if "pkl" in name else mutate_bytes)
 
 
 def mutate_npz(data: bytes, random: Random) -> bytes:
-    """Mutate the headers of an archive's arrays, or their bytes, or which members it has."""
+    """Mutate the headers of an archive's arrays, their bytes, or the list of members."""
     return _mutate_zip(data, random, lambda _: _mutate_npy)
 
 
@@ -152,7 +152,7 @@ def _mutate_zip(data: bytes, random: Random, mutator: Callable[[str], Mutator]) 
     if not members or random.random() < 0.3:
         return mutate_bytes(data, random)
     at = random.randrange(len(members))
-    if random.random() < 0.6:  # mostly the first: PyTorch's pickle
+    if random.random() < 0.6:  # mostly the first member, PyTorch's pickle
         at = 0
     info, content = members[at]
     kind = random.randrange(12)
@@ -166,7 +166,7 @@ def _mutate_zip(data: bytes, random: Random, mutator: Callable[[str], Mutator]) 
         members[at] = (info, mutator(info.filename)(content, random))
     file = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(file, "w") as opened:
-        warnings.simplefilter("ignore")  # of two members of one name
+        warnings.simplefilter("ignore")  # zipfile warns of two members with the same name
         for info, content in members:
             opened.writestr(info.filename, content, info.compress_type)
     return file.getvalue()
@@ -181,7 +181,7 @@ def _mutate_npy(data: bytes, random: Random) -> bytes:
 
 
 def mutate_text(data: bytes, random: Random) -> bytes:
-    """Exchange the numbers and marks of a text."""
+    """Replace numbers and punctuation of a text."""
     out = bytearray(data)
     for _ in range(random.choice((1, 2, 4))):
         at = random.randrange(len(out) + 1)
@@ -201,7 +201,7 @@ def mutate_text(data: bytes, random: Random) -> bytes:
 
 
 def mutate_safetensors(data: bytes, random: Random) -> bytes:
-    """Mutate the header's text or its entries, and keep its length in step."""
+    """Mutate the header's text or its entries, and update its length."""
     size = int.from_bytes(data[:8], "little")
     if size > len(data) - 8 or random.random() < 0.3:
         return mutate_bytes(data, random)

@@ -1,4 +1,4 @@
-"""The readers to fuzz."""
+"""The readers, and how to fuzz each."""
 
 from __future__ import annotations
 

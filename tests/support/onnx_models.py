@@ -1,4 +1,4 @@
-"""ONNX models of our graphs as other exporters write them: for tests of the reader."""
+"""ONNX models of graphs as other exporters write them, for tests of the reader."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def export(
     constants: bool = False,
     dtype: int = onnx.TensorProto.FLOAT,
 ) -> onnx.ModelProto:
-    """What resrt exports, with the ways of others.
+    """Return the model that resrt exports, changed as other exporters would write it.
 
-    `folds`: batch normalisations are in their convolutions. `transposes`: the head is a MatMul and
-    an Add. `constants`: weights are Constant nodes, no initialisers. `dtype`: of the weights.
+    `folds` folds batch normalisations into their convolutions, `transposes` writes the head as a
+    MatMul and an Add, `constants` writes the weights as Constant nodes instead of initialisers, and
+    `dtype` is the type of the weights.
     """
     if folds:
         graph, arrays = _core.fold_batch_norm(graph, arrays)
@@ -71,7 +72,7 @@ def _make_constants(graph: onnx.GraphProto) -> None:
 
 
 def folded(arrays: Arrays, conv: str, norm: str, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
-    """A convolution's weight and bias with its normalisation, in float64 as the core's own pass."""
+    """Fold a normalisation into a convolution's weight and bias, in float64 as the core does."""
     weight, bias, mean, variance = (
         arrays[f"{norm}.{part}"].astype(np.float64)
         for part in ("weight", "bias", "running_mean", "running_var")
@@ -83,9 +84,9 @@ def folded(arrays: Arrays, conv: str, norm: str, epsilon: float) -> tuple[np.nda
 
 
 def scramble(model: onnx.ModelProto, seed: int = 0) -> onnx.ModelProto:
-    """The same model under names that mean nothing, its nodes in another order that works.
+    """Return the same model with random names and its nodes in another valid order.
 
-    Sums are turned round, too.
+    The inputs of sums are swapped.
     """
     rng = np.random.default_rng(seed)
     names: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The sample files under tests/data/weights, and what helps to make malicious ones."""
+"""The sample files in tests/data/weights, and helpers to make malicious ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def numbers() -> Arrays:
-    """What the samples hold: as `numbers` in data/weights/make_samples.py."""
+    """Return the arrays in the samples, which data/weights/make_samples.py creates."""
     rng = np.random.default_rng(5)
     return {
         "conv1.weight": rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
@@ -30,7 +30,7 @@ def numbers() -> Arrays:
 
 
 def bfloat16(arrays: Arrays) -> Arrays:
-    """Rounded as PyTorch and Paddle round to bfloat16: to nearest, ties to even."""
+    """Round to bfloat16 as PyTorch and Paddle do: to the nearest value, ties to even."""
     rounded = {}
     for name, array in arrays.items():
         bits = array.view(np.uint32).astype(np.uint64)
@@ -40,7 +40,7 @@ def bfloat16(arrays: Arrays) -> Arrays:
 
 
 def assert_holds(path: Path, wanted: Arrays) -> weights.Checkpoint:
-    """That a file reads as these arrays, and counters that training keeps."""
+    """Assert that a file contains these arrays, besides counters for training."""
     checkpoint = weights.read(path)
     arrays = {k: v for k, v in checkpoint.arrays.items() if not k.endswith("tracked")}
     assert arrays.keys() == wanted.keys()
@@ -52,7 +52,7 @@ def assert_holds(path: Path, wanted: Arrays) -> weights.Checkpoint:
 
 @contextmanager
 def bounded_memory(limit: int) -> Iterator[None]:
-    """Fail where Python or NumPy take more memory than that at any one time."""
+    """Fail if Python and NumPy allocate more memory than the limit at any time."""
     tracemalloc.start()
     try:
         yield
@@ -62,5 +62,5 @@ def bounded_memory(limit: int) -> Iterator[None]:
 
 
 def text(value: str) -> bytes:
-    """A pickle's opcodes for a text."""
+    """Return a pickle's opcodes for a text."""
     return b"X" + struct.pack("<I", len(value.encode())) + value.encode()

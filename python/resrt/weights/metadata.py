@@ -145,25 +145,31 @@ def _preprocessing(text: str) -> tuple[_core.Preprocessing, Recommended | None]:
     try:
         document = json.loads(text)
         recommended = document.pop("recommended", None)
-        return (
-            _core.Preprocessing(**document),
-            None if recommended is None else Recommended(**recommended),
-        )
+        if recommended is not None:
+            recommended = Recommended(**recommended)
+            _check_size(recommended.crop, recommended.resize)
+        steps = _core.Preprocessing(**document)
+        _check_size(steps.resize)
     except (AttributeError, TypeError, ValueError, RecursionError):
         raise InputError(
             f"invalid preprocessing in the weights file's metadata: {text[:100]!r}; convert the "
-            "weights again, or give preprocessing"
+            "weights again"
         ) from None
+    return steps, recommended
 
 
 def _input_size(text: str) -> tuple[int, int]:
     try:
         height, width = json.loads(text)
-        if not all(type(size) is int and 0 < size < 2**31 for size in (height, width)):
-            raise ValueError
+        _check_size(height, width)
     except (TypeError, ValueError, RecursionError):
         raise InputError(
             f"invalid input size in the weights file's metadata: {text[:100]!r}; convert the "
-            "weights again, or give input_size"
+            "weights again"
         ) from None
     return height, width
+
+
+def _check_size(*sizes: object) -> None:
+    if not all(type(size) is int and 0 < size <= 65536 for size in sizes):
+        raise ValueError

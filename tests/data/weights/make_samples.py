@@ -1,7 +1,7 @@
-"""Make the sample files beside this script, with the libraries whose formats they are.
+"""Make the sample files in this folder, each with the library that defines its format.
 
-Run it where PyTorch and PaddlePaddle are installed; the tests need neither. `numbers()` are
-a few parameters under names as timm gives them, with values that are the same in every file.
+The script requires PyTorch and PaddlePaddle; the tests do not. `numbers()` are a few parameters
+with timm's names and the same values in every file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 def numbers() -> dict[str, np.ndarray]:
-    """What every sample holds, up to precision and names."""
+    """Return the content of every sample, apart from precision and names."""
     rng = np.random.default_rng(5)
     return {
         "conv1.weight": rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
