@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from resrt._core import backend_names
-from resrt.cli.arguments import (
-    DONE,
-    Commands,
-    add_command,
-    add_device,
-    add_network,
-    add_precision,
-)
+from resrt.cli.arguments import NETWORK, add_shared
 from resrt.cli.terminal import waiting
 
+SUMMARY = "build an engine file"
+DESCRIPTION = (
+    "Builds an engine from a network's layer definitions and weights, and writes it to a file."
+)
+EXAMPLE = "resrt build ResNeSt50 -o resnest50.engine"
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "build",
-        _run,
-        summary="build an engine file",
-        description="Builds an engine from a network's layer definitions and weights, and "
-        "writes it to a file.",
-        example="resrt build ResNeSt50 -o resnest50.engine",
-    )
-    add_network(parser)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_shared(parser, *NETWORK)
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
-    add_precision(parser)
+    add_shared(parser, "--precision")
     parser.add_argument("--max-batch", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
+    add_shared(parser, "--labels")
     parser.add_argument(
         "--no-cache", action="store_true", help="do not use the cache of built engines"
     )
@@ -43,7 +32,7 @@ def add(commands: Commands) -> None:
         choices=backend_names(),
         help=f"{', '.join(backend_names())}; default: %(default)s",
     )
-    add_device(parser)
+    add_shared(parser, "--device")
     _add_tensorrt(parser)
 
 
@@ -92,22 +81,12 @@ def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_TENSORRT_OPTIONS = (
-    "workspace",
-    "optimization_level",
-    "optimum_batch",
-    "timing_cache",
-    "hardware_compatibility",
-    "version_compatible",
-    "compute_capabilities",
-    "split_attention_plugin",
-)
-
-
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     import resrt
 
-    given = {name: getattr(options, name) for name in _TENSORRT_OPTIONS if hasattr(options, name)}
+    of_tensorrt = vars(resrt.TensorRTOptions)
+    given = {name: value for name, value in vars(options).items() if name in of_tensorrt}
     with waiting(f"building {options.network}", quiet=options.quiet) as progress:
         built = resrt.build_file(
             options.network,
@@ -117,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
             precision=options.precision,
             max_batch=options.max_batch,
             input_size=options.input_size,
-            labels=None if options.labels is None else Path(options.labels),
+            labels=options.labels,
             backend=options.backend,
             device=options.device,
             tensorrt=resrt.TensorRTOptions(**given) if given else None,
@@ -132,4 +111,3 @@ def _run(options: argparse.Namespace) -> int:
             f"{built.path}: {built.size / 1e6:.1f} MB in {built.seconds:.1f} s"
             f"{', from the cache' if built.from_cache else ''}"
         )
-    return DONE
