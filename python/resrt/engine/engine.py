@@ -146,7 +146,6 @@ class Engine:
 
 def build_network(
     network: Network,
-    *,
     precision: str = "auto",
     max_batch: int = 8,
     backend: str = "openvino",

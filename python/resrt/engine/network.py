@@ -55,7 +55,6 @@ class Network:
 def resolve(
     model: Model,
     weights: WeightsLike | None,
-    *,
     input_size: int | Sequence[int] | None = None,
     classes: int | None = None,
     in_channels: int | None = None,

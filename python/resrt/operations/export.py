@@ -101,14 +101,7 @@ def export(
     """
     writable = Path(fsdecode(checked_path(path)))
     network = resolve(
-        model,
-        weights,
-        input_size=input_size,
-        classes=classes,
-        in_channels=in_channels,
-        labels=labels,
-        preprocessing=preprocessing,
-        progress=progress,
+        model, weights, input_size, classes, in_channels, labels, preprocessing, progress
     )
     written = onnx_model(network, batch=batch, opset=opset, fold=fold).SerializeToString()
     verified_by, difference = None, None
