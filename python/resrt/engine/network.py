@@ -75,7 +75,11 @@ def resolve(
     checkpoint, called = _read(given)
     metadata = Metadata() if checkpoint is None else Metadata.read(checkpoint.metadata)
     if isinstance(model, _core.Graph):
-        _refuse_options_of_a_graph(input_size, classes, in_channels)
+        if any(option is not None for option in (input_size, classes, in_channels)):
+            raise InputError(
+                "a graph already has its input size, classes and input channels; give them to "
+                "resrt.build_graph instead"
+            )
         graph = model
     else:
         if input_size is None:
@@ -170,14 +174,6 @@ def _graph(
         input_size=input_size,
         in_channels=3 if in_channels is None else whole("in_channels", in_channels),
     )
-
-
-def _refuse_options_of_a_graph(*options: object) -> None:
-    if any(option is not None for option in options):
-        raise InputError(
-            "a graph already has its input size, classes and input channels; give them to "
-            "resrt.build_graph instead"
-        )
 
 
 def _origin(weights: WeightsLike | None, entry: pretrained.Pretrained | None) -> str:

@@ -151,23 +151,11 @@ def onnx_model(
     graph, weights = network.graph, network.weights
     if fold:
         graph, weights = _core.fold_batch_norm(graph, weights)
-    model = onnx_writer.write(
-        graph,
-        weights,
-        batch=None if batch is None else whole("batch", batch),
-        opset=opset,
-        metadata=_metadata(network),
-    )
+    texts = {"network": graph.name, "weights": network.metadata.origin, **network.metadata.write()}
+    batch = None if batch is None else whole("batch", batch)
+    model = onnx_writer.write(graph, weights, batch=batch, opset=opset, metadata=texts)
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def _metadata(network: Network) -> dict[str, str]:
-    return {
-        "network": network.graph.name,
-        "weights": network.metadata.origin,
-        **network.metadata.write(),
-    }
 
 
 def _difference(network: Network, written: bytes, batch: int | None) -> float:
