@@ -73,7 +73,10 @@ def resolve(
     if given is None:
         given, checksum = _fetch(model, entry, classes, in_channels, progress)
     checkpoint, called = _read(given)
-    metadata = Metadata() if checkpoint is None else Metadata.read(checkpoint.metadata)
+    # What the caller gives is not read from the file, where it may be damaged.
+    overrides = {"labels": labels, "preprocessing": preprocessing}
+    texts = {} if checkpoint is None else checkpoint.metadata
+    metadata = Metadata.read({k: text for k, text in texts.items() if overrides.get(k) is None})
     if isinstance(model, _core.Graph):
         if any(option is not None for option in (input_size, classes, in_channels)):
             raise InputError(
