@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from resrt._core import backend_names
 from resrt.cli.arguments import NETWORK, add_shared
@@ -13,6 +14,42 @@ DESCRIPTION = (
     "Builds an engine from a network's layer definitions and weights, and writes it to a file."
 )
 EXAMPLE = "resrt build ResNeSt50 -o resnest50.engine"
+
+_TENSORRT: dict[str, dict[str, Any]] = {
+    "workspace": {"type": int, "metavar": "MIB", "help": "scratch memory per layer"},
+    "optimization_level": {
+        "type": int,
+        "metavar": "N",
+        "help": "from 0, the fastest build, to 5, the longest search; default: 3",
+    },
+    "optimum_batch": {
+        "type": int,
+        "metavar": "N",
+        "help": "the batch size to tune kernels for; default: the largest",
+    },
+    "timing_cache": {
+        "metavar": "FILE",
+        "help": "kernel timings, read and written, which make the next build faster",
+    },
+    "hardware_compatibility": {
+        "choices": ["none", "ampere+", "same_compute_capability"],
+        "help": "the other GPUs on which the engine runs; default: none",
+    },
+    "version_compatible": {
+        "action": "store_true",
+        "help": "allow later versions of TensorRT to load the engine",
+    },
+    "compute_capabilities": {
+        "type": int,
+        "nargs": "+",
+        "metavar": "CC",
+        "help": "the GPUs to build for, such as 75 86 120; only with TensorRT for RTX",
+    },
+    "split_attention_plugin": {
+        "action": "store_true",
+        "help": "use resrt's plugin for split attention; not with TensorRT for RTX",
+    },
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,60 +70,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(backend_names())}; default: %(default)s",
     )
     add_shared(parser, "--device")
-    _add_tensorrt(parser)
-
-
-def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
-    """Add TensorRT's options. Those that are not given keep its defaults."""
+    # TensorRT's own defaults apply to the options that are not given.
     group = parser.add_argument_group("TensorRT", argument_default=argparse.SUPPRESS)
-    group.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory per layer")
-    group.add_argument(
-        "--optimization-level",
-        type=int,
-        metavar="N",
-        help="from 0, the fastest build, to 5, the longest search; default: 3",
-    )
-    group.add_argument(
-        "--optimum-batch",
-        type=int,
-        metavar="N",
-        help="the batch size to tune kernels for; default: the largest",
-    )
-    group.add_argument(
-        "--timing-cache",
-        metavar="FILE",
-        help="kernel timings, read and written, which make the next build faster",
-    )
-    group.add_argument(
-        "--hardware-compatibility",
-        choices=["none", "ampere+", "same_compute_capability"],
-        help="the other GPUs on which the engine runs; default: none",
-    )
-    group.add_argument(
-        "--version-compatible",
-        action="store_true",
-        help="allow later versions of TensorRT to load the engine",
-    )
-    group.add_argument(
-        "--compute-capabilities",
-        type=int,
-        nargs="+",
-        metavar="CC",
-        help="the GPUs to build for, such as 75 86 120; only with TensorRT for RTX",
-    )
-    group.add_argument(
-        "--split-attention-plugin",
-        action="store_true",
-        help="use resrt's plugin for split attention; not with TensorRT for RTX",
-    )
+    for name, settings in _TENSORRT.items():
+        group.add_argument(f"--{name.replace('_', '-')}", **settings)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     import resrt
 
-    of_tensorrt = vars(resrt.TensorRTOptions)
-    given = {name: value for name, value in vars(options).items() if name in of_tensorrt}
+    given = {name: value for name, value in vars(options).items() if name in _TENSORRT}
     with waiting(f"building {options.network}", quiet=options.quiet) as progress:
         built = resrt.build_file(
             options.network,
