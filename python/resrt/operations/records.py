@@ -56,8 +56,9 @@ class JsonClassifications(Format):
 
     def _read(self, line: str) -> Classification:
         document = json.loads(line)
-        predictions = [Prediction(**one) for one in document.get("predictions", [])]
-        return Classification(document["image"], predictions, document.get("error"))
+        error = document.get("error")
+        predictions = document["predictions"] if error is None else []
+        return Classification(document["image"], [Prediction(**one) for one in predictions], error)
 
 
 class CsvClassifications(Format):
