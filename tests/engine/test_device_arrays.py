@@ -1,6 +1,6 @@
-"""Batches in a GPU's memory, as far as that goes without one: what libraries say of their arrays.
+"""Batches in GPU memory, as far as they can be tested without a GPU.
 
-The stand-ins say that they are on a GPU, and are not.
+The fakes say that they are on a GPU but are in host memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CUDA, ROCM, PINNED = 2, 10, 3
 
 
 class DLPackArray:
-    """As PyTorch's tensors."""
+    """An array like PyTorch's tensors."""
 
     def __init__(self, array: npt.NDArray[Any], device: tuple[int, int] = (CUDA, 0)) -> None:
         self.array = array
@@ -45,7 +45,7 @@ class DLPackArray:
 
 
 class InterfaceArray:
-    """As Numba's arrays."""
+    """An array like Numba's."""
 
     def __init__(self, array: npt.NDArray[Any], **more: Any) -> None:
         self.__cuda_array_interface__ = {
@@ -59,7 +59,7 @@ class InterfaceArray:
 
 
 class Core:
-    """An engine on the second GPU that keeps what it was given."""
+    """A fake engine on the second GPU that records its arguments."""
 
     info = SimpleNamespace(model="small", input_shape=(3, 32, 32))
     device = 1
@@ -86,7 +86,7 @@ def test_dlpack(core: Any, images: npt.NDArray[np.float32], stream: int | None, 
     batch = DLPackArray(images, (CUDA, 1))
     assert device_arrays.infer(core, batch, stream) == "logits"
     assert core.given == [(images.ctypes.data, 6, used)]
-    assert batch.streams == [used]  # which the library has wait for the batch
+    assert batch.streams == [used]  # the library makes this stream wait for the batch
 
 
 @pytest.mark.parametrize(
@@ -104,15 +104,15 @@ def test_cuda_array_interface(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x.astype(np.float16), "takes a float32 batch"),
-        (lambda x: x.astype(np.int32), "takes a float32 batch"),
+        (lambda x: x.astype(np.float16), r"requires a float32 batch; convert it with .float\(\)"),
+        (lambda x: x.astype(np.int32), r"requires a float32 batch; convert it with .float\(\)"),
         (lambda x: x[0], r"a batch of shape \(N, 3, 32, 32\), not \(3, 32, 32\)"),
         (lambda x: x[:, :, :16], r"a batch of shape \(N, 3, 32, 32\), not \(6, 3, 16, 32\)"),
-        (lambda x: x.transpose(0, 1, 3, 2), r"contiguous.*copy it, as with .contiguous\(\)"),
-        (lambda x: x[::2], "contiguous"),
+        (lambda x: x.transpose(0, 1, 3, 2), r"contiguous.*copy it with .contiguous\(\)"),
+        (lambda x: x[::2], "requires a batch that is contiguous in GPU memory"),
     ],
 )
-def test_what_the_engine_does_not_take(
+def test_invalid_batches(
     core: Any, images: npt.NDArray[np.float32], kind: Any, change: Any, message: str
 ) -> None:
     with pytest.raises(resrt.InputError, match=message):
@@ -120,60 +120,64 @@ def test_what_the_engine_does_not_take(
     assert core.given == []
 
 
-def test_one_image_is_contiguous_whatever_its_batch_stride(
+def test_single_image_is_contiguous_for_any_batch_stride(
     core: Any, images: npt.NDArray[np.float32]
 ) -> None:
     device_arrays.infer(core, DLPackArray(images[::6], (CUDA, 1)), None)
     assert core.given == [(images.ctypes.data, 1, 1)]
 
 
-def test_strides_of_axes_of_one_say_nothing(core: Any, images: npt.NDArray[np.float32]) -> None:
+def test_stride_of_an_axis_of_one_is_ignored(core: Any, images: npt.NDArray[np.float32]) -> None:
     strides = (999, *images.strides[1:])
     device_arrays.infer(core, InterfaceArray(images[:1], strides=strides), None)
     assert core.given == [(images.ctypes.data, 1, 1)]
 
 
-def test_an_empty_batch_may_have_no_pointer(core: Any, images: npt.NDArray[np.float32]) -> None:
+def test_empty_batch_may_have_no_pointer(core: Any, images: npt.NDArray[np.float32]) -> None:
     core.device_of = None
     device_arrays.infer(core, InterfaceArray(images[:0], data=(0, False)), None)
     assert core.given == [(0, 0, 1)]
 
 
-def test_a_masked_batch(core: Any, images: npt.NDArray[np.float32]) -> None:
-    with pytest.raises(resrt.InputError, match="has a mask"):
+def test_masked_batch(core: Any, images: npt.NDArray[np.float32]) -> None:
+    with pytest.raises(
+        resrt.InputError, match="the batch has a mask, which engines do not support"
+    ):
         device_arrays.infer(core, InterfaceArray(images, mask=InterfaceArray(images)), None)
 
 
-def test_other_memory(core: Any, images: npt.NDArray[np.float32]) -> None:
+def test_batches_in_other_memory(core: Any, images: npt.NDArray[np.float32]) -> None:
     with pytest.raises(resrt.InputError, match=r"of cuda:0, but the engine runs on cuda:1; copy"):
         device_arrays.infer(core, DLPackArray(images, (CUDA, 0)), None)
     core.device_of = lambda pointer: 0
     with pytest.raises(resrt.InputError, match=r"of cuda:0, but the engine runs on cuda:1; copy"):
         device_arrays.infer(core, InterfaceArray(images), None)
-    with pytest.raises(resrt.InputError, match="neither an NVIDIA GPU's.*device type 10"):
+    with pytest.raises(resrt.InputError, match="nor in an NVIDIA GPU's memory .*type is 10"):
         device_arrays.infer(core, DLPackArray(images, (ROCM, 0)), None)
     assert core.given == []
 
 
 @pytest.mark.parametrize("stream", [-1, 2**64, True, 1.5, "0"])
-def test_what_is_no_stream(core: Any, images: npt.NDArray[np.float32], stream: Any) -> None:
-    with pytest.raises(resrt.InputError, match="stream is a CUDA stream's handle.*, not "):
+def test_invalid_streams(core: Any, images: npt.NDArray[np.float32], stream: Any) -> None:
+    with pytest.raises(
+        resrt.InputError, match="stream must be the handle of a CUDA stream, .*, not "
+    ):
         device_arrays.infer(core, DLPackArray(images, (CUDA, 1)), stream)
 
 
-def test_a_library_that_refuses(core: Any, images: npt.NDArray[np.float32]) -> None:
+def test_library_that_refuses_to_export(core: Any, images: npt.NDArray[np.float32]) -> None:
     class NeedsGradient(DLPackArray):
         def __dlpack__(self, *, stream: int) -> Any:
             raise BufferError("it requires grad")
 
-    with pytest.raises(resrt.InputError, match="does not give its memory: it requires grad"):
+    with pytest.raises(resrt.InputError, match="cannot read the batch's memory: it requires grad"):
         device_arrays.infer(core, NeedsGradient(images, (CUDA, 1)), None)
 
 
 @pytest.mark.parametrize("kind", [lambda array: DLPackArray(array, (CUDA, 1)), InterfaceArray])
-def test_the_logits_are_given_what_keeps_the_batch(core: Any, kind: Any) -> None:
+def test_logits_keep_the_batch_alive(core: Any, kind: Any) -> None:
     class Array(np.ndarray[Any, Any]):
-        """An array that can be watched."""
+        """An array that can be weakly referenced."""
 
     images = np.zeros((1, 3, 32, 32), np.float32).view(Array)
     alive = weakref.ref(images)
@@ -188,7 +192,7 @@ def test_the_logits_are_given_what_keeps_the_batch(core: Any, kind: Any) -> None
     assert alive() is None
 
 
-def test_a_capsule_is_read_once(images: npt.NDArray[np.float32]) -> None:
+def test_capsule_can_be_read_only_once(images: npt.NDArray[np.float32]) -> None:
     capsule: Any = images.__dlpack__()
     foreign = _core.ForeignArray(capsule)
     assert (foreign.pointer, foreign.shape) == (images.ctypes.data, (6, 3, 32, 32))
@@ -196,19 +200,19 @@ def test_a_capsule_is_read_once(images: npt.NDArray[np.float32]) -> None:
         _core.ForeignArray(capsule)
 
 
-def test_an_engine_on_the_processor(
+def test_cpu_engine_rejects_gpu_batches_and_streams(
     small_engine: resrt.Engine, images: npt.NDArray[np.float32]
 ) -> None:
     batches: list[Any] = [DLPackArray(images), InterfaceArray(images)]
     for batch in batches:
         with pytest.raises(resrt.InputError, match="backend 'openvino' cannot read GPU memory"):
             small_engine.infer(batch)
-    with pytest.raises(resrt.InputError, match="in the processor's memory; leave out stream"):
+    with pytest.raises(resrt.InputError, match="this batch is in host memory; stream is only for"):
         small_engine.infer(images, stream=1)  # type: ignore[call-overload]
     assert small_engine._core.device is None
 
 
-def test_pinned_memory_is_the_processors(
+def test_pinned_memory_is_host_memory(
     small_engine: resrt.Engine, images: npt.NDArray[np.float32]
 ) -> None:
     class Pinned(DLPackArray):
@@ -222,12 +226,12 @@ def test_pinned_memory_is_the_processors(
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a copy of the package that has a stand-in for a GPU's backend."""
+    """A folder with a copy of the package that has a fake GPU backend."""
     if not (ROOT / "cpp/src").exists():
-        pytest.skip("the core's source is not here")
+        pytest.skip("requires the C++ sources")
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
-        pytest.skip(f"there is no compiler {compiler} to build the stand-in with")
+        pytest.skip(f"requires the compiler {compiler} to build the fake backend")
     folder = tmp_path_factory.mktemp("site")
     for module in (resrt, _core):
         shutil.copytree(Path(module.__file__).parent, folder / "resrt", dirs_exist_ok=True)
@@ -245,7 +249,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-BEFORE = """
+SETUP = """
 import ctypes, gc, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
@@ -257,7 +261,7 @@ class Array:
     def __dlpack_device__(self): return 2, 3
     def __dlpack__(self, *, stream): return self.array.__dlpack__()
 
-def tell(*values):
+def show(*values):
     print(*values, flush=True)
 
 def read(pointer, shape):
@@ -272,10 +276,10 @@ images[:, 0, 0, 0] = 10, 20, 30
 """
 
 
-def told(package: Path, script: str) -> list[str]:
-    """What the stand-in and the script say."""
+def run(package: Path, script: str) -> list[str]:
+    """Return the lines that the fake backend and the script print."""
     done = subprocess.run(
-        [sys.executable, "-c", BEFORE + textwrap.dedent(script), package],
+        [sys.executable, "-c", SETUP + textwrap.dedent(script), package],
         env={**os.environ, "LD_LIBRARY_PATH": str(package / "resrt" / "lib")},
         capture_output=True,
         text=True,
@@ -289,17 +293,17 @@ LOGITS = "[[10.0, 11.0, 12.0], [20.0, 21.0, 22.0], [30.0, 31.0, 32.0]]"
 
 
 def test_logits_live_as_long_as_their_reader(package: Path) -> None:
-    assert told(
+    assert run(
         package,
         """
         logits = engine.infer(Array(images), stream=7)
-        tell(logits.shape, logits.__dlpack_device__())
+        show(logits.shape, logits.__dlpack_device__())
         foreign = _core.ForeignArray(logits.__dlpack__(stream=9, max_version=(1, 0)))
         del logits
         gc.collect()
-        tell(read(foreign.pointer, foreign.shape), foreign.is_float32, foreign.is_contiguous)
+        show(read(foreign.pointer, foreign.shape), foreign.is_float32, foreign.is_contiguous)
         del foreign
-        tell("the end")
+        show("the end")
         """,
     ) == [
         *("allocate 9", "infer 2 in 7", "infer 1 in 7", "end in 7"),
@@ -310,7 +314,7 @@ def test_logits_live_as_long_as_their_reader(package: Path) -> None:
 
 
 def test_logits_keep_their_batch(package: Path) -> None:
-    assert told(
+    assert run(
         package,
         """
         class Owner(Array):
@@ -322,52 +326,52 @@ def test_logits_keep_their_batch(package: Path) -> None:
                 }
             __dlpack__ = property()
             __dlpack_device__ = property()
-            def __del__(self): tell("the batch goes")
+            def __del__(self): show("batch freed")
         logits = engine.infer(Owner(images), stream=7)
         gc.collect()
-        tell("and stays until here")
+        show("batch alive")
         foreign = _core.ForeignArray(logits.__dlpack__(stream=-1))
         del logits
         del foreign
-        tell("the end")
+        show("the end")
         """,
-    )[4:] == ["and stays until here", "free", "the batch goes", "the end"]
+    )[4:] == ["batch alive", "free", "batch freed", "the end"]
 
 
 @pytest.mark.parametrize("stream", [0, -2])
-def test_what_is_no_stream_for_dlpack(package: Path, stream: int) -> None:
-    said = told(
+def test_invalid_streams_for_dlpack(package: Path, stream: int) -> None:
+    said = run(
         package,
         f"""
         try:
             engine.infer(Array(images), stream=7).__dlpack__(stream={stream})
         except ValueError as error:
-            tell(error)
+            show(error)
         """,
     )
     assert f"invalid CUDA stream for DLPack: {stream}" in said
 
 
-def test_logits_that_nobody_reads_are_freed(package: Path) -> None:
-    assert told(
+def test_unread_logits_are_freed(package: Path) -> None:
+    assert run(
         package,
         """
         logits = engine.infer(Array(images[:0]))
         capsule = logits.__dlpack__(stream=-1)
         del logits, capsule
-        tell("the end")
+        show("the end")
         """,
     ) == ["allocate 0", "end in 1", "free", "the end"]
 
 
-def test_logits_by_the_cuda_array_interface(package: Path) -> None:
-    assert told(
+def test_logits_through_the_cuda_array_interface(package: Path) -> None:
+    assert run(
         package,
         """
         logits = engine.infer(Array(images), stream=7)
         interface = logits.__cuda_array_interface__
         pointer, is_read_only = interface.pop("data")
-        tell(sorted(interface.items()), is_read_only, read(pointer, interface["shape"]))
+        show(sorted(interface.items()), is_read_only, read(pointer, interface["shape"]))
         del logits
         """,
     )[4:] == [
@@ -377,8 +381,8 @@ def test_logits_by_the_cuda_array_interface(package: Path) -> None:
     ]
 
 
-def test_logits_are_not_copied_elsewhere(package: Path) -> None:
-    assert told(
+def test_logits_are_not_copied_to_other_memory(package: Path) -> None:
+    assert run(
         package,
         """
         logits = engine.infer(Array(images), stream=7)
@@ -386,7 +390,7 @@ def test_logits_are_not_copied_elsewhere(package: Path) -> None:
             try:
                 logits.__dlpack__(stream=9, **wish)
             except BufferError as error:
-                tell(error)
+                show(error)
         """,
     )[4:6] == [
         "logits can only be exported to the GPU that they are on",

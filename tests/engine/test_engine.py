@@ -53,7 +53,7 @@ def test_memory_layout_does_not_matter(small_engine: resrt.Engine, images: Batch
     [
         (lambda x: x.astype(np.float64), r"float32 .*not float64.*astype"),
         (lambda x: (x * 255).astype(np.uint8), r"not uint8"),
-        (lambda x: x[0], r"not one image .*image\[None\]"),
+        (lambda x: x[0], r"not a single image of shape .*image\[None\]"),
         (lambda x: x[:, :1], r"\(N, 3, 32, 32\), not \(6, 1, 32, 32\)"),
         (lambda x: x[..., :31], r"not \(6, 3, 32, 31\)"),
         (lambda x: x.transpose(0, 2, 3, 1), r"not \(6, 32, 32, 3\)"),
@@ -62,7 +62,7 @@ def test_memory_layout_does_not_matter(small_engine: resrt.Engine, images: Batch
         (lambda x: "cat.jpg", r"float32"),
     ],
 )
-def test_wrong_batches_are_refused(small_engine, images, change, message) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_batches(small_engine, images, change, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(resrt.InputError, match=message):
         small_engine.infer(change(images))
 
@@ -76,8 +76,8 @@ def test_many_threads_share_an_engine(small_engine: resrt.Engine) -> None:
             np.testing.assert_array_equal(got, wanted)
 
 
-def test_inference_lets_other_threads_run() -> None:
-    """A pure Python thread goes on counting while a long inference runs."""
+def test_inference_releases_the_interpreter_lock() -> None:
+    """A pure Python thread keeps counting while a long inference runs."""
     engine = resrt.build("resnet50", "random", max_batch=8)
     batch = np.zeros((8, 3, 224, 224), np.float32)
     count, done = 0, threading.Event()
@@ -92,10 +92,10 @@ def test_inference_lets_other_threads_run() -> None:
         count += 1
         time.sleep(0.0005)
     thread.join()
-    assert count > 10  # held back by the lock it would be 1 or 2
+    assert count > 10  # with the lock held, it would be 1 or 2
 
 
-def test_labels_keep_even_an_empty_name(tmp_path: Path) -> None:
+def test_labels_may_be_empty_strings(tmp_path: Path) -> None:
     config = resrt.ResNet(depths=[1], width=8)
     for listed in ([""], ["", "", "x"], ["x", ""]):
         engine = resrt.build(
@@ -112,7 +112,7 @@ def test_precisions(small_graph: resrt.Graph, images: Batch) -> None:
     exact = resrt.build(small_graph, "random", precision="fp32").infer(images)
     for precision in set(available) - {"fp32"}:
         reduced = resrt.build(small_graph, "random", precision=precision).infer(images)
-        assert not np.array_equal(reduced, exact)  # it is computed otherwise indeed
+        assert not np.array_equal(reduced, exact)  # the precision has an effect
         np.testing.assert_allclose(reduced, exact, rtol=0, atol=0.03 * np.abs(exact).max())
     for precision in {"bf16", "fp16"} - set(available):
         with pytest.raises(
@@ -137,17 +137,17 @@ def test_random_weights_are_seeded_and_keep_deep_networks_finite(images: Batch) 
         ({"max_batch": 0}, "max_batch must be"),
         ({"max_batch": 2.5}, "max_batch must be"),
         ({"max_batch": 2**31 - 1}, "max_batch must be from 1 to 1024"),
-        ({"precision": None}, "precision must be a name"),
-        ({"backend": 3}, "backend must be a name"),
-        ({"labels": [1] * 7}, "labels are names"),
+        ({"precision": None}, "precision must be a str, not None"),
+        ({"backend": 3}, "backend must be a str, not 3"),
+        ({"labels": [1] * 7}, "labels must be str, one for each class"),
         ({"preprocessing": 5}, "not int"),
         ({"threads": -1}, "threads must be"),
         ({"labels": ["a", "b"]}, "2 labels for 7 classes"),
         ({"labels": ["a\nb"] * 7}, "single lines"),
-        ({"classes": 5}, "graph has its input size"),
+        ({"classes": 5}, "a graph already has its input size"),
     ],
 )
-def test_wrong_build_options_are_refused(small_graph, tmp_path, options, message) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_build_options(small_graph, tmp_path, options, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(resrt.InputError, match=message):
         resrt.build(small_graph, "random", **options).save(tmp_path / "file.engine")
     assert list(tmp_path.iterdir()) == []
@@ -163,7 +163,7 @@ def test_backend_whose_library_is_missing(tmp_path: Path) -> None:
     script = (
         "import importlib.util, sys\n"
         "find_spec = importlib.util.find_spec\n"
-        # No folder in which wheels of inference libraries may be is made known.
+        # The core is not told of any folder that contains wheels of inference libraries.
         "packages = ('openvino', 'tensorrt')\n"
         "importlib.util.find_spec = lambda name: (\n"
         "    None if any(package in name for package in packages) else find_spec(name))\n"
@@ -189,8 +189,8 @@ def test_library_in_another_folder_of_packages(tmp_path: Path) -> None:
 
 
 def run_in_copy(script: str, folder: Path) -> str:
-    """Run a script with a copy of the package in a folder, where OpenVINO is not beside it."""
-    for module in (resrt, _core):  # two folders where it is installed to be edited
+    """Run a script with a copy of the package in a folder that has no OpenVINO next to it."""
+    for module in (resrt, _core):  # an editable installation has two folders
         shutil.copytree(Path(module.__file__).parent, folder / "resrt", dirs_exist_ok=True)
     environment = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
     command = [sys.executable, "-c", script, str(folder)]
@@ -199,7 +199,7 @@ def run_in_copy(script: str, folder: Path) -> str:
     ).stdout
 
 
-def test_what_carries_and_installs_a_backends_library() -> None:
+def test_packages_of_a_backends_library() -> None:
     assert _core.library_packages("openvino") == ["openvino"]
     assert _core.library_packages("tensorrt") == ["tensorrt_libs"]
     with pytest.raises(resrt.BackendError, match="no backend named 'onednn'"):
@@ -208,7 +208,7 @@ def test_what_carries_and_installs_a_backends_library() -> None:
 
 
 class TestFile:
-    def test_a_loaded_engine_is_the_saved_one(
+    def test_loaded_engine_equals_the_saved_one(
         self, small_engine: resrt.Engine, images: Batch, tmp_path: Path
     ) -> None:
         small_engine.save(tmp_path / "small.engine")
@@ -222,7 +222,7 @@ class TestFile:
         assert loaded.plan == small_engine.plan
         assert loaded.plan in files[0].read_bytes()
 
-    def test_it_carries_what_its_users_need(self, small_graph: resrt.Graph, tmp_path: Path) -> None:
+    def test_file_contains_the_metadata(self, small_graph: resrt.Graph, tmp_path: Path) -> None:
         labels = [f"class {i}, größer" for i in range(7)]
         steps = resrt.Preprocessing(
             resize=40, interpolation="bicubic", mean=[0.1, 0.25, 1 / 3], std=[0.5, 0.7, 0.123456]
@@ -246,7 +246,7 @@ class TestFile:
         small_engine.save(path)
         return path
 
-    def test_cut_short(self, saved: Path) -> None:
+    def test_truncated(self, saved: Path) -> None:
         content = saved.read_bytes()
         lengths = [1, 7, 8, 11, 12, 19, 20, 30, 200, len(content) // 2, len(content) - 1]
         for length in lengths:
@@ -268,40 +268,40 @@ class TestFile:
         with pytest.raises(resrt.EngineFileError, match="1 extra bytes"):
             resrt.load(saved)
 
-    def test_absurd_lengths(self, saved: Path) -> None:
+    def test_impossible_lengths(self, saved: Path) -> None:
         content = saved.read_bytes()
         for length in (2**64 - 1, 2**63, 2**40):
             saved.write_bytes(content[:12] + struct.pack("<Q", length) + content[20:])
             with pytest.raises(resrt.EngineFileError, match="cut short"):
                 resrt.load(saved)
 
-    def test_of_another_format_version(self, saved: Path) -> None:
+    def test_other_format_version(self, saved: Path) -> None:
         content = saved.read_bytes()
         saved.write_bytes(content[:8] + struct.pack("<I", 99) + content[12:])
         with pytest.raises(resrt.EngineFileError, match="version 99.*version 2.*build"):
             resrt.load(saved)
 
     def rewrite(self, saved: Path, old: bytes, new: bytes) -> None:
-        """Changes an entry of the metadata to one of the same length, under a new checksum."""
+        """Change an entry of the metadata to one of the same length, and update the checksum."""
         assert len(old) == len(new)
         content = saved.read_bytes()[:-4]
         assert content.count(old) >= 1
         content = content.replace(old, new, 1)
         saved.write_bytes(content + struct.pack("<I", zlib.crc32(content)))
 
-    def test_of_another_library_version(self, saved: Path) -> None:
+    def test_other_library_version(self, saved: Path) -> None:
         self.rewrite(saved, b"2026.4.1", b"2025.1.0")
         with pytest.raises(
             resrt.EngineFileError, match=r"openvino 2025.1.0, but version 2026.4.1 is"
         ):
             resrt.load(saved)
 
-    def test_of_an_unknown_backend(self, saved: Path) -> None:
+    def test_unknown_backend(self, saved: Path) -> None:
         self.rewrite(saved, b"openvino", b"openwine")
         with pytest.raises(resrt.BackendError, match="openwine"):
             resrt.load(saved)
 
-    def test_with_nonsense_under_a_good_checksum(self, saved: Path) -> None:
+    def test_invalid_metadata_with_a_valid_checksum(self, saved: Path) -> None:
         self.rewrite(saved, b"max_batch\x01\0\0\x004", b"max_batch\x01\0\0\x00x")
         with pytest.raises(resrt.EngineFileError, match="'max_batch' = 'x', which is not a number"):
             resrt.load(saved)
@@ -318,21 +318,19 @@ class TestFile:
             (b"height\x02\0\0\x0032", b"height\x02\0\0\x00-2", "'height' = -2"),
         ],
     )
-    def test_with_values_that_no_engine_has(
-        self, saved: Path, old: bytes, new: bytes, message: str
-    ) -> None:
+    def test_invalid_values(self, saved: Path, old: bytes, new: bytes, message: str) -> None:
         self.rewrite(saved, old, new)
         with pytest.raises(resrt.EngineFileError, match=message):
             resrt.load(saved)
 
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x04.", b"\0" * 1000])
-    def test_no_engine_at_all(self, tmp_path: Path, content: bytes) -> None:
+    def test_other_files(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "no.engine"
         path.write_bytes(content)
         with pytest.raises(resrt.EngineFileError, match="is not a resrt engine file: it"):
             resrt.load(path)
 
-    def test_paths_that_do_not_work(self, small_engine: resrt.Engine, tmp_path: Path) -> None:
+    def test_invalid_paths(self, small_engine: resrt.Engine, tmp_path: Path) -> None:
         with pytest.raises(resrt.FileError, match="missing.engine': No such file"):
             resrt.load(tmp_path / "missing.engine")
         with pytest.raises(resrt.FileError, match="regular file"):
@@ -345,16 +343,16 @@ class TestFile:
             resrt.load(f"{tmp_path}/x.engine\0.txt")
         with pytest.raises(resrt.FileError, match="not 3"):
             small_engine.save(3)  # type: ignore[arg-type]
-        odd = tmp_path / "größe \udcff.engine"  # a name that is no UTF-8
+        odd = tmp_path / "größe \udcff.engine"  # a name that is not valid UTF-8
         small_engine.save(odd)
         assert resrt.load(odd).info.model == "small"
         os.mkfifo(tmp_path / "pipe")
         with pytest.raises(resrt.FileError, match="regular file"):
             resrt.load(tmp_path / "pipe")
-        with pytest.raises(OSError, match="missing"):  # the built-in that fits it
+        with pytest.raises(OSError, match="missing"):  # FileError is also the matching built-in
             resrt.load(tmp_path / "missing.engine")
 
-    def test_options_of_gpus_alone(self, small_graph: resrt.Graph, saved: Path) -> None:
+    def test_options_for_gpus_only(self, small_graph: resrt.Graph, saved: Path) -> None:
         for device in ("cuda", "cuda:0", "cuda:1"):
             with pytest.raises(resrt.InputError, match="does not run on a GPU; leave out device"):
                 resrt.load(saved, device=device)
@@ -364,7 +362,7 @@ class TestFile:
             resrt.load(saved, runtime_cache=saved.with_name("kernels"))
         assert not saved.with_name("kernels").exists()
 
-    def test_saving_leaves_links_permissions_and_devices_alone(
+    def test_saving_keeps_links_permissions_and_pipes(
         self, small_engine: resrt.Engine, saved: Path
     ) -> None:
         saved.chmod(0o600)
@@ -380,9 +378,7 @@ class TestFile:
             small_engine.save(pipe)
         assert pipe.is_fifo()
 
-    def test_a_save_that_fails_leaves_the_old_file(
-        self, small_engine: resrt.Engine, saved: Path
-    ) -> None:
+    def test_failed_save_leaves_the_old_file(self, small_engine: resrt.Engine, saved: Path) -> None:
         before = saved.read_bytes()
         script = (
             "import resource, resrt, sys\n"

@@ -1,6 +1,6 @@
-"""The TensorRT backends, as far as that goes without a GPU: TensorRT for RTX builds without one.
+"""The TensorRT backends, as far as they can be tested without a GPU: TensorRT for RTX can build.
 
-What their networks compute is checked in cpp/tests/tensorrt.
+cpp/tests/tensorrt checks what their networks compute.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ def status(backend: str) -> _core.BackendStatus:
 @pytest.fixture(scope="module", autouse=True)
 def _rtx() -> None:
     if why_not := status(RTX).why_not:
-        pytest.skip(f"no engine of TensorRT for RTX can be built: {why_not}")
+        pytest.skip(f"TensorRT for RTX cannot build engines here: {why_not}")
 
 
 @pytest.fixture
 def without_gpu() -> str:
-    """Why there is no GPU, without which these tests are."""
+    """The reason why no GPU can be used; tests that require one to be absent are skipped."""
     why = status(RTX).why_build_only
     if why is None:
-        pytest.skip("there is a GPU here")
+        pytest.skip("requires a machine without a GPU")
     return why
 
 
 def distinct_networks() -> list[resrt.Graph]:
-    """The networks that have published figures; several rows are one network trained otherwise."""
+    """Return the networks with published figures; some of these share an architecture."""
     names = [info.name for info in resrt.list_models() if info.published]
     assert len(names) == 21
     graphs = [resrt.build_graph(name) for name in names]
@@ -67,7 +67,7 @@ def test_every_published_network_builds(
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
         plan = engine.plan
-        # TensorRT keeps the layers' names.
+        # TensorRT keeps the names of the layers.
         for layer in graph.layers:
             assert layer.kind != "Conv2d" or layer.name.encode() in plan
         sizes[precision] = len(plan)
@@ -81,7 +81,7 @@ def small(small_graph: resrt.Graph) -> resrt.Engine:
     return resrt.build(small_graph, "random", backend=RTX, precision="fp16", max_batch=4)
 
 
-def test_what_is_built_cannot_run_without_a_gpu(
+def test_built_engine_cannot_run_without_a_gpu(
     small: resrt.Engine, tmp_path: Path, without_gpu: str
 ) -> None:
     assert "no NVIDIA GPU can be used here" in without_gpu
@@ -117,7 +117,7 @@ def test_precisions(small_graph: resrt.Graph) -> None:
         ({"split_attention_plugin": True}, "does not support plugins"),
     ],
 )
-def test_options_that_cannot_be(small_graph, options, message) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_options(small_graph, options, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(resrt.InputError, match=message):
         resrt.build(
             small_graph,
@@ -128,7 +128,7 @@ def test_options_that_cannot_be(small_graph, options, message) -> None:  # type:
         )
 
 
-def test_options_of_the_wrong_kind(small_graph: resrt.Graph) -> None:
+def test_options_of_the_wrong_type(small_graph: resrt.Graph) -> None:
     with pytest.raises(resrt.InputError, match="'ampere'; choose one of none, ampere+"):
         resrt.TensorRTOptions(hardware_compatibility="ampere")
     with pytest.raises(resrt.InputError, match="a resrt.TensorRTOptions, not dict"):
@@ -136,7 +136,9 @@ def test_options_of_the_wrong_kind(small_graph: resrt.Graph) -> None:
     with pytest.raises(resrt.InputError, match="'openvino' does not support TensorRT options"):
         resrt.build(small_graph, "random", tensorrt=resrt.TensorRTOptions())
     for device in ("cpu", "cuda:", "cuda:-1", "gpu0"):
-        with pytest.raises(resrt.InputError, match="device is a GPU, as 'cuda' or 'cuda:1'"):
+        with pytest.raises(
+            resrt.InputError, match="device must be a GPU such as 'cuda' or 'cuda:1'"
+        ):
             resrt.build(small_graph, "random", backend=RTX, device=device)
 
 
@@ -177,17 +179,17 @@ def test_options_reach_tensorrt(
         )
 
 
-def test_a_build_tells_of_its_progress(small_graph: resrt.Graph) -> None:
+def test_build_reports_progress(small_graph: resrt.Graph) -> None:
     steps: list[tuple[str, int, int]] = []
     resrt.build(small_graph, "random", backend=RTX, progress=lambda *step: steps.append(step))
     assert len(steps) > 10
     assert all(0 <= done <= of for _, done, of in steps)
     name, first, last = steps[0][0], steps[0], steps[-1]
     assert first == (name, 0, first[2])
-    assert last == (name, first[2], first[2])  # the outermost phase, which begins and ends
+    assert last == (name, first[2], first[2])  # the outermost phase comes first and last
 
 
-def test_what_the_progress_raises_stops_the_build(small_graph: resrt.Graph) -> None:
+def test_exception_in_progress_stops_the_build(small_graph: resrt.Graph) -> None:
     calls = 0
 
     def interrupt(phase: str, done: int, steps: int) -> None:
@@ -210,8 +212,8 @@ def test_messages_go_to_logging(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_tensorrt_refuses_is_named() -> None:
-    """A tensor larger than TensorRT takes."""
+def test_network_that_tensorrt_rejects() -> None:
+    """One of its tensors is larger than TensorRT supports."""
     graph = resrt.build_graph(
         resrt.ResNet(depths=[1]), input_size=50000, in_channels=4096, classes=2, name="huge"
     )
@@ -231,7 +233,7 @@ def test_several_threads_build_at_once(small_graph: resrt.Graph, tmp_path: Path)
     assert len(list(tmp_path.iterdir())) == 4
 
 
-# A library that says it is TensorRT for RTX, of a version of its own.
+# A library that claims to be a version of TensorRT for RTX.
 IMPOSTOR = """
 extern "C" int getInferLibVersion() { return %d; }
 """
@@ -247,8 +249,8 @@ extern "C" int getInferLibVersion() { return %d; }
     ],
     ids=["older", "of another major version", "another library", "none"],
 )
-def test_libraries_that_do_not_fit_are_refused(source, message, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    # A copy of the package, whose neighbours the wheels then are not.
+def test_incompatible_libraries(source, message, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    # A copy of the package that has no wheels next to it.
     for module in (resrt, _core):
         shutil.copytree(Path(module.__file__).parent, tmp_path / "resrt", dirs_exist_ok=True)
     if source is not None:
@@ -261,7 +263,7 @@ def test_libraries_that_do_not_fit_are_refused(source, message, tmp_path) -> Non
     script = (
         "import importlib.util, sys\n"
         "find_spec = importlib.util.find_spec\n"
-        # No folder in which wheels of inference libraries may be is made known.
+        # The core is not told of any folder that contains wheels of inference libraries.
         "packages = ('openvino', 'tensorrt')\n"
         "importlib.util.find_spec = lambda name: (\n"
         "    None if any(package in name for package in packages) else find_spec(name))\n"

@@ -1,4 +1,4 @@
-"""`resrt classify`: files of all kinds, one record each, also across interruptions."""
+"""`resrt.classify` and `resrt classify`: files of all kinds, also across interruptions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from PIL import Image
 import resrt
 from resrt import cli
 from resrt.engine import batches
-from resrt.operations import classify as classification
 from support.paths import PHOTOS
 
 
@@ -33,7 +32,7 @@ def engine_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Images of many kinds, one that is none, and what is to be left out."""
+    """Images of many kinds, a broken one, and files that are to be omitted."""
     folder = tmp_path / "photos"
     (folder / "deeper").mkdir(parents=True)
     photo = Image.open(PHOTOS / "china.jpg").resize((160, 107))
@@ -45,20 +44,20 @@ def folder(tmp_path: Path) -> Path:
     photo.convert("RGBA").save(folder / "alpha.png")
     Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64) * 16).save(folder / "deep.png")
     (folder / "broken.jpg").write_bytes((folder / "a.jpg").read_bytes()[:300])
-    (folder / "notes.txt").write_text("no image")
+    (folder / "notes.txt").write_text("not an image")
     (folder / ".hidden.jpg").write_bytes(b"")
     return folder
 
 
-IMAGES = 8  # in the folder, of which one is broken
+IMAGES = 8  # in the folder, including the broken one
 
 
 def run(*arguments: str | Path) -> int:
     return cli.main(["classify", *map(str, arguments)])
 
 
-def test_records_come_in_order_whatever_fails(engine_file: Path, folder: Path) -> None:
-    files = classification.find([folder])
+def test_results_are_in_order_despite_errors(engine_file: Path, folder: Path) -> None:
+    files = resrt.find_images([folder])
     assert [Path(file).name for file in files] == [
         "a.jpg",
         "alpha.png",
@@ -88,7 +87,7 @@ def test_records_come_in_order_whatever_fails(engine_file: Path, folder: Path) -
             )
 
 
-def test_files_are_taken_only_a_little_ahead(engine_file: Path) -> None:
+def test_files_are_read_only_a_little_ahead(engine_file: Path) -> None:
     taken = 0
 
     def endless() -> Iterator[Path]:
@@ -104,7 +103,7 @@ def test_files_are_taken_only_a_little_ahead(engine_file: Path) -> None:
     records.close()  # type: ignore[attr-defined]
 
 
-def test_arguments_are_checked_before_anything_runs(engine_file: Path) -> None:
+def test_arguments_are_checked_first(engine_file: Path) -> None:
     with pytest.raises(resrt.InputError, match="topk"):
         resrt.classify(engine_file, [], topk=0)
     with pytest.raises(resrt.InputError, match="workers"):
@@ -116,14 +115,26 @@ def test_arguments_are_checked_before_anything_runs(engine_file: Path) -> None:
     assert list(resrt.classify(engine_file, [])) == []
 
 
-def test_paths_that_name_no_images(tmp_path: Path) -> None:
-    with pytest.raises(resrt.FileError, match="has no images"):
-        classification.find([tmp_path])
+def test_find_images(folder: Path) -> None:
+    (folder / ".hidden").mkdir()
+    (folder / "deeper" / "b[1].jpg").write_bytes(b"")
+    (folder / ".hidden" / "x.jpg").write_bytes(b"")
+
+    def names(*paths: str) -> list[str]:
+        return [Path(file).name for file in resrt.find_images(folder / path for path in paths)]
+
+    assert names("deeper") == ["B.PNG", "b[1].jpg"]
+    assert names("c*", "a.jpg", "missing.jpg") == ["c.webp", "cmyk.jpg", "a.jpg", "missing.jpg"]
+    assert names("**/*.jpg") == ["a.jpg", "broken.jpg", "cmyk.jpg", "b[1].jpg"]
+    assert names("deeper/b[1].jpg") == ["b[1].jpg"]  # not a pattern, as the file exists
+    assert resrt.find_images([]) == []
+
+
+def test_find_images_without_images(tmp_path: Path) -> None:
+    with pytest.raises(resrt.FileError, match="and its subfolders contain no images"):
+        resrt.find_images([tmp_path])
     with pytest.raises(resrt.FileError, match="no file matches"):
-        classification.find([str(tmp_path / "*.jpg")])
-    # A file of such a name is meant, where there is one.
-    (tmp_path / "a[1].jpg").write_bytes(b"")
-    assert classification.find([tmp_path / "a[1].jpg"]) == [str(tmp_path / "a[1].jpg")]
+        resrt.find_images([str(tmp_path / "*.jpg")])
 
 
 def test_command_prints_text(
@@ -138,7 +149,7 @@ def test_command_prints_text(
     assert len(lines) == 6
 
 
-def test_command_reports_what_it_skips(
+def test_command_reports_skipped_images(
     engine_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(engine_file, folder, "--format", "json", "--topk", "1") == 3
@@ -153,7 +164,7 @@ def test_command_reports_what_it_skips(
 
 
 @pytest.mark.parametrize("format_", ["json", "csv"])
-def test_an_interrupted_run_is_gone_on_with(
+def test_interrupted_run_is_resumed(
     engine_file: Path, folder: Path, tmp_path: Path, format_: str
 ) -> None:
     out = tmp_path / "out"
@@ -164,13 +175,13 @@ def test_an_interrupted_run_is_gone_on_with(
     assert whole.count(b"\n") == IMAGES + header
     for cut in (len(whole), len(whole) - 1, len(whole) // 2, 10, 0):
         out.write_bytes(whole[:cut])
-        # What was skipped before is told of again.
+        # Images that were skipped before are reported again.
         assert run(engine_file, folder, *options, "--resume") == 3
         assert out.read_bytes() == whole
     assert run(engine_file, folder / "a.jpg", *options[:2], "-o", tmp_path / "x", "--resume") == 0
 
 
-def test_csv_is_a_table(engine_file: Path, folder: Path, tmp_path: Path) -> None:
+def test_csv_columns(engine_file: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     run(engine_file, folder, "--format", "csv", "-o", out, "-k", "2")
     rows = list(csv.DictReader(io.StringIO(out.read_text())))
@@ -181,15 +192,15 @@ def test_csv_is_a_table(engine_file: Path, folder: Path, tmp_path: Path) -> None
     assert broken["label_1"] == ""
 
 
-def test_results_are_never_overwritten(
+def test_existing_results_are_never_overwritten(
     engine_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     out.write_text("precious\n")
     for options, message in [
-        (["--format", "csv"], "exists; go on with it by --resume"),
-        (["--format", "csv", "--resume"], "has other columns"),
-        (["--format", "json", "--resume"], "record 1 is none"),
+        (["--format", "csv"], "exists; resume it with --resume, or name another file"),
+        (["--format", "csv", "--resume"], "its columns differ from this output format"),
+        (["--format", "json", "--resume"], "record 1 does not match this output format"),
     ]:
         assert run(engine_file, folder, "-o", out, *options) == 1
         assert message in capsys.readouterr().err
@@ -197,14 +208,23 @@ def test_results_are_never_overwritten(
     assert run(engine_file, folder, "-o", tmp_path / "no" / "x", "--format", "csv") == 1
     assert "cannot write" in capsys.readouterr().err
     assert run(engine_file, folder, "-o", tmp_path / "x") == 1
-    assert "json or csv" in capsys.readouterr().err
+    assert "-o requires --format json or csv" in capsys.readouterr().err
     assert run(engine_file, folder, "--format", "csv", "--resume") == 1
-    assert "give it by -o" in capsys.readouterr().err
-    assert run(tmp_path / "none.engine", folder) == 1
-    assert "none.engine" in capsys.readouterr().err
+    assert "--resume requires the file to resume: name it with -o" in capsys.readouterr().err
 
 
-def test_names_from_standard_input_in_any_bytes(engine_file: Path, folder: Path) -> None:
+def test_missing_engine_leaves_no_results(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in ([], ["-o", tmp_path / "out.csv"]):
+        assert run(tmp_path / "none.engine", folder, "--format", "csv", *options) == 1
+        out, error = capsys.readouterr()
+        assert out == ""
+        assert "none.engine" in error
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_names_of_any_bytes_from_standard_input(engine_file: Path, folder: Path) -> None:
     odd = os.fsencode(folder) + b'/caf\xe9, "x".jpg'
     os.rename(os.fsencode(folder / "a.jpg"), odd)  # noqa: PTH104 - of bytes
     for format_ in ("text", "json", "csv"):
@@ -220,7 +240,7 @@ def test_names_from_standard_input_in_any_bytes(engine_file: Path, folder: Path)
         assert b"caf" in result.stdout
 
 
-def test_memory_of_images_is_used_again(engine_file: Path) -> None:
+def test_memory_of_images_is_reused(engine_file: Path) -> None:
     list(resrt.classify(engine_file, [PHOTOS / "china.jpg"], workers=3))
     before = Image.core.get_stats()["allocated_blocks"]
     list(resrt.classify(engine_file, [PHOTOS / "china.jpg"] * 10, workers=3))

@@ -1,4 +1,4 @@
-"""`resrt eval`: accuracy on folders and lists, its interval, and going on after an interruption."""
+"""`resrt.eval` and `resrt eval`: accuracy on folders and lists, also across interruptions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demos_accuracy_is_reproduced(engine_file: Path, digits: Path) -> None:
-    """From folders and from a list of the same files, as the demo has it from arrays."""
+    """From folders and from a list of the same files, as the demo computes it from arrays."""
     scans, labels = demo.held_out()
     best = [row[0].index for row in demo.build_engine("fp32").classify(list(scans), topk=1)]
     expected = np.mean(np.array(best) == labels)
@@ -50,12 +50,12 @@ def test_the_demos_accuracy_is_reproduced(engine_file: Path, digits: Path) -> No
         assert (found.published_top1, found.skipped) == (None, [])
 
 
-def test_wrong_labels_are_wrong(engine_file: Path, digits: Path) -> None:
+def test_wrong_labels(engine_file: Path, digits: Path) -> None:
     engine = resrt.load(engine_file)
     right = evaluation.labelled_images(digits, engine)
     wrong = [evaluation.LabelledImage(image.image, (image.label + 1) % 10) for image in right]
     assert resrt.eval(engine, wrong).top1.value < 0.05
-    # The rank is the place among the most probable.
+    # A rank is the position among the most probable classes.
     ranks: list[evaluation.Rank] = []
     resrt.eval(engine, wrong[:20], each=ranks.append)
     for rank in ranks:
@@ -75,15 +75,21 @@ def test_interval(correct: int, total: int, low: float, high: float) -> None:
     )
 
 
-def test_a_limit_takes_evenly(digits: Path, engine_file: Path) -> None:
+def test_limit_samples_evenly(digits: Path, engine_file: Path) -> None:
     engine = resrt.load(engine_file)
-    listed = evaluation.labelled_images(digits, engine)
-    some = evaluation.evenly(listed, 30)
+    listed = resrt.labelled_images(digits, engine)
+    some = resrt.labelled_images(digits, engine, limit=30)
     assert len(some) == 30
     assert {image.label for image in some} == set(range(10))
-    assert evaluation.evenly(listed, 10**6) == listed
-    with pytest.raises(resrt.InputError, match="limit"):
-        evaluation.evenly(listed, 0)
+    assert resrt.labelled_images(digits, engine, limit=10**6) == listed
+    ranks: list[resrt.Rank] = []
+    assert resrt.eval(engine, listed, limit=30, each=ranks.append).total == 30
+    assert [rank.image for rank in ranks] == [image.image for image in some]
+    message = "limit must be an integer of at least 1, not 0"
+    with pytest.raises(resrt.InputError, match=message):
+        resrt.labelled_images(digits, engine, limit=0)
+    with pytest.raises(resrt.InputError, match=message):
+        resrt.eval(engine, digits, limit=0)
 
 
 def folders(root: Path, *names: str) -> Path:
@@ -93,7 +99,7 @@ def folders(root: Path, *names: str) -> Path:
     return root
 
 
-def test_what_folders_are_named_by(tmp_path: Path) -> None:
+def test_names_of_folders(tmp_path: Path) -> None:
     def numbers(root: Path, engine: resrt.Engine) -> list[int]:
         return [image.label for image in evaluation.labelled_images(root, engine)]
 
@@ -104,15 +110,16 @@ def test_what_folders_are_named_by(tmp_path: Path) -> None:
     assert numbers(folders(tmp_path / "labels", "ant", "cat"), of_animals) == [2, 0]
     assert numbers(folders(tmp_path / "numbers", "1", "2"), of_animals) == [1, 2]
     assert numbers(folders(tmp_path / "sorted", "x", "y", "z"), of_animals) == [0, 1, 2]
-    with pytest.raises(resrt.InputError, match="'.*few' has 2 folders, such as 'x', and .* 3 clas"):
+    message = "'.*few' has 2 subfolders, such as 'x', but ResNet has 3 classes"
+    with pytest.raises(resrt.InputError, match=message):
         numbers(folders(tmp_path / "few", "x", "y"), of_animals)
-    with pytest.raises(resrt.FileError, match="has no folders"):
+    with pytest.raises(resrt.FileError, match="has no subfolders; expected one per class"):
         numbers(tmp_path / "few" / "x", of_animals)
 
     imagenet = resrt.build(config, "random", input_size=16, in_channels=1)
     assert numbers(folders(tmp_path / "wordnet", "n01443537", "n15075141"), imagenet) == [1, 999]
     assert imagenet.info.labels[1].startswith("goldfish")
-    # Two classes are cranes, and neither can be meant by that name.
+    # Two classes are called crane, so that name stands for neither of them.
     assert imagenet.info.labels.count("crane") == 2
     with pytest.raises(resrt.InputError, match="'crane'"):
         numbers(folders(tmp_path / "crane", "crane"), imagenet)
@@ -122,13 +129,13 @@ def test_what_folders_are_named_by(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("", "is empty"),
-        ("a.png\n", "line 1 .*path and a class's number"),
+        ("a.png\n", "line 1 of .*must be a path and a class number, such as"),
         ("a.png 1\nb.png one\n", "line 2 of"),
-        ("a.png 10\n", "class 10, and ResNeSt14_digits has classes 0 to 9"),
+        ("a.png 10\n", "labelled as class 10, but ResNeSt14_digits has classes 0 to 9"),
         ("missing.png 1\n", "none of the 1 images could be read; the first: .*missing.png"),
     ],
 )
-def test_lists_that_are_none(engine_file: Path, tmp_path: Path, content: str, message: str) -> None:
+def test_invalid_lists(engine_file: Path, tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "list.txt"
     path.write_text(content)
     with pytest.raises(resrt.InputError, match=message):
@@ -153,7 +160,7 @@ def test_command(engine_file: Path, digits: Path, capsys: pytest.CaptureFixture[
     assert document["top1"]["low"] < document["top1"]["value"]
 
 
-def test_an_interrupted_run_is_gone_on_with(
+def test_interrupted_run_is_resumed(
     engine_file: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed = tmp_path / "list.txt"
@@ -173,12 +180,12 @@ def test_an_interrupted_run_is_gone_on_with(
     assert run(*arguments) == 1
     assert "exists" in capsys.readouterr().err
     assert run(engine_file, listed, "--resume") == 1
-    # A rank is taken from the file, not computed again.
+    # Known ranks are read from the file, not computed again.
     out.write_text(whole.replace('"rank": 0', '"rank": 7'))
     assert run(*arguments, "--resume") == 3
     assert "top-5  0.00%" in capsys.readouterr().out
 
 
-def test_the_published_figure_stands_beside(capsys: pytest.CaptureFixture[str]) -> None:
+def test_published_accuracies() -> None:
     summary = evaluation._summary("ResNet50_vd", [evaluation.Rank("a.png", 1, 0)])
     assert (summary.published_top1, summary.published_top5) == (0.791, 0.944)

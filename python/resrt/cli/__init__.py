@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from resrt._core import __version__
 from resrt.cli import (
@@ -28,11 +28,24 @@ from resrt.cli import (
     time,
     weights,
 )
-from resrt.cli.arguments import FAILED, common
+from resrt.cli.arguments import DONE, FAILED
 from resrt.errors import Error
 
+
+class _Command(Protocol):
+    """A module that has the name of its command. `run` returns the exit status; None: DONE."""
+
+    __name__: str
+    SUMMARY: str
+    DESCRIPTION: str
+    EXAMPLE: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, options: argparse.Namespace) -> int | None: ...
+
+
 # In the order in which a user needs them.
-_COMMANDS = (
+_COMMANDS: tuple[_Command, ...] = (
     demo,
     doctor,
     models,
@@ -52,6 +65,8 @@ _COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status, one of those in `resrt.cli.arguments`."""
     options = _parser().parse_args(arguments)
+    if getattr(options, "offline", False):
+        os.environ["RESRT_OFFLINE"] = "1"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file name may contain any bytes and is printed unchanged. A character that the
@@ -59,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             is_unicode = stream.encoding.lower().startswith("utf")
             stream.reconfigure(errors="surrogateescape" if is_unicode else "replace")
     try:
-        status: int = options.run(options)
+        status: int | None = options.run(options)
         sys.stdout.flush()  # here, where a closed pipe is handled
     except Error as error:
         if options.debug:
@@ -72,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of the output has closed it. Nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    return status
+    return DONE if status is None else status
 
 
 class _PrintCMakeDir(argparse.Action):
@@ -89,12 +104,17 @@ class _PrintCMakeDir(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
+    # These are accepted before and after a command's name. They have no defaults here: those of
+    # the command's parser would override what the first parser has read.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--quiet", action="store_true", help="print only results and errors")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = argparse.ArgumentParser(
         prog="resrt",
         description="ResNet, ResNeSt and RegNet classifiers as fast engines.",
         epilog="resrt COMMAND --help describes each command. Exit status: 0 success, 1 failure, "
         "2 usage error, 3 success except for some inputs that were skipped.",
-        parents=[common()],
+        parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"resrt {__version__}")
     parser.add_argument(
@@ -105,5 +125,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(debug=False, quiet=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in _COMMANDS:
-        command.add(commands)
+        subparser = commands.add_parser(
+            command.__name__.rpartition(".")[2],
+            help=command.SUMMARY,
+            description=command.DESCRIPTION,
+            epilog=f"example: {command.EXAMPLE}",
+            parents=[common],
+        )
+        subparser.set_defaults(run=command.run)
+        command.add_arguments(subparser)
     return parser

@@ -3,36 +3,62 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import Any
 
 from resrt._core import backend_names
-from resrt.cli.arguments import (
-    DONE,
-    Commands,
-    add_command,
-    add_device,
-    add_network,
-    add_precision,
-)
+from resrt.cli.arguments import NETWORK, add_shared
 from resrt.cli.terminal import waiting
 
+SUMMARY = "build an engine file"
+DESCRIPTION = (
+    "Builds an engine from a network's layer definitions and weights, and writes it to a file."
+)
+EXAMPLE = "resrt build ResNeSt50 -o resnest50.engine"
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "build",
-        _run,
-        summary="build an engine file",
-        description="Builds an engine from a network's layer definitions and weights, and "
-        "writes it to a file.",
-        example="resrt build ResNeSt50 -o resnest50.engine",
-    )
-    add_network(parser)
+_TENSORRT: dict[str, dict[str, Any]] = {
+    "workspace": {"type": int, "metavar": "MIB", "help": "scratch memory per layer"},
+    "optimization_level": {
+        "type": int,
+        "metavar": "N",
+        "help": "from 0, the fastest build, to 5, the longest search; default: 3",
+    },
+    "optimum_batch": {
+        "type": int,
+        "metavar": "N",
+        "help": "the batch size to tune kernels for; default: the largest",
+    },
+    "timing_cache": {
+        "metavar": "FILE",
+        "help": "kernel timings, read and written, which make the next build faster",
+    },
+    "hardware_compatibility": {
+        "choices": ["none", "ampere+", "same_compute_capability"],
+        "help": "the other GPUs on which the engine runs; default: none",
+    },
+    "version_compatible": {
+        "action": "store_true",
+        "help": "allow later versions of TensorRT to load the engine",
+    },
+    "compute_capabilities": {
+        "type": int,
+        "nargs": "+",
+        "metavar": "CC",
+        "help": "the GPUs to build for, such as 75 86 120; only with TensorRT for RTX",
+    },
+    "split_attention_plugin": {
+        "action": "store_true",
+        "help": "use resrt's plugin for split attention; not with TensorRT for RTX",
+    },
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_shared(parser, *NETWORK)
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
-    add_precision(parser)
+    add_shared(parser, "--precision")
     parser.add_argument("--max-batch", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
+    add_shared(parser, "--labels")
     parser.add_argument(
         "--no-cache", action="store_true", help="do not use the cache of built engines"
     )
@@ -43,71 +69,18 @@ def add(commands: Commands) -> None:
         choices=backend_names(),
         help=f"{', '.join(backend_names())}; default: %(default)s",
     )
-    add_device(parser)
-    _add_tensorrt(parser)
-
-
-def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
-    """Add TensorRT's options. Those that are not given keep its defaults."""
+    add_shared(parser, "--device")
+    # TensorRT's own defaults apply to the options that are not given.
     group = parser.add_argument_group("TensorRT", argument_default=argparse.SUPPRESS)
-    group.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory per layer")
-    group.add_argument(
-        "--optimization-level",
-        type=int,
-        metavar="N",
-        help="from 0, the fastest build, to 5, the longest search; default: 3",
-    )
-    group.add_argument(
-        "--optimum-batch",
-        type=int,
-        metavar="N",
-        help="the batch size to tune kernels for; default: the largest",
-    )
-    group.add_argument(
-        "--timing-cache",
-        metavar="FILE",
-        help="kernel timings, read and written, which make the next build faster",
-    )
-    group.add_argument(
-        "--hardware-compatibility",
-        choices=["none", "ampere+", "same_compute_capability"],
-        help="the other GPUs on which the engine runs; default: none",
-    )
-    group.add_argument(
-        "--version-compatible",
-        action="store_true",
-        help="allow later versions of TensorRT to load the engine",
-    )
-    group.add_argument(
-        "--compute-capabilities",
-        type=int,
-        nargs="+",
-        metavar="CC",
-        help="the GPUs to build for, such as 75 86 120; only with TensorRT for RTX",
-    )
-    group.add_argument(
-        "--split-attention-plugin",
-        action="store_true",
-        help="use resrt's plugin for split attention; not with TensorRT for RTX",
-    )
+    for name, settings in _TENSORRT.items():
+        group.add_argument(f"--{name.replace('_', '-')}", **settings)
 
 
-_TENSORRT_OPTIONS = (
-    "workspace",
-    "optimization_level",
-    "optimum_batch",
-    "timing_cache",
-    "hardware_compatibility",
-    "version_compatible",
-    "compute_capabilities",
-    "split_attention_plugin",
-)
-
-
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     import resrt
 
-    given = {name: getattr(options, name) for name in _TENSORRT_OPTIONS if hasattr(options, name)}
+    given = {name: value for name, value in vars(options).items() if name in _TENSORRT}
     with waiting(f"building {options.network}", quiet=options.quiet) as progress:
         built = resrt.build_file(
             options.network,
@@ -117,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
             precision=options.precision,
             max_batch=options.max_batch,
             input_size=options.input_size,
-            labels=None if options.labels is None else Path(options.labels),
+            labels=options.labels,
             backend=options.backend,
             device=options.device,
             tensorrt=resrt.TensorRTOptions(**given) if given else None,
@@ -132,4 +105,3 @@ def _run(options: argparse.Namespace) -> int:
             f"{built.path}: {built.size / 1e6:.1f} MB in {built.seconds:.1f} s"
             f"{', from the cache' if built.from_cache else ''}"
         )
-    return DONE

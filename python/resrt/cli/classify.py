@@ -8,37 +8,24 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import (
-    DONE,
-    SKIPPED,
-    Commands,
-    add_command,
-    add_device,
-    add_engine,
-    add_resume,
-    add_workers,
-    check_resume,
-)
+from resrt.cli.arguments import DONE, SKIPPED, add_shared, check_resume
 from resrt.cli.terminal import progress
 from resrt.errors import InputError
 
 if TYPE_CHECKING:
     from resrt import Classification, records
 
+SUMMARY = "classify photographs"
+DESCRIPTION = (
+    "Classifies image files on all cores. Each is decoded, resized and cropped as the engine's "
+    "weights require. Unreadable files are reported and skipped, and the exit status is 3."
+)
+EXAMPLE = "resrt classify resnest50.engine photos/ --format csv -o classes.csv"
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "classify",
-        _run,
-        summary="classify photographs",
-        description="Classifies image files on all cores. Each is decoded, resized and cropped as "
-        "the engine's weights require. Unreadable files are reported and skipped, and the exit "
-        "status is 3.",
-        example="resrt classify resnest50.engine photos/ --format csv -o classes.csv",
-    )
-    add_engine(parser)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_shared(parser, "engine")
     parser.add_argument(
         "images",
         nargs="+",
@@ -61,63 +48,43 @@ def add(commands: Commands) -> None:
         help="json: one object per line; csv: one row per image; default: %(default)s",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
-    add_resume(parser)
+    add_shared(parser, "--resume")
     parser.add_argument(
         "--exact", action="store_true", help="decode every JPEG at full size, however large it is"
     )
-    add_workers(parser)
-    add_device(parser)
+    add_shared(parser, "--workers", "--device")
 
 
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
     import resrt
 
     check_resume(options)
     if options.output is not None and options.format == "text":
         raise InputError("-o requires --format json or csv")
     files = resrt.find_images(_paths(options.images))
+    engine = resrt.load(options.engine, threads=1, device=options.device)
+    known: list[Classification] = []
     if options.output is None:
-        skipped = _classify(options, files, _printer(options), is_seen=sys.stdout.isatty())
+        write = _printer(options)
     else:
         records = resrt.records.RecordFile(options.output, _format(options), resume=options.resume)
-        known = {record.image for record in records.known}
-        rest = [file for file in files if file not in known]
-        skipped = sum(map(_report, records.known))
-        skipped += _classify(options, rest, records.write, done=len(files) - len(rest))
-        records.close()
-    return SKIPPED if skipped else DONE
-
-
-def _classify(
-    options: argparse.Namespace,
-    files: list[str],
-    write: Callable[[Classification], None],
-    *,
-    done: int = 0,
-    is_seen: bool = False,
-) -> int:
-    """Classify the files and return how many were skipped.
-
-    `done` is how many others an earlier run classified; `is_seen` is whether the results appear on
-    the terminal, where they show the progress.
-    """
-    import resrt
-
+        known, write = records.known, records.write
+    skipped = sum(map(_report, known))
+    finished = {record.image for record in known}
+    rest = [file for file in files if file not in finished]
     found = resrt.classify(
-        resrt.load(options.engine, threads=1, device=options.device),
-        files,
-        topk=options.topk,
-        exact=options.exact,
-        workers=options.workers,
+        engine, rest, topk=options.topk, exact=options.exact, workers=options.workers
     )
-    skipped = 0
-    quiet = options.quiet or is_seen
-    with progress("classifying", len(files) + done, quiet=quiet, done=done) as advance:
+    # Results on the terminal show the progress themselves.
+    quiet = options.quiet or (options.output is None and sys.stdout.isatty())
+    done = len(files) - len(rest)
+    with progress("classifying", len(files), quiet=quiet, done=done) as advance:
         for record in found:
             write(record)
             skipped += _report(record)
             advance()
-    return skipped
+    return SKIPPED if skipped else DONE
 
 
 def _report(record: Classification) -> bool:

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 
-from resrt.cli.arguments import (
-    DONE,
-    SKIPPED,
-    Commands,
-    add_command,
-    add_network,
-    add_precision,
-    add_threads,
-)
+from resrt.cli.arguments import DONE, NETWORK, SKIPPED, add_shared
+from resrt.cli.tables import print_json
 from resrt.cli.terminal import steps
 
+SUMMARY = "time a network in resrt and in other libraries"
+DESCRIPTION = (
+    "Times a network in resrt and in those of OpenVINO, ONNX Runtime, PyTorch and Paddle that are "
+    "installed, with the same weights, images and number of threads, in turn. Prints the latency "
+    "of each, the ratio of resrt's latency to it (median and quartiles of the rounds), and the "
+    "difference of the logits. Exit status 3: one of them failed."
+)
+EXAMPLE = "resrt compare ResNeSt50 --weights random --batch 1 8 --with openvino,onnxruntime"
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "compare",
-        _run,
-        summary="time a network in resrt and in other libraries",
-        description="Times a network in resrt and in those of OpenVINO, ONNX Runtime, PyTorch and "
-        "Paddle that are installed, with the same weights, images and number of threads, in turn. "
-        "Prints the latency of each, the ratio of resrt's latency to it (median and quartiles of "
-        "the rounds), and the difference of the logits. Exit status 3: one of them failed.",
-        example="resrt compare ResNeSt50 --weights random --batch 1 8 --with openvino,onnxruntime",
-    )
-    add_network(parser)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_shared(parser, *NETWORK)
     parser.add_argument(
         "--batch",
         type=int,
@@ -40,8 +29,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="images per batch; default: 1 8",
     )
-    add_precision(parser)
-    add_threads(parser)
+    add_shared(parser, "--precision", "--threads")
     parser.add_argument("--rounds", type=int, default=30, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--with",
@@ -51,10 +39,11 @@ def add(commands: Commands) -> None:
         help="comma-separated: openvino, onnxruntime, torch, torch-compile, paddle; default: those "
         "that are installed",
     )
-    parser.add_argument("--format", choices=["text", "json"], default="text")
+    add_shared(parser, "--format")
 
 
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
     import resrt
 
     with steps(quiet=options.quiet) as progress:
@@ -70,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
             progress=progress,
         )
     if options.format == "json":
-        print(json.dumps(dataclasses.asdict(comparison), indent=2, ensure_ascii=False))
+        print_json(comparison)
     else:
         print(comparison)
     return SKIPPED if any(row.error for row in comparison.measurements) else DONE

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
-from resrt.cli.arguments import DONE, FAILED, Commands, add_command
+from resrt.cli.arguments import DONE, FAILED, add_shared
+from resrt.cli.tables import print_json
 
 if TYPE_CHECKING:
     from resrt import Diagnosis
     from resrt.operations.doctor import Cache, Package
     from resrt.system.limits import Limits
+
+SUMMARY = "report what this machine can run and what is missing"
+DESCRIPTION = (
+    "Reports what this machine can run: processor, memory, backends, packages, the cache, GPUs. "
+    "What is missing is listed with the command that installs it. The exit status is 1 if engines "
+    "cannot be built or run here."
+)
+EXAMPLE = "resrt doctor"
 
 # A mark, the name of what it is about, and a text.
 Line: TypeAlias = tuple[str, str, str]
@@ -23,27 +31,18 @@ Line: TypeAlias = tuple[str, str, str]
 _GOOD, _ABSENT, _BAD, _NOTE = "ok", "-", "no", ""
 
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "doctor",
-        _run,
-        summary="report what this machine can run and what is missing",
-        description="Reports what this machine can run: processor, memory, backends, packages, the "
-        "cache, GPUs. What is missing is listed with the command that installs it. The exit status "
-        "is 1 if engines cannot be built or run here.",
-        example="resrt doctor",
-    )
-    parser.add_argument("--format", choices=["text", "json"], default="text")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_shared(parser, "--format")
 
 
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
     import resrt
 
     found = resrt.doctor()
     if options.format == "json":
-        print(json.dumps(found.document(), indent=2, ensure_ascii=False))
+        print_json(found.document())
     else:
         _print(found, is_brief=options.quiet)
     return DONE if found.is_fit else FAILED

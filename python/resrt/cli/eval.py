@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import sys
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import (
-    DONE,
-    SKIPPED,
-    Commands,
-    add_command,
-    add_device,
-    add_engine,
-    add_resume,
-    add_workers,
-    check_resume,
-)
+from resrt.cli.arguments import DONE, SKIPPED, add_shared, check_resume
+from resrt.cli.tables import print_json
 from resrt.cli.terminal import progress
 
 if TYPE_CHECKING:
     from resrt import Evaluation, Rank
 
+SUMMARY = "measure accuracy on labelled photographs"
+DESCRIPTION = (
+    "Measures top-1 and top-5 accuracy, with 95% confidence intervals, and prints the published "
+    "accuracies. Every image is decoded, resized and cropped as the weights require."
+)
+EXAMPLE = "resrt eval resnest50.engine imagenet/val"
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "eval",
-        _run,
-        summary="measure accuracy on labelled photographs",
-        description="Measures top-1 and top-5 accuracy, with 95% confidence intervals, and prints "
-        "the published accuracies. Every image is decoded, resized and cropped as the weights "
-        "require.",
-        example="resrt eval resnest50.engine imagenet/val",
-    )
-    add_engine(parser)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_shared(parser, "engine")
     parser.add_argument(
         "data",
         metavar="DATA",
@@ -51,13 +37,11 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="use N images, sampled evenly")
     parser.add_argument("-o", "--output", metavar="FILE", help="write each image's rank, as JSON")
-    add_resume(parser)
-    parser.add_argument("--format", choices=["text", "json"], default="text")
-    add_workers(parser)
-    add_device(parser)
+    add_shared(parser, "--resume", "--format", "--workers", "--device")
 
 
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
     import resrt
 
     check_resume(options)
@@ -80,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
     for skipped in found.skipped:
         print(f"resrt: skipped: {skipped.error}", file=sys.stderr)
     if options.format == "json":
-        print(json.dumps(dataclasses.asdict(found), indent=2))
+        print_json(found)
     else:
         _print(found)
     return SKIPPED if found.skipped else DONE

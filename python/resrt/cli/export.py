@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, Commands, add_command, add_network
+from resrt.cli.arguments import NETWORK, add_shared
 from resrt.cli.terminal import waiting
 
 if TYPE_CHECKING:
     from resrt import Exported
 
+SUMMARY = "write a network as an ONNX file"
+DESCRIPTION = (
+    "Writes a network and its weights as an ONNX file, from its layer definitions, for other "
+    "libraries to run. Before it is written, ONNX's checker validates it, and ONNX Runtime, if "
+    "installed, must compute the same logits as resrt."
+)
+EXAMPLE = "resrt export ResNeSt50 -o resnest50.onnx"
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "export",
-        _run,
-        summary="write a network as an ONNX file",
-        description="Writes a network and its weights as an ONNX file, from its layer definitions, "
-        "for other libraries to run. Before it is written, ONNX's checker validates it, and ONNX "
-        "Runtime, if installed, must compute the same logits as resrt.",
-        example="resrt export ResNeSt50 -o resnest50.onnx",
-    )
-    add_network(parser)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_shared(parser, *NETWORK)
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
     parser.add_argument(
         "--batch",
@@ -52,14 +49,15 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--in-channels", type=int, metavar="N", help="default: as many as the weights have"
     )
-    parser.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
+    add_shared(parser, "--labels")
 
 
 def _batch(text: str) -> int | None:
     return None if text == "dynamic" else int(text)
 
 
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     import resrt
 
     with waiting(f"exporting {options.network}", quiet=options.quiet) as progress:
@@ -74,13 +72,12 @@ def _run(options: argparse.Namespace) -> int:
             input_size=options.input_size,
             classes=options.classes,
             in_channels=options.in_channels,
-            labels=None if options.labels is None else Path(options.labels),
+            labels=options.labels,
             progress=progress,
         )
     if not options.quiet:
         for name, value in _rows(exported):
             print(f"{name:<9} {value}")
-    return DONE
 
 
 def _rows(exported: Exported) -> list[tuple[str, str]]:

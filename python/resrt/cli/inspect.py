@@ -3,46 +3,44 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, Commands, add_command, add_engine
+from resrt.cli.arguments import add_shared
+from resrt.cli.tables import print_json
 
 if TYPE_CHECKING:
     from resrt import EngineFile
 
+SUMMARY = "describe an engine file"
+DESCRIPTION = (
+    "Describes an engine file without loading it: network, precision, input, preprocessing, "
+    "labels, weights, and whether it can run here."
+)
+EXAMPLE = "resrt inspect resnest50.engine --layers"
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "inspect",
-        _run,
-        summary="describe an engine file",
-        description="Describes an engine file without loading it: network, precision, input, "
-        "preprocessing, labels, weights, and whether it can run here.",
-        example="resrt inspect resnest50.engine --layers",
-    )
-    add_engine(parser)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_shared(parser, "engine")
     parser.add_argument("--layers", action="store_true", help="also list the layers")
-    parser.add_argument("--format", choices=["text", "json"], default="text")
+    add_shared(parser, "--format")
 
 
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     import resrt
 
     found = resrt.inspect(options.engine)
     if options.format == "json":
-        print(json.dumps(found.document(), indent=2))
-        return DONE
+        print_json(found.document())
+        return
     rows = dict(_rows(found))
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
     if options.layers:
         print(f"\n{found.info.layers}", end="")
-    return DONE
 
 
 def _rows(found: EngineFile) -> Iterator[tuple[str, str]]:

@@ -5,37 +5,34 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, Commands, add_command, add_table_format
+from resrt.cli import tables
+from resrt.cli.tables import Column, millions, percent
 
 if TYPE_CHECKING:
     from resrt import ModelInfo
-    from resrt.cli.tables import Column
 
-_SORTED_BY = (
-    "name",
-    "family",
-    "source",
-    "input_size",
-    "parameters",
-    "gflops",
-    "top1",
-    "top5",
-    "pretrained",
+SUMMARY = "list the networks"
+DESCRIPTION = (
+    "Lists the networks of the catalog: their input size, parameters and arithmetic, the accuracy "
+    "that PaddleClas publishes, and the number of known pretrained weights."
 )
+EXAMPLE = "resrt models 'ResNe*50*' --pretrained --sort gflops"
+
+_COLUMNS: list[Column[ModelInfo]] = [
+    Column("name", "name", lambda model: model.name),
+    Column("family", "family", lambda model: model.family),
+    Column("source", "source", lambda model: model.source),
+    Column("input_size", "input (px)", lambda model: model.input_size),
+    Column("parameters", "parameters (M)", lambda model: model.parameters, millions),
+    Column("gflops", "GFLOPs", lambda model: model.gflops, "{:.2f}".format),
+    Column("top1", "top-1 (%)", lambda m: m.published.top1 if m.published else None, percent),
+    Column("top5", "top-5 (%)", lambda m: m.published.top5 if m.published else None, percent),
+    Column("pretrained", "pretrained", lambda model: list(model.pretrained), len),
+]
 
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "models",
-        _run,
-        summary="list the networks",
-        description="Lists the networks of the catalog: their input size, parameters and "
-        "arithmetic, the accuracy that PaddleClas publishes, and the number of known pretrained "
-        "weights.",
-        example="resrt models 'ResNe*50*' --pretrained --sort gflops",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument(
         "pattern",
         nargs="?",
@@ -60,16 +57,22 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--max-gflops", type=float, metavar="G", help="the maximum arithmetic, in GFLOPs"
     )
+    names = [column.name for column in _COLUMNS]
     parser.add_argument(
-        "--sort", choices=_SORTED_BY, metavar="COLUMN", help=f"one of {', '.join(_SORTED_BY)}"
+        "--sort", choices=names, metavar="COLUMN", help=f"one of {', '.join(names)}"
     )
     parser.add_argument("--descending", action="store_true", help="sort in descending order")
-    add_table_format(parser)
+    parser.add_argument(
+        "--format",
+        choices=list(tables.FORMATS),
+        default="table",
+        help="default: %(default)s, which is truncated to the width of a terminal",
+    )
 
 
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     import resrt
-    from resrt.cli import tables
 
     models = resrt.list_models(
         options.pattern,
@@ -84,25 +87,7 @@ def _run(options: argparse.Namespace) -> int:
         raise resrt.ModelError(
             "no network of the catalog matches; `resrt models` lists all of them"
         )
-    columns = _columns()
     if options.sort:
-        column = next(column for column in columns if column.name == options.sort)
+        column = next(column for column in _COLUMNS if column.name == options.sort)
         models = tables.sort(models, column, descending=options.descending)
-    tables.show(models, columns, options.format)
-    return DONE
-
-
-def _columns() -> list[Column[ModelInfo]]:
-    from resrt.cli.tables import Column, millions, percent
-
-    return [
-        Column("name", "name", lambda model: model.name),
-        Column("family", "family", lambda model: model.family),
-        Column("source", "source", lambda model: model.source),
-        Column("input_size", "input (px)", lambda model: model.input_size),
-        Column("parameters", "parameters (M)", lambda model: model.parameters, millions),
-        Column("gflops", "GFLOPs", lambda model: model.gflops, "{:.2f}".format),
-        Column("top1", "top-1 (%)", lambda m: m.published.top1 if m.published else None, percent),
-        Column("top5", "top-5 (%)", lambda m: m.published.top5 if m.published else None, percent),
-        Column("pretrained", "pretrained", lambda model: list(model.pretrained), len),
-    ]
+    tables.show(models, _COLUMNS, options.format)

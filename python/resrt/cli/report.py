@@ -6,24 +6,21 @@ import argparse
 import sys
 
 from resrt._core import precision_names
-from resrt.cli.arguments import DONE, Commands, add_command, add_threads
+from resrt.cli.arguments import add_shared
 from resrt.cli.terminal import stages
 
 _QUICK = {"repeats": 3, "rounds": 1}
 
+SUMMARY = "measure networks and plot accuracy and latency on a page"
+DESCRIPTION = (
+    "Measures the latencies of networks on this machine and writes them, with the accuracies and "
+    "latencies that PaddleClas published, as one self-contained HTML page of plots and tables."
+)
+EXAMPLE = "resrt report --save-measurements report.json -o report.html"
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "report",
-        _run,
-        summary="measure networks and plot accuracy and latency on a page",
-        description="Measures the latencies of networks on this machine and writes them, with the "
-        "accuracies and latencies that PaddleClas published, as one self-contained HTML page of "
-        "plots and tables.",
-        example="resrt report --save-measurements report.json -o report.html",
-    )
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument(
         "-o", "--output", metavar="FILE", default="report.html", help="default: %(default)s"
     )
@@ -53,7 +50,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="one round of three inferences: a first look, not figures to quote",
     )
-    add_threads(parser)
+    add_shared(parser, "--threads")
     parser.add_argument(
         "--save-measurements", metavar="FILE", help="save the measurements after each network"
     )
@@ -64,7 +61,8 @@ def add(commands: Commands) -> None:
     )
 
 
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     import resrt
 
     counts = {"repeats": options.repeats, "rounds": options.rounds}
@@ -95,4 +93,3 @@ def _run(options: argparse.Namespace) -> int:
             f"{options.output}: {count} network{'s' if count > 1 else ''} in "
             f"{' and '.join(settings.precisions)} on {measurements.machine.processor}"
         )
-    return DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -14,15 +15,18 @@ from typing import Any, Generic, TypeAlias, TypeVar
 Row = TypeVar("Row")
 Value: TypeAlias = str | int | float | bool | list[str] | None
 
-_ABSENT = "–"  # what a reader sees where there is no value
+_ABSENT = "–"  # shown for a missing value
 
 
 @dataclass(frozen=True)
 class Column(Generic[Row]):
-    """A column: what `--sort`, JSON and CSV call it, and what a reader sees.
+    """A column of a table.
 
-    `value` is a row's exact value, None where it has none, as JSON and CSV give it; `shown` is what
-    a reader sees of it under `heading`, which has the unit.
+    Attributes:
+        name: its name for `--sort`, JSON and CSV.
+        heading: its heading for readers, with the unit.
+        value: returns the exact value of a row, as JSON and CSV contain it; None if it is missing.
+        shown: formats a value for readers.
     """
 
     name: str
@@ -31,12 +35,12 @@ class Column(Generic[Row]):
     shown: Callable[[Any], object] = str
 
     def text(self, row: Row) -> str:
-        """Return what a reader sees."""
+        """Return a row's value as readers see it."""
         value = self.value(row)
         return _ABSENT if value is None or value == [] else str(self.shown(value))
 
     def is_numeric(self, rows: Iterable[Row]) -> bool:
-        """Whether its values are numbers, which stand at the right."""
+        """Return whether the values are numbers, which are aligned to the right."""
         values = [value for row in rows if (value := self.value(row)) is not None]
         return bool(values) and all(isinstance(value, (int, float, list)) for value in values)
 
@@ -52,21 +56,27 @@ def millions(number: float) -> str:
 
 
 def show(rows: Sequence[Row], columns: Sequence[Column[Row]], form: str) -> None:
-    """Print the rows in one of `arguments.TABLE_FORMATS`."""
+    """Print the rows in one of FORMATS. A table is cut to the width of the terminal."""
     text = render(rows, columns, form)
-    if form == "table":
-        print_fitting(text)
-    else:
-        print(text)
+    if form == "table" and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = text.splitlines()
+        text = "\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines)
+    print(text)
+
+
+def print_json(document: object) -> None:
+    """Print a document or dataclasses as JSON, in ASCII because file names may not be Unicode."""
+    print(json.dumps(document, indent=2, default=dataclasses.asdict))
 
 
 def render(rows: Sequence[Row], columns: Sequence[Column[Row]], form: str) -> str:
-    """Return the rows in one of `arguments.TABLE_FORMATS`, without a newline at the end."""
-    return {"table": _table, "json": _json, "csv": _csv, "markdown": _markdown}[form](rows, columns)
+    """Return the rows in one of FORMATS, without a newline at the end."""
+    return FORMATS[form](rows, columns)
 
 
 def sort(rows: Iterable[Row], column: Column[Row], *, descending: bool = False) -> list[Row]:
-    """Return the rows in the order of a column, those without a value last either way."""
+    """Sort the rows by a column. Rows without a value come last in either direction."""
 
     def key(row: Row) -> Value:
         value = column.value(row)
@@ -76,14 +86,6 @@ def sort(rows: Iterable[Row], column: Column[Row], *, descending: bool = False) 
     present = [row for row in rows if key(row) is not None]
     absent = [row for row in rows if key(row) is None]
     return [*sorted(present, key=key, reverse=descending), *absent]  # type: ignore[arg-type]
-
-
-def print_fitting(text: str) -> None:
-    """Print lines; on a terminal that is too narrow for one, cut it there, as its "…" shows."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in text.splitlines():
-        is_cut = width is not None and len(line) > width
-        print(f"{line[: width - 1]}…" if is_cut and width else line)
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> str:
@@ -127,3 +129,6 @@ def _csv(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> str:
         values = (column.value(row) for column in columns)
         writer.writerow(" ".join(v) if isinstance(v, list) else v for v in values)
     return text.getvalue().removesuffix("\n")
+
+
+FORMATS = {"table": _table, "json": _json, "csv": _csv, "markdown": _markdown}

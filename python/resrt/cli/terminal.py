@@ -84,21 +84,15 @@ def stages(*, quiet: bool) -> Iterator[Callable[[int, int, str], None] | None]:
 
 
 def _bar(*, auto_refresh: bool) -> Progress:
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        redirect_stdout=False,  # it may be a file
+        auto_refresh=auto_refresh,
     )
-    # Standard output is left alone: it may be a file.
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, redirect_stdout=False, auto_refresh=auto_refresh)

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import (
-    DONE,
-    Commands,
-    add_command,
-    add_device,
-    add_engine,
-    add_threads,
-)
+from resrt.cli.arguments import add_shared
+from resrt.cli.tables import Column, print_json, render
 from resrt.cli.terminal import steps
 
 if TYPE_CHECKING:
     from resrt import Benchmark, Timing
 
+SUMMARY = "measure the latency of an engine"
+DESCRIPTION = (
+    "Measures an engine's latency and throughput at several batch sizes, and the time for loading, "
+    "the first inference and preprocessing. Also prints the latencies that PaddleClas publishes."
+)
+EXAMPLE = "resrt time resnest50.engine --batch 1 8 --duration 3 --output times.json"
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "time",
-        _run,
-        summary="measure the latency of an engine",
-        description="Measures an engine's latency and throughput at several batch sizes, and the "
-        "time for loading, the first inference and preprocessing. Also prints the latencies that "
-        "PaddleClas publishes.",
-        example="resrt time resnest50.engine --batch 1 8 --duration 3 --output times.json",
-    )
-    add_engine(parser)
+_ms = "{:.2f}".format
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_shared(parser, "engine")
     parser.add_argument(
         "--batch", type=int, nargs="+", default=[1, 4, 8], metavar="N", help="default: 1 4 8"
     )
@@ -57,8 +49,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="untimed inferences before the timed ones; default: %(default)s",
     )
-    add_threads(parser)
-    add_device(parser)
+    add_shared(parser, "--threads", "--device")
     parser.add_argument(
         "--concurrency",
         type=int,
@@ -68,10 +59,11 @@ def add(commands: Commands) -> None:
         "for several inferences; default: %(default)s",
     )
     parser.add_argument("--output", metavar="FILE.json", help="also write everything as JSON")
-    parser.add_argument("--format", choices=["text", "json"], default="text")
+    add_shared(parser, "--format")
 
 
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     import resrt
 
     with steps(quiet=options.quiet) as progress:
@@ -88,10 +80,9 @@ def _run(options: argparse.Namespace) -> int:
             progress=progress,
         )
     if options.format == "json":
-        print(json.dumps(found.document(), indent=2, ensure_ascii=False))
+        print_json(found.document())
     else:
         print(_text(found, is_brief=options.quiet))
-    return DONE
 
 
 def _text(found: Benchmark, *, is_brief: bool) -> str:
@@ -99,8 +90,12 @@ def _text(found: Benchmark, *, is_brief: bool) -> str:
     if found.published and found.settings.concurrency == 1:
         parts.append(_beside_published(found))
     if not is_brief:
-        parts = [_heading(found), *parts, *_notes(found)]
-    return "\n\n".join(part for part in parts if part)
+        parts.insert(0, _heading(found))
+        if any(timing.repeats < 100 for timing in found.timings):
+            parts.append(
+                "The p99 of fewer than 100 runs is the slowest run; --repeats 100 measures more."
+            )
+    return "\n\n".join(parts)
 
 
 def _heading(found: Benchmark) -> str:
@@ -115,16 +110,13 @@ def _heading(found: Benchmark) -> str:
 
 
 def _waits(found: Benchmark) -> str:
-    from resrt.cli.tables import Column, render
-
-    Wait: TypeAlias = tuple[str, float | None]
     preprocessing = None if found.preprocessing is None else found.preprocessing.median_ms
-    waits: list[Wait] = [
+    waits = [
         ("load and warm up", found.load_ms),
         ("first inference", found.first_ms),
         ("preprocess one photograph", preprocessing),
     ]
-    columns: list[Column[Wait]] = [
+    columns: list[Column[tuple[str, float | None]]] = [
         Column("step", "step", lambda wait: wait[0]),
         Column("ms", "ms", lambda wait: wait[1], _ms),
     ]
@@ -132,8 +124,6 @@ def _waits(found: Benchmark) -> str:
 
 
 def _latencies(found: Benchmark) -> str:
-    from resrt.cli.tables import Column, render
-
     columns: list[Column[Timing]] = [
         Column("batch", "batch", lambda timing: timing.batch),
         Column("min_ms", "min (ms)", lambda timing: timing.min_ms, _ms),
@@ -148,8 +138,6 @@ def _latencies(found: Benchmark) -> str:
 
 def _beside_published(found: Benchmark) -> str:
     """Show the medians in the layout of PaddleClas's pages: one column per batch size."""
-    from resrt.cli.tables import Column, render
-
     rows: dict[str, dict[int, float]] = {
         f"here: {found.precision}": {timing.batch: timing.median_ms for timing in found.timings}
     }
@@ -164,13 +152,3 @@ def _beside_published(found: Benchmark) -> str:
 
     columns: list[Column[str]] = [Column("where", "median (ms)", str), *map(column, batches)]
     return render(list(rows), columns, "table")
-
-
-def _notes(found: Benchmark) -> list[str]:
-    if all(timing.repeats >= 100 for timing in found.timings):
-        return []
-    return ["The p99 of fewer than 100 runs is the slowest run; --repeats 100 measures more."]
-
-
-def _ms(milliseconds: float) -> str:
-    return f"{milliseconds:.2f}"

@@ -3,47 +3,43 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, Commands, add_command
+from resrt.cli.arguments import add_shared
+from resrt.cli.tables import print_json
 
 if TYPE_CHECKING:
     from resrt.weights import Description
 
+SUMMARY = "describe a weights file"
+DESCRIPTION = (
+    "Prints the format of each file, its naming convention, the networks that it fits, and "
+    "anything unusual about it."
+)
+EXAMPLE = "resrt weights ResNeSt50_pretrained.pdparams"
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "weights",
-        _run,
-        summary="describe a weights file",
-        description="Prints the format of each file, its naming convention, the networks that it "
-        "fits, and anything unusual about it.",
-        example="resrt weights ResNeSt50_pretrained.pdparams",
-    )
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("files", nargs="+", metavar="FILE")
-    parser.add_argument("--format", choices=["text", "json"], default="text")
+    add_shared(parser, "--format")
 
 
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     import resrt
 
     descriptions = {
         file: resrt.weights.describe(resrt.weights.read(file)) for file in options.files
     }
     if options.format == "json":
-        documents = {file: dataclasses.asdict(found) for file, found in descriptions.items()}
-        print(json.dumps(documents, indent=2, ensure_ascii=False))
-        return DONE
+        print_json(descriptions)
+        return
     for file, found in descriptions.items():
         print(f"{file}:")
         for name, value in _rows(found):
             print(f"  {name:<12} {value}")
-    return DONE
 
 
 def _rows(found: Description) -> Iterator[tuple[str, str]]:

@@ -92,7 +92,7 @@ class CachedEngine:
             ("precision", info.precision, info.precision if precision == "auto" else precision),
         ):
             if found != expected:
-                raise EngineFileError(f"its {what} differs from that of the requested engine")
+                raise EngineFileError(f"it is not the requested engine (mismatch in {what})")
 
 
 def _key(network: Network, options: Mapping[str, Any]) -> str:

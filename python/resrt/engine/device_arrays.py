@@ -1,6 +1,6 @@
-"""Batches in a GPU's memory, by the protocols in which libraries hand each other arrays.
+"""Batches in GPU memory, read through the protocols by which libraries exchange arrays.
 
-These are DLPack (https://dmlc.github.io/dlpack) and, for libraries without that, the CUDA array
+These are DLPack (https://dmlc.github.io/dlpack) and, for libraries without it, the CUDA array
 interface (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html).
 """
 
@@ -16,15 +16,15 @@ import numpy as np
 from resrt import _core
 from resrt.errors import InputError
 
-DEFAULT_STREAM = 1  # CUDA's, as both protocols write it
+DEFAULT_STREAM = 1  # the number of CUDA's default stream in both protocols
 
-# Of DLPack's kinds of memory.
-_PROCESSORS = (1, 3, 11)  # ordinary, and pinned for CUDA or ROCm
-_CUDA = (2, 13)  # a GPU's own, and managed
+# DLPack's device types.
+_HOST = (1, 3, 11)  # ordinary memory, and memory that is pinned for CUDA or ROCm
+_CUDA = (2, 13)  # a GPU's own memory, and managed memory
 
 
 class OnDevice(Protocol):
-    """An array in a GPU's memory: PyTorch's, CuPy's, Numba's or JAX's."""
+    """An array in GPU memory, of PyTorch, CuPy, Numba or JAX."""
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]: ...
@@ -32,9 +32,9 @@ class OnDevice(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as its library describes it; `device` is None where that does not say.
+    """A batch as its library describes it; `device` is None if unknown.
 
-    `stream` is where it is ready. `owner` keeps its memory.
+    The batch is ready in `stream`, and `owner` keeps its memory alive.
     """
 
     pointer: int
@@ -47,29 +47,29 @@ class Batch:
 
 
 def is_on_device(array: object) -> bool:
-    """Whether an array says that it is not in the processor's memory."""
+    """Return whether an array says that it is not in host memory."""
     if isinstance(array, np.ndarray):
         return False
     if hasattr(array, "__dlpack_device__"):
-        return array.__dlpack_device__()[0] not in _PROCESSORS
+        return array.__dlpack_device__()[0] not in _HOST
     return hasattr(array, "__cuda_array_interface__")
 
 
 def infer(core: _core.Engine, array: Any, stream: int | None) -> _core.LogitsOnDevice:
-    """Return the logits of a batch in a GPU's memory, as `resrt.Engine.infer` explains it."""
+    """Return the logits of a batch in GPU memory; see `resrt.Engine.infer`."""
     batch = _read(array, None if stream is None else _checked(stream))
     info = core.info
     expected = ("N", *info.input_shape)
     if len(batch.shape) != len(expected) or batch.shape[1:] != info.input_shape:
         raise InputError(
-            f"{info.model} takes a batch of shape {_text(expected)}, not {batch.shape}"
+            f"{info.model} requires a batch of shape {_text(expected)}, not {batch.shape}"
         )
     if not batch.is_float32:
-        raise InputError(f"{info.model} takes a float32 batch; convert it, as with .float()")
+        raise InputError(f"{info.model} requires a float32 batch; convert it with .float()")
     if not batch.is_contiguous:
         raise InputError(
-            f"{info.model} takes a batch that lies contiguous in the GPU's memory, row by row; "
-            "copy it, as with .contiguous()"
+            f"{info.model} requires a batch that is contiguous in GPU memory; copy it with "
+            ".contiguous()"
         )
     device = batch.device
     if device is None:  # an empty array may have no pointer
@@ -90,17 +90,17 @@ def _read(array: Any, stream: int | None) -> Batch:
 
 
 def _from_dlpack(array: Any, stream: int) -> Batch:
-    """Read an array that is ready in `stream`, for which its library sees."""
+    """Read an array. Its library makes it ready in `stream`."""
     kind, device = array.__dlpack_device__()
     if kind not in _CUDA:
         raise InputError(
-            f"the batch is in memory that is neither an NVIDIA GPU's nor the processor's (DLPack's "
-            f"device type {int(kind)}); copy it to one of these"
+            "the batch is neither in host memory nor in an NVIDIA GPU's memory (its DLPack device "
+            f"type is {int(kind)}); copy it to one of these"
         )
     try:
         foreign = _core.ForeignArray(array.__dlpack__(stream=stream))
     except (BufferError, RuntimeError) as error:
-        raise InputError(f"the batch does not give its memory: {error}") from None
+        raise InputError(f"cannot read the batch's memory: {error}") from None
     return Batch(
         pointer=foreign.pointer,
         shape=foreign.shape,
@@ -113,11 +113,11 @@ def _from_dlpack(array: Any, stream: int) -> Batch:
 
 
 def _from_interface(interface: dict[str, Any], stream: int | None, owner: object) -> Batch:
-    """Read an array that is ready in the stream that it names, or in the caller's."""
+    """Read an array. It is ready in the caller's stream, or else in the one that it names."""
     shape = tuple(interface["shape"])
     pointer, _ = interface["data"]
     if interface.get("mask") is not None:
-        raise InputError("the batch has a mask, and an engine reads all values; give it without")
+        raise InputError("the batch has a mask, which engines do not support; remove the mask")
     own = interface.get("stream")
     if stream is None:
         stream = DEFAULT_STREAM if own is None else own
@@ -133,7 +133,7 @@ def _from_interface(interface: dict[str, Any], stream: int | None, owner: object
 
 
 def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bool:
-    """Whether float32 values lie row by row; the stride of an axis of one says nothing."""
+    """Return whether float32 values are contiguous; the stride of an axis of 1 is irrelevant."""
     return strides is None or all(
         size == 1 or stride == 4 * math.prod(shape[axis + 1 :])
         for axis, (size, stride) in enumerate(zip(shape, strides, strict=True))
@@ -148,8 +148,8 @@ def _checked(stream: object) -> int:
         handle = -1
     if isinstance(stream, bool) or not 0 <= handle < 2**64:
         raise InputError(
-            "stream is a CUDA stream's handle, as torch.cuda.current_stream().cuda_stream, not "
-            f"{stream!r}"
+            "stream must be the handle of a CUDA stream, such as "
+            f"torch.cuda.current_stream().cuda_stream, not {stream!r}"
         )
     return handle or DEFAULT_STREAM
 

@@ -115,15 +115,9 @@ class Engine:
     ) -> list[Timing]:
         """Measure the latency of `infer` at each batch size, on random images.
 
-        Args:
-            batch_sizes: images per inference.
-            repeats: minimum number of timed inferences per batch size.
-            duration: minimum number of seconds of timed inferences per batch size.
-            warm_up: untimed inferences of each caller before the timed ones.
-            concurrency: the number of concurrent callers.
+        The arguments are those of `resrt.time`, which measures more.
 
-        Returns one Timing per batch size, in milliseconds. `resrt.time` measures more. Raises
-        InputError for invalid settings.
+        Returns one Timing per batch size, in milliseconds. Raises InputError for invalid settings.
         """
         from resrt.operations.time import Settings, time_batches
 
@@ -146,7 +140,6 @@ class Engine:
 
 def build_network(
     network: Network,
-    *,
     precision: str = "auto",
     max_batch: int = 8,
     backend: str = "openvino",

@@ -55,7 +55,6 @@ class Network:
 def resolve(
     model: Model,
     weights: WeightsLike | None,
-    *,
     input_size: int | Sequence[int] | None = None,
     classes: int | None = None,
     in_channels: int | None = None,
@@ -74,9 +73,16 @@ def resolve(
     if given is None:
         given, checksum = _fetch(model, entry, classes, in_channels, progress)
     checkpoint, called = _read(given)
-    metadata = Metadata() if checkpoint is None else Metadata.read(checkpoint.metadata)
+    # What the caller gives is not read from the file, where it may be damaged.
+    overrides = {"labels": labels, "preprocessing": preprocessing}
+    texts = {} if checkpoint is None else checkpoint.metadata
+    metadata = Metadata.read({k: text for k, text in texts.items() if overrides.get(k) is None})
     if isinstance(model, _core.Graph):
-        _refuse_options_of_a_graph(input_size, classes, in_channels)
+        if any(option is not None for option in (input_size, classes, in_channels)):
+            raise InputError(
+                "a graph already has its input size, classes and input channels; give them to "
+                "resrt.build_graph instead"
+            )
         graph = model
     else:
         if input_size is None:
@@ -171,14 +177,6 @@ def _graph(
         input_size=input_size,
         in_channels=3 if in_channels is None else whole("in_channels", in_channels),
     )
-
-
-def _refuse_options_of_a_graph(*options: object) -> None:
-    if any(option is not None for option in options):
-        raise InputError(
-            "a graph already has its input size, classes and input channels; give them to "
-            "resrt.build_graph instead"
-        )
 
 
 def _origin(weights: WeightsLike | None, entry: pretrained.Pretrained | None) -> str:

@@ -1,7 +1,7 @@
 """Functions in a process of their own, so that one that crashes affects no other.
 
 The two processes exchange pickles over pipes, to which nobody else has access: a function and its
-arguments go to the child, and its result or a Failure comes back.
+arguments go to the child; whether it succeeded, and its result or the reason, come back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import IO, Any, TypeVar
 
@@ -27,13 +26,6 @@ Result = TypeVar("Result")
 _START = (
     "import sys; sys.path[:] = sys.argv[1:]; from resrt.measuring.processes import serve; serve()"
 )
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """The exception that a function raised, as one sentence."""
-
-    reason: str
 
 
 class Failed(Exception):
@@ -71,11 +63,11 @@ class Process:
             _send((function, arguments), self._process.stdin)
             if not select.select([self._process.stdout], [], [], timeout)[0]:
                 raise Failed(f"no result within {timeout:.0f} s")
-            answer = pickle.load(self._process.stdout)
-        except (EOFError, OSError):
+            succeeded, answer = pickle.load(self._process.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError):  # the last if the answer is cut off
             raise Failed(self._last_words()) from None
-        if isinstance(answer, _Failure):
-            raise Failed(answer.reason)
+        if not succeeded:
+            raise Failed(answer)
         result: Result = answer
         return result
 
@@ -104,17 +96,16 @@ class Process:
 
 def serve() -> None:
     """Run functions for the parent process until it closes its end of the pipe."""
+    requests = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     # Libraries print to stdout; only answers may go where the parent reads them.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    while True:
+    while requests.peek():
         try:
-            function, arguments = pickle.load(sys.stdin.buffer)
-            answer = function(*arguments)
-        except EOFError:
-            return
+            function, arguments = pickle.load(requests)
+            answer = True, function(*arguments)
         except Exception as error:
-            answer = _Failure(sentence(error))
+            answer = False, sentence(error)
         _send(answer, answers)
 
 
@@ -138,8 +129,4 @@ class _Pickler(pickle.Pickler):
         if kind.__module__ != "resrt._core" or isinstance(value, type):
             return NotImplemented
         properties = [name for name, member in vars(kind).items() if isinstance(member, property)]
-        return _namespace, ({name: getattr(value, name) for name in properties},)
-
-
-def _namespace(attributes: dict[str, Any]) -> SimpleNamespace:
-    return SimpleNamespace(**attributes)
+        return SimpleNamespace, (), {name: getattr(value, name) for name in properties}

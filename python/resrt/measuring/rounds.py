@@ -79,18 +79,12 @@ def take_turns(
     seconds: dict[Key, list[float]] = {name: [] for name in turns}
     failures: dict[Key, Exception] = {}
     for number in range(warm_up + rounds):
-        for name in order([name for name in turns if name not in failures], number):
+        for name in order(list(seconds), number):
             try:
                 seconds[name].append(turns[name]())
             except Exception as error:
                 failures[name] = error
+                del seconds[name]
         if number >= warm_up and after_round is not None:
             after_round(number - warm_up + 1)
-    return (
-        {
-            name: np.array(taken[warm_up:])
-            for name, taken in seconds.items()
-            if name not in failures
-        },
-        failures,
-    )
+    return {name: np.array(taken[warm_up:]) for name, taken in seconds.items()}, failures

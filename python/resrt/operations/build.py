@@ -70,24 +70,10 @@ def build(
     BackendError or InputError, each of which says what to do.
     """
     network = resolve(
-        model,
-        weights,
-        input_size=input_size,
-        classes=classes,
-        in_channels=in_channels,
-        labels=labels,
-        preprocessing=preprocessing,
-        progress=progress,
+        model, weights, input_size, classes, in_channels, labels, preprocessing, progress
     )
     return build_network(
-        network,
-        precision=precision,
-        max_batch=max_batch,
-        backend=backend,
-        threads=threads,
-        device=device,
-        tensorrt=tensorrt,
-        progress=progress,
+        network, precision, max_batch, backend, threads, device, tensorrt, progress
     )
 
 

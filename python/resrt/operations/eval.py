@@ -164,20 +164,17 @@ def _from_folders(path: Path, engine: Engine) -> list[LabelledImage]:
 
 
 def _numbers(names: list[str], engine: Engine) -> list[int] | None:
-    """Return the class that each subfolder's name stands for; None if they cannot be told."""
-    classes = engine.info.classes
-    namings = [_unique(engine.info.labels), {str(i): i for i in range(classes)}]
+    """Return the class that each subfolder's name stands for; None if that is unknown."""
+    classes, own = engine.info.classes, engine.info.labels
+    # A label that several classes have, such as ImageNet's two cranes, stands for none of them.
+    unique = {label: i for i, label in enumerate(own) if own.count(label) == 1}
+    namings = [unique, {str(i): i for i in range(classes)}]
     if classes == 1000:
         namings.append({name: i for i, name in enumerate(labels.wordnet_ids())})
     for naming in namings:
         if all(name in naming for name in names):
             return [naming[name] for name in names]
     return list(range(classes)) if len(names) == classes else None
-
-
-def _unique(names: list[str]) -> dict[str, int]:
-    """Return the classes by label. Two of ImageNet's classes are both called crane."""
-    return {label: i for i, label in enumerate(names) if names.count(label) == 1}
 
 
 def _from_list(path: Path, root: Path) -> list[LabelledImage]:

@@ -101,14 +101,7 @@ def export(
     """
     writable = Path(fsdecode(checked_path(path)))
     network = resolve(
-        model,
-        weights,
-        input_size=input_size,
-        classes=classes,
-        in_channels=in_channels,
-        labels=labels,
-        preprocessing=preprocessing,
-        progress=progress,
+        model, weights, input_size, classes, in_channels, labels, preprocessing, progress
     )
     written = onnx_model(network, batch=batch, opset=opset, fold=fold).SerializeToString()
     verified_by, difference = None, None
@@ -158,23 +151,11 @@ def onnx_model(
     graph, weights = network.graph, network.weights
     if fold:
         graph, weights = _core.fold_batch_norm(graph, weights)
-    model = onnx_writer.write(
-        graph,
-        weights,
-        batch=None if batch is None else whole("batch", batch),
-        opset=opset,
-        metadata=_metadata(network),
-    )
+    texts = {"network": graph.name, "weights": network.metadata.origin, **network.metadata.write()}
+    batch = None if batch is None else whole("batch", batch)
+    model = onnx_writer.write(graph, weights, batch=batch, opset=opset, metadata=texts)
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def _metadata(network: Network) -> dict[str, str]:
-    return {
-        "network": network.graph.name,
-        "weights": network.metadata.origin,
-        **network.metadata.write(),
-    }
 
 
 def _difference(network: Network, written: bytes, batch: int | None) -> float:

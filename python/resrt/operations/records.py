@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from abc import ABC, abstractmethod
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from resrt.errors import FileError, InputError
 from resrt.images import Prediction
@@ -22,27 +23,30 @@ from resrt.operations.eval import Rank
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
-class Format(Protocol):
-    """How records are written. `read` raises ValueError, KeyError or TypeError if it fails."""
-
-    header: str
-
-    def line(self, record: Any) -> str:
-        """Return a record as a line, including its newline."""
-        ...
-
-    def read(self, line: str) -> Any:
-        """Return the record of a line."""
-        ...
-
-
-class JsonClassifications:
-    """A JSON object on each line: {"image": path, "predictions": [...]}, or "error"."""
+class Format(ABC):
+    """How records are written: one line each, after a header that may be empty."""
 
     header = ""
 
-    def line(self, record: Classification) -> str:
+    def line(self, record: Any) -> str:
         """Return a record as a line, including its newline."""
+        return self._line(record)
+
+    def read(self, line: str) -> Any:
+        """Return the record of a line. Raises ValueError, KeyError or TypeError if it has none."""
+        return self._read(line)
+
+    @abstractmethod
+    def _line(self, record: Any) -> str: ...
+
+    @abstractmethod
+    def _read(self, line: str) -> Any: ...
+
+
+class JsonClassifications(Format):
+    """A JSON object on each line: {"image": path, "predictions": [...]}, or "error"."""
+
+    def _line(self, record: Classification) -> str:
         document: dict[str, Any] = {"image": record.image}
         if record.error is None:
             document["predictions"] = [vars(prediction) for prediction in record.predictions]
@@ -50,14 +54,14 @@ class JsonClassifications:
             document["error"] = record.error
         return json.dumps(document) + "\n"
 
-    def read(self, line: str) -> Classification:
-        """Return the record of a line."""
+    def _read(self, line: str) -> Classification:
         document = json.loads(line)
-        predictions = [Prediction(**one) for one in document.get("predictions", [])]
-        return Classification(document["image"], predictions, document.get("error"))
+        error = document.get("error")
+        predictions = document["predictions"] if error is None else []
+        return Classification(document["image"], [Prediction(**one) for one in predictions], error)
 
 
-class CsvClassifications:
+class CsvClassifications(Format):
     """A row for each image: its path, why it was skipped, and three columns for each class."""
 
     def __init__(self, topk: int) -> None:
@@ -65,37 +69,31 @@ class CsvClassifications:
         self._columns = 2 + len(names)
         self.header = _csv_line(["image", "error", *names])
 
-    def line(self, record: Classification) -> str:
-        """Return a record as a line, including its newline."""
+    def _line(self, record: Classification) -> str:
         row: list[Any] = [record.image, record.error or ""]
         for one in record.predictions:
             row += [one.index, one.label, f"{one.probability:.6g}"]
         return _csv_line(row + [""] * (self._columns - len(row)))
 
-    def read(self, line: str) -> Classification:
-        """Return the record of a line."""
+    def _read(self, line: str) -> Classification:
         (row,) = csv.reader([line])
         if len(row) != self._columns:
             raise ValueError(f"{len(row)} columns")
-        found = [
-            Prediction(int(row[i]), row[i + 1], float(row[i + 2]))
-            for i in range(2, len(row), 3)
-            if row[i]
+        predictions = [
+            Prediction(int(index), label, float(probability))
+            for index, label, probability in zip(row[2::3], row[3::3], row[4::3], strict=True)
+            if index
         ]
-        return Classification(row[0], found, row[1] or None)
+        return Classification(row[0], predictions, row[1] or None)
 
 
-class JsonRanks:
+class JsonRanks(Format):
     """A JSON object on each line: {"image": path, "label": number, "rank": position, "error"}."""
 
-    header = ""
-
-    def line(self, record: Rank) -> str:
-        """Return a record as a line, including its newline."""
+    def _line(self, record: Rank) -> str:
         return json.dumps(vars(record)) + "\n"
 
-    def read(self, line: str) -> Rank:
-        """Return the record of a line."""
+    def _read(self, line: str) -> Rank:
         return Rank(**json.loads(line))
 
 
@@ -110,9 +108,9 @@ class RecordFile:
         self._path = Path(path)
         self._format = format_
         # An existing file is never overwritten: it may be hours of work.
-        resumes = resume and self._path.exists()
+        mode = "r+b" if resume and self._path.exists() else "x+b"
         try:
-            self._file = self._path.open("r+b" if resumes else "x+b", buffering=0)
+            self._file = self._path.open(mode, buffering=0)
             content = self._file.read()
         except FileExistsError:
             raise FileError(
@@ -121,8 +119,7 @@ class RecordFile:
         except OSError as error:
             raise self._failure(error) from None
         whole = content[: content.rfind(b"\n") + 1]
-        header, *lines = whole.decode(**_ENCODING).split("\n")[:-1] or [""]
-        self.known = self._read(header, lines) if whole else []
+        self.known = self._read(whole.decode(**_ENCODING)) if whole else []
         self._file.seek(len(whole))
         self._file.truncate()
         if not whole:
@@ -136,16 +133,15 @@ class RecordFile:
         """Close the file."""
         self._file.close()
 
-    def _read(self, header: str, lines: list[str]) -> list[Any]:
-        if not self._format.header:
-            lines = [header, *lines]
-        elif f"{header}\n" != self._format.header:
+    def _read(self, text: str) -> list[Any]:
+        header = self._format.header
+        if not text.startswith(header):
             raise InputError(
                 f"cannot resume '{self._path}': its columns differ from this output format; resume "
                 "it with the options that it was started with, or name another file"
             )
         known = []
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(text.removeprefix(header).split("\n")[:-1], 1):
             try:
                 known.append(self._format.read(line))
             except (ValueError, KeyError, TypeError, AttributeError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from resrt import images
+from resrt._core import EngineInfo
 from resrt._support.arguments import seconds, whole
 from resrt._support.files import writing_whole
 from resrt.catalog.models import published_for
@@ -28,6 +28,9 @@ from resrt.system import machine
 
 # The size of the photograph that is preprocessed: about a megapixel.
 _WIDTH, _HEIGHT = 1152, 864
+
+# What a Benchmark says of the engine.
+_OF_ENGINE = ("model", "backend", "backend_version", "precision", "input_shape", "max_batch")
 
 
 @dataclass(frozen=True)
@@ -128,20 +131,14 @@ def time(
         for size in batch_sizes:
             report(f"batch {size}")
             timings += time_batches(loaded, [size], settings)
-        info = loaded.info
         found = Benchmark(
-            model=info.model,
-            backend=info.backend,
-            backend_version=info.backend_version,
-            precision=info.precision,
-            input_shape=info.input_shape,
-            max_batch=info.max_batch,
+            **{name: getattr(loaded.info, name) for name in _OF_ENGINE},
             settings=settings,
             load_ms=load_ms,
             first_ms=first_ms,
             preprocessing=preprocessing,
             timings=timings,
-            published=_published(info.model, info.input_shape),
+            published=_published(loaded.info),
             machine=machine.describe(),
         )
         if file is not None:
@@ -154,22 +151,20 @@ def time_batches(
     engine: Engine, batch_sizes: Sequence[int], settings: Settings
 ) -> list[timing.Timing]:
     """Return a Timing per batch size, of random images; see `Engine.time`."""
-    batch_sizes = [whole("a batch size", size) for size in batch_sizes]
     rng = np.random.default_rng(0)
-    timings = []
-    for size in batch_sizes:
+
+    def measure(size: int) -> timing.Timing:
         batch = rng.standard_normal((size, *engine.info.input_shape), np.float32)
-        timings.append(
-            timing.measure(
-                functools.partial(engine.infer, batch),
-                size,
-                repeats=settings.repeats,
-                duration=settings.duration,
-                warm_up=settings.warm_up,
-                concurrency=settings.concurrency,
-            )
+        return timing.measure(
+            lambda: engine.infer(batch),
+            size,
+            repeats=settings.repeats,
+            duration=settings.duration,
+            warm_up=settings.warm_up,
+            concurrency=settings.concurrency,
         )
-    return timings
+
+    return [measure(size) for size in [whole("a batch size", size) for size in batch_sizes]]
 
 
 def _loaded(
@@ -224,8 +219,8 @@ def _photo() -> bytes:
     return jpeg.getvalue()
 
 
-def _published(model: str, input_shape: tuple[int, int, int]) -> dict[str, float]:
-    published = published_for(model)
-    if published is None or input_shape != (3, published.crop, published.crop):
+def _published(info: EngineInfo) -> dict[str, float]:
+    published = published_for(info.model)
+    if published is None or info.input_shape != (3, published.crop, published.crop):
         return {}
     return published.latency_ms

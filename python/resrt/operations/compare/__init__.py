@@ -173,13 +173,9 @@ def compare(
     threads = machine.cores() if threads is None else whole("threads", threads)
     load = os.getloadavg()[0]
     chosen = _chosen(competitors)
+    report = progress or (lambda _: None)
     network = resolve(
-        model,
-        weights,
-        input_size=input_size,
-        classes=classes,
-        in_channels=in_channels,
-        progress=None if progress is None else lambda phase, *_: progress(phase),
+        model, weights, input_size, classes, in_channels, progress=lambda phase, *_: report(phase)
     )
     present, left_out = _sort_out(chosen, network, is_requested=competitors is not None)
     measurements: list[Measurement] = []
@@ -194,7 +190,7 @@ def compare(
         task = Task(folder, network.graph, precision, threads)
         for batch in batch_sizes:
             _write_inputs(network, batch, present, folder)
-            measurements += _measure(task, batch, present, rounds, progress or _silent)
+            measurements += _measure(task, batch, present, rounds, report)
     return Comparison(
         network=network.graph.name,
         weights=network.metadata.origin,
@@ -207,10 +203,6 @@ def compare(
         measurements=tuple(measurements),
         left_out=left_out,
     )
-
-
-def _silent(step: str) -> None:
-    """Report no progress."""
 
 
 def _chosen(names: Sequence[str] | None) -> list[Competitor]:
@@ -265,12 +257,10 @@ def _measure(
         for competitor in (OURS, *competitors):
             progress(f"batch {batch}, preparing {competitor.title}")
             try:
-                contender = Contender(competitor, task)
+                contender = contenders[competitor.name] = Contender(competitor, task)
+                stack.callback(contender.close)
             except Failed as failure:
                 failures[competitor.name] = failure
-                continue
-            stack.callback(contender.close)
-            contenders[competitor.name] = contender
         seconds, stopped = take_turns(
             {name: contender.turn for name, contender in contenders.items()},
             rounds,
@@ -281,12 +271,10 @@ def _measure(
         raise BackendError(f"resrt itself failed: {sentence(failures[OURS.name])}")
     reports = {name: contender.report for name, contender in contenders.items()}
     return [
-        Measurement(
-            competitor.name, competitor.title, batch, error=sentence(failures[competitor.name])
-        )
-        if competitor.name in failures
-        else measurement(competitor, batch, reports, seconds)
-        for competitor in (OURS, *competitors)
+        Measurement(one.name, one.title, batch, error=sentence(failures[one.name]))
+        if one.name in failures
+        else measurement(one, batch, reports, seconds)
+        for one in (OURS, *competitors)
     ]
 
 

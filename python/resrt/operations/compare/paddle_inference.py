@@ -49,9 +49,9 @@ def prepare(task: Task, name: str) -> Ready:
 
 
 def why_not(network: str) -> str | None:
-    """Why PaddleClas has not this network, or cannot be imported; None where it has and can."""
+    """Return why PaddleClas cannot build a network, or None."""
     if network not in [model.name for model in list_models(source="PaddleClas")]:
-        return f"{network} is no network of PaddleClas"
+        return f"PaddleClas has no network {network}"
     if importlib.util.find_spec("ppcls") or importlib.util.find_spec("paddleclas"):
         return None
     return "paddleclas not installed: pip install paddleclas"
@@ -60,7 +60,7 @@ def why_not(network: str) -> str | None:
 def _backbone(task: Task) -> Any:
     package = importlib.util.find_spec("paddleclas")
     if importlib.util.find_spec("ppcls") is None and package and package.origin:
-        # PaddleClas's own package puts itself on the path, when that is imported with all it needs.
+        # The package `paddleclas` contains `ppcls`. Importing it requires all it depends on.
         sys.path.append(str(Path(package.origin).parent))
     from ppcls.utils import logger
 
@@ -70,14 +70,14 @@ def _backbone(task: Task) -> Any:
     try:
         return getattr(backbone, task.graph.name)(class_num=task.graph.classes)
     except AttributeError:
-        raise BackendError(f"this PaddleClas has no {task.graph.name}") from None
+        raise BackendError(f"the installed PaddleClas has no network {task.graph.name}") from None
 
 
 def _set_parameters(network: Any, weights: dict[str, Batch], task: Task) -> None:
     """Give a Paddle network our weights.
 
-    Our names are found from Paddle's by the renaming that reads its files: arrays that hold nothing
-    but their own number go through it.
+    Our names for Paddle's parameters are those that `names.to_ours` gives them. To see which is
+    which, it renames arrays that contain only their own number.
     """
     theirs = dict(network.state_dict())
     numbered = {
@@ -93,7 +93,7 @@ def _set_parameters(network: Any, weights: dict[str, Batch], task: Task) -> None
 
 
 def _program_file(program: Path) -> str:
-    """Paddle 3 writes .json, Paddle 2 .pdmodel."""
+    """Return the file of a program: Paddle 3 writes .json, Paddle 2 .pdmodel."""
     return next(
         str(file)
         for file in (program.with_suffix(".json"), program.with_suffix(".pdmodel"))

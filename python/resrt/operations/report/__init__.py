@@ -7,7 +7,7 @@ can be drawn again at any time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -67,7 +67,8 @@ def report(
     the processor does not support, and FileError.
     """
     # Measuring takes long, so anything that would prevent its results is reported first.
-    render = _renderer()
+    with requires_extra("report", "drawing the report"):
+        from resrt.operations.report.page import render
     _check_destination(output)
     if measurements is None:
         kept = Measurements(
@@ -109,12 +110,6 @@ def report(
     with files.writing_whole(Path(output)) as written:
         written.write(page)
     return drawn
-
-
-def _renderer() -> Callable[[Measurements], str]:
-    with requires_extra("report", "drawing the report"):
-        from resrt.operations.report.page import render
-    return render
 
 
 def _check_destination(file: str | PathLike[str]) -> None:

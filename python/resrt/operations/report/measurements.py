@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from types import NoneType
+from typing import Any, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
 from resrt._support import files
 from resrt._support.arguments import whole
@@ -27,8 +28,6 @@ VERSION = 1
 Progress: TypeAlias = Callable[[int, int, str], None]
 """Called with the number of engines that are done, their total, and what comes next."""
 
-_T = TypeVar("_T", str, int)
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -41,22 +40,22 @@ class Settings:
     rounds: int
     threads: int | None
 
-    def choose(
-        self,
-        networks: tuple[str, ...] | None,
-        precisions: tuple[str, ...] | None,
-        batch_sizes: tuple[int, ...] | None,
-    ) -> Settings:
-        """Return these settings for a subset of the networks, precisions and batch sizes.
+    def choose(self, **wanted: tuple[Any, ...] | None) -> Settings:
+        """Return these settings for a subset of the networks, precisions or batch sizes.
 
         Raises InputError for values that were not measured.
         """
-        return dataclasses.replace(
-            self,
-            networks=_chosen("network", networks, self.networks),
-            precisions=_chosen("precision", precisions, self.precisions),
-            batch_sizes=_chosen("batch size", batch_sizes, self.batch_sizes),
-        )
+        given: dict[str, Any] = {name: found for name, found in wanted.items() if found is not None}
+        for name, values in given.items():
+            measured = getattr(self, name)
+            for value in values:
+                if value not in measured:
+                    raise InputError(
+                        f"these measurements do not include the {name[:-1].replace('_', ' ')} "
+                        f"{value}, only {', '.join(map(str, measured))}; choose from these, or "
+                        "start a new measurement"
+                    )
+        return dataclasses.replace(self, **given)
 
     def check(self, **given: int | None) -> None:
         """Raise InputError for a setting that differs from these; None is not checked."""
@@ -177,16 +176,6 @@ def read(file: Path) -> Measurements:
         ) from None
 
 
-def _chosen(kind: str, given: tuple[_T, ...] | None, known: tuple[_T, ...]) -> tuple[_T, ...]:
-    for value in given or ():
-        if value not in known:
-            raise InputError(
-                f"these measurements do not include the {kind} {value}, only "
-                f"{', '.join(map(str, known))}; choose from these, or start a new measurement"
-            )
-    return known if given is None else given
-
-
 def _order(settings: Settings) -> Iterator[Key]:
     """Yield the runs in the order in which they are measured."""
     engines = [(name, p) for name in settings.networks for p in settings.precisions]
@@ -229,68 +218,45 @@ def _parse(document: Any) -> Measurements:
         raise ValueError(f'its "format" is not "{FORMAT}"')
     if document.get("version") != VERSION:
         raise ValueError(f"its version is {document.get('version')!r}, not {VERSION}")
-    given = document["settings"]
-    settings = Settings(
-        networks=tuple(_text(name) for name in _list(given["networks"])),
-        precisions=tuple(_text(name) for name in _list(given["precisions"])),
-        batch_sizes=tuple(whole("a batch size", size) for size in _list(given["batch_sizes"])),
-        repeats=whole("repeats", given["repeats"]),
-        rounds=whole("rounds", given["rounds"]),
-        threads=None if given["threads"] is None else whole("threads", given["threads"]),
-    )
+    settings: Settings = _convert(document["settings"], Settings)
     if not (settings.networks and settings.precisions and settings.batch_sizes):
         raise ValueError("it has no networks, precisions or batch sizes")
-    runs = dict(_parse_run(run, settings.batch_sizes) for run in _list(document["runs"]))
-    return Measurements(_parse_machine(document["machine"]), settings, runs)
+    runs = {}
+    for given in _convert(document["runs"], tuple[Any, ...]):
+        network, precision = (_convert(given[name], str) for name in ("network", "precision"))
+        timings: tuple[Timing, ...] = _convert(given["timings"], tuple[Timing, ...])
+        if tuple(timing.batch for timing in timings) != settings.batch_sizes:
+            raise ValueError(f"a run of {network} has other batch sizes than the settings")
+        date = datetime.fromisoformat(given["date"]).isoformat()
+        runs[Key(int(given["round"]), network, precision)] = Run(
+            date, {timing.batch: timing for timing in timings}
+        )
+    return Measurements(_convert(document["machine"], Machine), settings, runs)
 
 
-def _parse_machine(given: dict[str, Any]) -> Machine:
-    return Machine(
-        processor=_text(given["processor"]),
-        features=tuple(_text(name) for name in _list(given["features"])),
-        cores=whole("cores", given["cores"]),
-        memory_gib=_positive(given["memory_gib"]),
-        system=_text(given["system"]),
-        python=_text(given["python"]),
-        libraries={_text(name): _text(found) for name, found in given["libraries"].items()},
-    )
+def _convert(value: Any, kind: Any, name: str = "") -> Any:
+    """Return a JSON value as one of the types in these dataclasses. Raises ValueError and the like.
 
-
-def _parse_run(given: dict[str, Any], batch_sizes: tuple[int, ...]) -> tuple[Key, Run]:
-    key = Key(int(given["round"]), _text(given["network"]), _text(given["precision"]))
-    timings = [_parse_timing(timing) for timing in _list(given["timings"])]
-    if tuple(timing.batch for timing in timings) != batch_sizes:
-        raise ValueError(f"a run of {key.network} has other batch sizes than the settings")
-    date = datetime.fromisoformat(given["date"]).isoformat()
-    return key, Run(date, {timing.batch: timing for timing in timings})
-
-
-def _parse_timing(given: dict[str, Any]) -> Timing:
-    return Timing(
-        batch=whole("a batch size", given["batch"]),
-        repeats=whole("repeats", given["repeats"]),
-        min_ms=_positive(given["min_ms"]),
-        median_ms=_positive(given["median_ms"]),
-        p90_ms=_positive(given["p90_ms"]),
-        p99_ms=_positive(given["p99_ms"]),
-        seconds=_positive(given["seconds"]),
-        concurrency=whole("concurrency", given["concurrency"]),
-    )
-
-
-def _list(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{value!r} is not a list")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
+    Integers must be at least 1, and other numbers positive.
+    """
+    if dataclasses.is_dataclass(kind):
+        fields = get_type_hints(kind)
+        return kind(*(_convert(value[field], fields[field], field) for field in fields))  # type: ignore[operator]
+    of = get_args(kind)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{value!r} is not a list")
+        return tuple(_convert(element, of[0], name) for element in value)
+    if get_origin(kind) is dict:
+        return {_convert(key, of[0]): _convert(found, of[1]) for key, found in value.items()}
+    if NoneType in of:
+        return None if value is None else _convert(value, of[0], name)
+    if kind is int:
+        return whole(name, value)
+    if kind is float:
+        if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise ValueError(f"{value!r} is not a positive number")
+        return float(value)
+    if kind is str and not isinstance(value, str):
         raise ValueError(f"{value!r} is not a string")
     return value
-
-
-def _positive(value: object) -> float:
-    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{value!r} is not a positive number")
-    return float(value)

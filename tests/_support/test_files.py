@@ -1,0 +1,166 @@
+"""Files that are replaced completely or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import resrt
+from resrt._support.files import replacing, writing_whole
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "output"
+
+
+def write(path: Path, content: bytes = b"new") -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_new_file_appears_at_the_end(output: Path) -> None:
+    with replacing(output) as temporary:
+        temporary.write_bytes(b"new")
+        assert temporary.parent == output.parent
+        assert not output.exists()
+    assert output.read_bytes() == b"new"
+    assert names(output.parent) == ["output"]
+
+
+def test_threads_with_the_same_output_never_collide(output: Path) -> None:
+    together = threading.Barrier(2, timeout=60)
+    contents = [b"a" * 1_000_000, b"b" * 1_000_000]
+
+    def write(content: bytes) -> Path:
+        with replacing(output) as temporary:
+            together.wait()  # both have their temporary file
+            with temporary.open("wb") as file:
+                file.write(content[:500_000])
+                together.wait()
+                file.write(content[500_000:])
+        return temporary
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(write, contents)
+    assert first != second
+    assert output.read_bytes() in contents
+    assert names(output.parent) == ["output"]
+
+
+def test_symbolic_link_stays_and_its_target_is_replaced(output: Path, tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "target"
+    target.parent.mkdir()
+    output.symlink_to(target)
+    for content in (b"created", b"replaced"):
+        write(output, content)
+        assert output.is_symlink()
+        assert not target.is_symlink()
+        assert target.read_bytes() == content
+    assert names(tmp_path) == ["folder", "output"]
+    assert names(target.parent) == ["target"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
+def test_permissions_are_kept(output: Path, mode: int) -> None:
+    output.write_bytes(b"old")
+    output.chmod(mode)
+    write(output)
+    assert output.read_bytes() == b"new"
+    assert stat.S_IMODE(output.stat().st_mode) == mode
+
+
+def test_new_file_has_the_permissions_of_the_umask(output: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write(output)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(output.stat().st_mode) == 0o640
+
+
+def test_pipe_receives_the_content(output: Path) -> None:
+    os.mkfifo(output)
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(output.read_bytes)
+        write(output, b"through the pipe")
+        assert received.result(timeout=60) == b"through the pipe"
+    assert output.is_fifo()
+    assert names(output.parent) == ["output"]
+
+
+def test_device_is_not_replaced(output: Path) -> None:
+    try:
+        # Another /dev/null: a failure of this test must not remove the machine's.
+        os.mknod(output, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        output.write_bytes(b"")
+    except PermissionError:
+        pytest.skip("requires permission to create and open device files")
+    write(output)
+    assert stat.S_ISCHR(output.stat().st_mode)
+    assert names(output.parent) == ["output"]
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_failure_leaves_nothing_behind(output: Path, before: bytes | None) -> None:
+    if before is not None:
+        output.write_bytes(before)
+
+    def fail(error: type[BaseException]) -> None:
+        with replacing(output) as temporary:
+            temporary.write_bytes(b"half")
+            raise error("failed")
+
+    for error in (ValueError, KeyboardInterrupt, resrt.InputError):
+        with pytest.raises(error, match="failed"):
+            fail(error)
+    assert names(output.parent) == ([] if before is None else ["output"])
+    assert before is None or output.read_bytes() == before
+
+
+def test_errors_of_the_system_name_the_output(output: Path) -> None:
+    message = f"cannot write '{output}': No space left on device"
+    with pytest.raises(resrt.FileError, match=message), replacing(output):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(resrt.FileError, match="cannot write '.*none/x': No such file"):
+        write(output / "none" / "x")
+    output.mkdir()
+    with pytest.raises(resrt.FileError, match=f"cannot write '{output}': Is a directory"):
+        write(output)
+    assert names(output.parent) == ["output"]
+    assert names(output) == []
+
+
+def test_abandoned_temporary_file_does_not_block(output: Path) -> None:
+    with replacing(output) as temporary:
+        # As a process leaves it that is killed here.
+        abandoned = [temporary.name, f".{output.name}.tmp"]
+    for name in abandoned:
+        (output.parent / name).write_bytes(b"half")
+    for content in (b"new", b"newer"):
+        write(output, content)
+        assert output.read_bytes() == content
+    assert names(output.parent) == sorted([*abandoned, "output"])
+
+
+def test_long_names(tmp_path: Path) -> None:
+    output = tmp_path / ("x" * 255)  # the longest that Linux allows
+    write(output)
+    assert names(tmp_path) == [output.name]
+
+
+def test_text_is_written_in_utf_8(output: Path) -> None:
+    with writing_whole(output) as file:
+        file.write("größe")
+    assert output.read_bytes() == "größe".encode()
+    with pytest.raises(resrt.FileError, match="cannot write"), writing_whole(output / "x"):
+        pytest.fail("the block must not run")

@@ -1,0 +1,51 @@
+"""`resrt.inspect`: what an engine file contains."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+import resrt
+
+
+@pytest.fixture
+def file(small_engine: resrt.Engine, tmp_path: Path) -> Path:
+    path = tmp_path / "small.engine"
+    small_engine.save(path)
+    return path
+
+
+def test_document(file: Path, small_engine: resrt.Engine) -> None:
+    found = resrt.inspect(file)
+    document = found.document()
+    assert (document["path"], document["size"]) == (str(file), file.stat().st_size)
+    assert (document["runs_here"], document["why_not"]) == (True, None)
+    assert document["preprocessing"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert "\n".join(document["layers"]) == found.info.layers.rstrip("\n")
+    info = small_engine.info
+    for name in ("model", "backend", "backend_version", "precision", "input_shape", "classes"):
+        assert document[name] == getattr(info, name)
+    for name in ("max_batch", "weights", "weights_sha256", "labels"):
+        assert document[name] == getattr(info, name)
+
+
+def test_engine_of_another_library_version(file: Path) -> None:
+    version = resrt.inspect(file).info.backend_version.encode()
+    content = file.read_bytes()[:-4].replace(version, version.replace(b"2026", b"1999"), 1)
+    file.write_bytes(content + struct.pack("<I", zlib.crc32(content)))
+    found = resrt.inspect(file)
+    assert found.why_not is not None
+    assert "it was built with version 1999" in found.why_not
+    assert found.document()["runs_here"] is False
+    assert found.info.model == "small"
+
+
+def test_other_files(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("not an engine")
+    with pytest.raises(resrt.EngineFileError, match="is not a resrt engine file"):
+        resrt.inspect(tmp_path / "x")
+    with pytest.raises(resrt.FileError, match="none"):
+        resrt.inspect(tmp_path / "none")

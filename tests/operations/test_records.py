@@ -1,0 +1,148 @@
+"""`resrt.records`: append-only result files that a later run can resume."""
+
+from __future__ import annotations
+
+import csv
+import json
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import resrt
+from resrt.operations.records import (
+    CsvClassifications,
+    Format,
+    JsonClassifications,
+    JsonRanks,
+    RecordFile,
+)
+
+CLASSIFICATIONS = [
+    resrt.Classification("a.jpg", [resrt.Prediction(3, "cat, tabby", 0.75)]),
+    resrt.Classification('b "1".jpg', [resrt.Prediction(0, "größe", 0.5)]),
+    resrt.Classification("caf\udce9.jpg", error="cannot read 'caf\udce9.jpg'"),
+]
+RANKS = [
+    resrt.Rank("a.jpg", 3, 0),
+    resrt.Rank("caf\udce9.jpg", 65, None, "cannot read it"),
+]
+FORMATS: list[tuple[Format, list[Any]]] = [
+    (JsonClassifications(), CLASSIFICATIONS),
+    (CsvClassifications(1), CLASSIFICATIONS),
+    (CsvClassifications(2), CLASSIFICATIONS),  # with room for another prediction
+    (JsonRanks(), RANKS),
+]
+each_format = pytest.mark.parametrize(("form", "records"), FORMATS, ids=lambda _: "")
+
+
+def write(path: Path, form: Format, records: list[Any], *, resume: bool = False) -> list[Any]:
+    """Append records, and return those that the file already contained."""
+    file = RecordFile(path, form, resume=resume)
+    for record in records:
+        file.write(record)
+    file.close()
+    return file.known
+
+
+@each_format
+def test_lines_are_read_back(form: Format, records: list[Any]) -> None:
+    for record in records:
+        line = form.line(record)
+        assert line.count("\n") == 1
+        assert line.endswith("\n")
+        assert form.read(line.rstrip("\n")) == record
+
+
+@each_format
+def test_every_interruption_can_be_resumed(
+    tmp_path: Path, form: Format, records: list[Any]
+) -> None:
+    path = tmp_path / "records"
+    write(path, form, records)
+    whole = path.read_bytes()
+    assert whole.startswith(form.header.encode())
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        count = whole[:cut].removeprefix(form.header.encode()).count(b"\n")
+        count = count if cut >= len(form.header) else 0
+        assert write(path, form, records[count:], resume=True) == records[:count]
+        assert path.read_bytes() == whole
+
+
+def test_records_reach_the_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    file = RecordFile(path, JsonRanks(), resume=False)
+    for count, record in enumerate(RANKS, 1):
+        file.write(record)
+        assert path.read_bytes().count(b"\n") == count
+    file.close()
+
+
+def test_json_and_csv_are_for_other_programs(tmp_path: Path) -> None:
+    paths = [tmp_path / "x.jsonl", tmp_path / "x.csv"]
+    write(paths[0], JsonClassifications(), CLASSIFICATIONS)
+    write(paths[1], CsvClassifications(2), CLASSIFICATIONS)
+    documents = [json.loads(line) for line in paths[0].read_text().splitlines()]
+    cat = {"index": 3, "label": "cat, tabby", "probability": 0.75}
+    assert documents[0] == {"image": "a.jpg", "predictions": [cat]}
+    assert documents[2] == {"image": "caf\udce9.jpg", "error": "cannot read 'caf\udce9.jpg'"}
+    with paths[1].open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.reader(file))
+    predictions = ["index_1", "label_1", "probability_1", "index_2", "label_2", "probability_2"]
+    assert rows[0] == ["image", "error", *predictions]
+    assert rows[1] == ["a.jpg", "", "3", "cat, tabby", "0.75", "", "", ""]
+    assert rows[3] == ["caf\udce9.jpg", "cannot read 'caf\udce9.jpg'", *[""] * 6]
+
+
+CSV_HEADERS = {topk: CsvClassifications(topk).header for topk in (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "message"),
+    [
+        ("precious\n", JsonRanks(), "record 1 does not match this output format"),
+        (JsonRanks().line(RANKS[0]) + "3\n", JsonRanks(), "record 2 does not match"),
+        (JsonRanks().line(RANKS[0]), JsonClassifications(), "record 1 does not match"),
+        (JsonClassifications().line(CLASSIFICATIONS[0]), JsonRanks(), "record 1 does not match"),
+        (JsonRanks().line(RANKS[0]), CsvClassifications(1), "its columns differ from this output"),
+        (CSV_HEADERS[2], CsvClassifications(1), "its columns differ from this output format"),
+        (CSV_HEADERS[1] + "a,b\n", CsvClassifications(1), "record 1 does not match"),
+        (CSV_HEADERS[1] + "a,,x,cat,0.5\n", CsvClassifications(1), "record 1 does not match"),
+    ],
+)
+def test_other_files_are_never_overwritten(
+    tmp_path: Path, content: str, form: Format, message: str
+) -> None:
+    path = tmp_path / "records"
+    path.write_text(content)
+    with pytest.raises(resrt.FileError, match="exists; resume it with --resume, or name another"):
+        RecordFile(path, form, resume=False)
+    with pytest.raises(resrt.InputError, match=f"cannot resume '{path}': {message}"):
+        RecordFile(path, form, resume=True)
+    assert path.read_text() == content
+
+
+def test_missing_file_is_created_when_resuming(tmp_path: Path) -> None:
+    assert write(tmp_path / "records", JsonRanks(), RANKS, resume=True) == []
+    assert write(tmp_path / "records", JsonRanks(), [], resume=True) == RANKS
+
+
+def test_unwritable_files(tmp_path: Path) -> None:
+    with pytest.raises(resrt.FileError, match="cannot write '.*none/x': No such file"):
+        RecordFile(tmp_path / "none" / "x", JsonRanks(), resume=False)
+    file = RecordFile(tmp_path / "records", JsonRanks(), resume=False)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(resrt.FileError, match="cannot write '.*records': File too large"):
+            file.write(RANKS[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    file.close()
+    # What was cut off is discarded.
+    assert write(tmp_path / "records", JsonRanks(), RANKS, resume=True) == []
