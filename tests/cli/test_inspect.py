@@ -50,4 +50,4 @@ def test_json(file: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x").write_text("not an engine")
     assert cli.main(["inspect", str(tmp_path / "x")]) == 1
-    assert "is no resrt engine file" in capsys.readouterr().err
+    assert "is not a resrt engine file" in capsys.readouterr().err
