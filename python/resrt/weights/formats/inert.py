@@ -96,7 +96,7 @@ def numpy_arrays(limit: int) -> AllowList:
 
 
 class _Encoder:
-    """_codecs.encode, as protocol 2 uses it: from a text whose code points are bytes to these."""
+    """_codecs.encode as protocol 2 uses it: every character becomes the byte of its code."""
 
     def __init__(self, limit: int) -> None:
         self._left = limit
@@ -132,7 +132,7 @@ def _latin1(text: str) -> bytes:
     try:
         return text.encode("latin1")
     except UnicodeEncodeError:
-        raise Malformed("bytes in it are written as text with other characters") from None
+        raise Malformed("bytes in it are written as text that is not latin1") from None
 
 
 def _items(pairs: object = None) -> Items:

@@ -98,7 +98,7 @@ class Unpickler:
                 _OPCODES[opcode](self)
             return self.pop()
         except IndexError:
-            raise Malformed("its pickle takes more from the stack than is there") from None
+            raise Malformed("its pickle takes more from the stack than it contains") from None
 
     def take(self, size: int) -> memoryview:
         """Return the next bytes as a view."""
