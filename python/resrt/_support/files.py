@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -45,6 +46,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         status = _status(target)
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         is_stream = status is not None and not stat.S_ISREG(status.st_mode)
         folder = Path(tempfile.gettempdir()) if is_stream else target.parent
         temporary = _create(folder, target.name)
@@ -72,7 +75,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def writing_whole(path: Path) -> Iterator[TextIO]:
     """Open a text file that replaces `path` at the end, unless something fails before.
 
-    Raises FileError if `path` cannot be written, before the block runs if its folder is the reason.
+    Raises FileError if `path` cannot be written, before the block runs if a folder is the reason.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         yield file

@@ -103,18 +103,22 @@ class _PrintCMakeDir(argparse.Action):
         parser.exit()
 
 
+def _common() -> argparse.ArgumentParser:
+    """Return the options that are accepted before and after a command's name."""
+    # No defaults here: those of the second parser would override what the first has read.
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--quiet", action="store_true", help="print only results and errors")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
 def _parser() -> argparse.ArgumentParser:
-    # These are accepted before and after a command's name. They have no defaults here: those of
-    # the command's parser would override what the first parser has read.
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--quiet", action="store_true", help="print only results and errors")
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = argparse.ArgumentParser(
         prog="resrt",
         description="ResNet, ResNeSt and RegNet classifiers as fast engines.",
         epilog="resrt COMMAND --help describes each command. Exit status: 0 success, 1 failure, "
         "2 usage error, 3 success except for some inputs that were skipped.",
-        parents=[common],
+        parents=[_common()],
     )
     parser.add_argument("--version", action="version", version=f"resrt {__version__}")
     parser.add_argument(
@@ -130,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
             help=command.SUMMARY,
             description=command.DESCRIPTION,
             epilog=f"example: {command.EXAMPLE}",
-            parents=[common],
+            parents=[_common()],
         )
         subparser.set_defaults(run=command.run)
         command.add_arguments(subparser)
