@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from resrt import _core
 from resrt.errors import WeightsError
+from resrt.graphs.definitions import assert_never
 from resrt.weights.formats.checkpoint import Array
 from resrt.weights.formats.onnx_model import Model, Node
 
@@ -156,6 +157,8 @@ class _Matcher:
                 return self._squeeze_excite(layer, tensor)
             case _core.Linear():
                 return self._linear(layer, definition, tensor)
+            case _:
+                return assert_never(definition)
 
     def _conv(self, layer: _core.Layer, conv: _core.Conv2d, tensor: str) -> _Step:
         name = f"{layer.name}.weight"
