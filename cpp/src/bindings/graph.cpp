@@ -210,7 +210,7 @@ void bind_graph(py::module_& module) {
   py::class_<Cost>(module, "Cost", "The cost of a layer or a network for one image.")
       .def_readonly("parameters", &Cost::parameters, "The number of trainable parameters.")
       .def_readonly("multiply_adds", &Cost::multiply_adds,
-                    "Of convolutions and linear layers. Published FLOPs are twice as many.")
+                    "Those of convolutions and linear layers. Published FLOPs are twice as many.")
       .def("__repr__", [](const Cost& self) {
         return concat("Cost(parameters=", self.parameters, ", multiply_adds=", self.multiply_adds,
                       ")");
