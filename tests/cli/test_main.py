@@ -1,4 +1,4 @@
-"""What all commands have in common."""
+"""The `resrt` command: help, errors and exit statuses of all commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _command_names() -> list[str]:
 
 
 COMMANDS = _command_names()
-# None of these is needed to say how a command is called, or which networks there are.
+# None of these is required to print help or to list the networks.
 HEAVY = "numpy", "PIL", "openvino", "safetensors", "onnx", "matplotlib", "rich", "huggingface_hub"
 
 
@@ -57,7 +57,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     [["--help"], ["--version"], ["models"], ["models", "--format", "json"], ["models", "-h"]],
     ids=" ".join,
 )
-def test_nothing_heavy_is_imported_to_answer_at_once(arguments: list[str]) -> None:
+def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
     script = (
         "import contextlib, sys\n"
         "from resrt import cli\n"
@@ -71,7 +71,7 @@ def test_nothing_heavy_is_imported_to_answer_at_once(arguments: list[str]) -> No
     assert result.stderr == ""
 
 
-def test_what_the_test_above_looks_for_would_be_found() -> None:
+def test_heavy_imports_would_be_detected() -> None:
     script = f"import resrt, sys; resrt.build; print(*({HEAVY} & sys.modules.keys()))"
     script = script.replace(str(HEAVY), f"set({HEAVY})")
     result = subprocess.run(
@@ -110,12 +110,12 @@ def test_errors_are_one_sentence(arguments: list[str], tmp_path: Path) -> None:
     "arguments",
     [["--debug", "models", "--source", "nobody"], ["models", "--source", "nobody", "--debug"]],
 )
-def test_debug_shows_the_traceback_wherever_it_stands(arguments: list[str]) -> None:
+def test_debug_works_before_and_after_the_command(arguments: list[str]) -> None:
     with pytest.raises(resrt.InputError, match="nobody"):
         cli.main(arguments)
 
 
-def test_quiet_is_understood_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_works_before_and_after_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     texts = []
     for arguments in (["doctor"], ["--quiet", "doctor"], ["doctor", "--quiet"]):
         cli.main(arguments)
@@ -129,7 +129,7 @@ def test_quiet_is_understood_wherever_it_stands(capsys: pytest.CaptureFixture[st
     [[], ["no-such-command"], ["models", "--no-such-option"], ["time"], ["time", "x", "--batch"]],
     ids=" ".join,
 )
-def test_misuse_ends_with_2_and_says_how_to_use_it(arguments: list[str]) -> None:
+def test_misuse_exits_with_2_and_prints_the_usage(arguments: list[str]) -> None:
     result = _run(*arguments)
     assert result.returncode == 2
     assert result.stdout == ""
@@ -138,17 +138,15 @@ def test_misuse_ends_with_2_and_says_how_to_use_it(arguments: list[str]) -> None
 
 
 @pytest.mark.parametrize("arguments", [["models"], ["doctor"]], ids=" ".join)
-def test_output_is_plain_where_it_is_no_terminal(arguments: list[str]) -> None:
+def test_output_is_plain_without_a_terminal(arguments: list[str]) -> None:
     result = _run(*arguments)
     assert result.stderr == ""
     assert not {"\x1b", "\r"} & set(result.stdout)
 
 
-# 0 where all had been written already.
+# The status is 0 if everything had already been written.
 @pytest.mark.parametrize(("command", "statuses"), [("models", (0, 141)), ("demo", (141,))])
-def test_who_reads_the_beginning_alone_is_told_of_no_error(
-    command: str, statuses: tuple[int, ...]
-) -> None:
+def test_closed_pipe_is_not_an_error(command: str, statuses: tuple[int, ...]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "resrt", command],
         stdout=subprocess.PIPE,

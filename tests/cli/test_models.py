@@ -33,7 +33,7 @@ def test_table_has_every_network_in_aligned_columns(capsys: pytest.CaptureFixtur
     assert all("  " in line and line == line.rstrip() for line in lines)
     end = heading.index("GFLOPs") + len("GFLOPs")
     assert {line[end] for line in lines} == {" "}
-    assert all(line[end - 3] == "." for line in lines)  # two decimals, at the right
+    assert all(line[end - 3] == "." for line in lines)  # two decimals, aligned to the right
     [row] = [line for line in lines if line.startswith("ResNeSt50 ")]
     assert row.split()[:4] == ["ResNeSt50", "ResNeSt", "PaddleClas", "224"]
     assert row.split()[4:] == ["27.48", "10.74", "80.83", "95.42", "1"]
@@ -52,7 +52,7 @@ def test_json_and_csv_have_exact_values(capsys: pytest.CaptureFixture[str]) -> N
         assert line["top1"] == ("" if published is None else str(published))
 
 
-def test_markdown_is_a_table_of_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     lines = _models(capsys, "resnet50", "--format", "markdown").splitlines()
     assert {line.count("|") for line in lines} == {10}
     assert lines[1] == "|---|---|---|---|---|---|---|---|---|"
@@ -87,12 +87,14 @@ def test_sorting(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_conditions_that_nothing_meets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_match(capsys: pytest.CaptureFixture[str]) -> None:
     assert resrt.list_models("resnet*", max_gflops=0.001) == []
     assert cli.main(["models", "resnet*", "--max-gflops", "0.001"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "no network of the catalog meets these conditions" in captured.err
+    assert captured.err == (
+        "resrt: no network of the catalog matches; `resrt models` lists all of them\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,15 +102,15 @@ def test_conditions_that_nothing_meets(capsys: pytest.CaptureFixture[str]) -> No
     [
         ({"source": "paddle"}, "unknown source 'paddle'.*PaddleClas, timm, torchvision"),
         ({"family": "VGG"}, "unknown family 'VGG'.*ResNet, ResNeSt, RegNetX, RegNetY"),
-        ({"pattern": 50}, "pattern must be a name"),
+        ({"pattern": 50}, "a pattern must be a str, not 50"),
     ],
 )
-def test_impossible_conditions(conditions, message) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_conditions(conditions, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(resrt.InputError, match=message):
         resrt.list_models(**conditions)
 
 
-def test_a_narrow_terminal_cuts_lines_visibly() -> None:
+def test_lines_are_cut_on_a_narrow_terminal() -> None:
     shown = run_resrt("models", "resnet50", stream="stdout", columns=40)
     lines = shown.splitlines()
     assert len(lines) == 3
@@ -118,7 +120,7 @@ def test_a_narrow_terminal_cuts_lines_visibly() -> None:
     assert wide[0].endswith("pretrained")
 
 
-def test_tables_of_awkward_values() -> None:
+def test_tables_with_special_characters_and_missing_values() -> None:
     columns: list[Column[tuple[str, float | None]]] = [
         Column("text", "the text", lambda row: row[0]),
         Column("number", "number (ms)", lambda row: row[1], "{:.1f}".format),
@@ -139,7 +141,7 @@ def test_tables_of_awkward_values() -> None:
     assert tables.render([], columns, "json") == "[]"
 
 
-def test_readme_table_is_what_the_tool_prints() -> None:
+def test_readme_contains_the_table_of_the_tool() -> None:
     result = subprocess.run(
         [sys.executable, str(ROOT / "tools/model_table.py")],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The C++ library as others embed it: the installed CMake package, and the examples built on it."""
+"""The installed CMake package, and the C++ examples that are built with it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PACKAGE = resrt.cmake_dir().parents[2]
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """The demo's held-out digits as its network takes them, and what they are."""
+    """The demo's held-out digits as inputs of its network, and their labels."""
     scans, labels = demo.held_out()
     shape = demo.graph().input_shape
     return images.preprocess_batch(list(scans), demo.PREPROCESSING, shape), labels
 
 
-def test_a_dozen_lines_classify_the_demo_digits(tmp_path: Path, digits) -> None:  # type: ignore[no-untyped-def]
+def test_program_of_the_guide_classifies_the_demo_digits(tmp_path: Path, digits) -> None:  # type: ignore[no-untyped-def]
     batch, labels = digits
     source = tmp_path / "empty"
     source.mkdir()
@@ -109,7 +109,7 @@ def test_shared_engine(tmp_path: Path, digits) -> None:  # type: ignore[no-untyp
     np.testing.assert_array_equal(np.fromfile(outputs, np.float32).reshape(-1, 10), expected)
 
 
-def test_a_subproject_leaves_its_parent_alone(tmp_path: Path) -> None:
+def test_subproject_does_not_change_its_parent(tmp_path: Path) -> None:
     (tmp_path / "CMakeLists.txt").write_text(
         f"""
         cmake_minimum_required(VERSION 3.26)
@@ -132,14 +132,14 @@ def test_a_subproject_leaves_its_parent_alone(tmp_path: Path) -> None:
         """
     )
     configure(tmp_path, tmp_path / "build", f"-DPython_EXECUTABLE={tool('python')}")
-    # To build the program is to build the backend too, which it opens when it runs.
+    # Building the program also builds the backend, which it opens when it runs.
     plan = run(tool("ninja"), "-C", tmp_path / "build", "-n", "program")
     assert "libresrt_openvino.so" in plan
     install = ("--install", tmp_path / "build", "--prefix", tmp_path / "prefix")
     assert "libresrt" not in run(tool("cmake"), *install)
 
 
-def test_public_headers_are_complete_and_name_nothing_but_the_standard(tmp_path: Path) -> None:
+def test_public_headers_are_self_contained(tmp_path: Path) -> None:
     headers = sorted((PACKAGE / "include" / "resrt").iterdir())
     assert len(headers) >= 7
     for header in headers:
@@ -150,7 +150,7 @@ def test_public_headers_are_complete_and_name_nothing_but_the_standard(tmp_path:
 
 
 def test_only_the_api_is_exported() -> None:
-    """Beside templates of the standard library, which every object may carry."""
+    """Apart from templates of the standard library, which every object may contain."""
     listing = run(tool("nm"), "-DC", "--defined-only", PACKAGE / "lib" / "libresrt.so")
     for line in listing.splitlines():
         _, kind, name = line.split(" ", 2)

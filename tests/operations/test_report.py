@@ -1,4 +1,4 @@
-"""The report: what is measured for it and kept, and its page, in a browser too."""
+"""`resrt.report`: the measurements, their file, and the page, also in a browser."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 
 import resrt
 from resrt import cli
+from resrt.measuring.rounds import Spread
 from resrt.measuring.timing import Timing
 from resrt.operations.report import figures, measurements, page
 from resrt.operations.report.measurements import Key, Measurements, Run, Settings
@@ -42,7 +43,7 @@ def timings(milliseconds: float, batch_sizes: tuple[int, ...]) -> dict[int, Timi
 
 
 def measured(wanted: Settings, precisions: dict[str, float] | None = None) -> Measurements:
-    """Latencies in proportion to the arithmetic, with rounds that are 2% apart."""
+    """Return latencies that are proportional to the arithmetic, in rounds that are 2% apart."""
     factors = precisions or {"fp32": 5.0, "bf16": 2.5, "fp16": 2.4}
     found = Measurements(machine.describe(["openvino"]), wanted)
     for key in found.missing():
@@ -53,7 +54,7 @@ def measured(wanted: Settings, precisions: dict[str, float] | None = None) -> Me
 
 
 class FakeEngine:
-    """Takes no time, and remembers which were built."""
+    """A fake engine that takes no time; `built` lists those that were built."""
 
     built: list[tuple[str, str]]
     interrupt_after: int | None
@@ -75,7 +76,7 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> type[FakeEngine]:
     return FakeEngine
 
 
-# What is measured
+# The measurements
 
 
 def test_command_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +86,7 @@ def test_command_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cli.main([*arguments, "--save-measurements", str(kept)]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{output}: 1 network in fp32 on ")
-    assert captured.err == ""  # no bar where there is no terminal
+    assert captured.err == ""  # no progress bar without a terminal
 
     found = measurements.read(kept)
     assert found.settings == Settings(("ResNet18",), ("fp32",), (1, 2), 3, 1, None)
@@ -99,7 +100,7 @@ def test_command_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == ""
 
 
-def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
+def test_progress_on_a_terminal(tmp_path: Path) -> None:
     arguments = ["--networks", "ResNet18", "--batch", "1", "--precisions", "fp32", "--quick"]
     shown = run_resrt("report", *arguments, "-o", str(tmp_path / "page.html"), stream="stderr")
     plain = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", shown)
@@ -107,26 +108,24 @@ def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     assert re.search(r"━+ 1/1", plain)
 
 
-def test_rounds_go_there_and_back(tmp_path: Path, fake_engines: type[FakeEngine]) -> None:
-    told: list[tuple[int, int, str]] = []
+def test_every_second_round_is_reversed(tmp_path: Path, fake_engines: type[FakeEngine]) -> None:
+    steps: list[tuple[int, int, str]] = []
     resrt.report(
         tmp_path / "page.html",
         networks=["ResNet18", "ResNet50"],
         precisions=["bf16", "fp32"],
         rounds=2,
-        progress=lambda *step: told.append(step),
+        progress=lambda *step: steps.append(step),
     )
-    there = list(itertools.product(["ResNet18", "ResNet50"], ["fp32", "bf16"]))
-    assert fake_engines.built == [*there, *reversed(there)]
-    assert told == [
+    first = list(itertools.product(["ResNet18", "ResNet50"], ["fp32", "bf16"]))
+    assert fake_engines.built == [*first, *reversed(first)]
+    assert steps == [
         *[(i, 8, ", ".join(engine)) for i, engine in enumerate(fake_engines.built)],
         (8, 8, ""),
     ]
 
 
-def test_all_published_networks_are_measured_unless_asked_otherwise(
-    tmp_path: Path, fake_engines: type[FakeEngine]
-) -> None:
+def test_default_is_all_published_networks(tmp_path: Path, fake_engines: type[FakeEngine]) -> None:
     resrt.report(tmp_path / "page.html", precisions=["fp32"], rounds=1)
     assert tuple(name for name, _ in fake_engines.built) == NETWORKS
     assert len(NETWORKS) == 21
@@ -137,7 +136,7 @@ def test_all_published_networks_are_measured_unless_asked_otherwise(
     assert {precision for _, precision in fake_engines.built} == set(native)
 
 
-def test_measuring_goes_on_where_it_was_interrupted(
+def test_interrupted_measurement_is_resumed(
     tmp_path: Path, fake_engines: type[FakeEngine], capsys: pytest.CaptureFixture[str]
 ) -> None:
     output, kept = tmp_path / "page.html", tmp_path / "kept.json"
@@ -145,7 +144,7 @@ def test_measuring_goes_on_where_it_was_interrupted(
     arguments += ["--precisions", "fp32", "-o", str(output)]
     fake_engines.interrupt_after = 3
     assert cli.main([*arguments, "--save-measurements", str(kept)]) == 130
-    assert f"--measurements {kept} goes on" in capsys.readouterr().err
+    assert capsys.readouterr().err == (f"resrt: resume with: resrt report --measurements {kept}\n")
     assert not output.exists()
     assert measurements.read(kept).missing() == [Key(1, "ResNet18", "fp32")]
     assert [file.name for file in tmp_path.iterdir()] == ["kept.json"]
@@ -157,7 +156,7 @@ def test_measuring_goes_on_where_it_was_interrupted(
     assert output.exists()
 
 
-def test_measurements_of_another_machine_are_drawn_but_not_continued(
+def test_measurements_of_another_machine_are_drawn_but_not_resumed(
     tmp_path: Path, fake_engines: type[FakeEngine]
 ) -> None:
     found = measured(settings())
@@ -172,11 +171,11 @@ def test_measurements_of_another_machine_are_drawn_but_not_continued(
     measurements.write(found, kept)
     with pytest.raises(resrt.InputError, match="processor was Z80 and is"):
         resrt.report(output, measurements=kept)
-    resrt.report(output, networks=["ResNet18"], measurements=kept)  # of which nothing is missing
+    resrt.report(output, networks=["ResNet18"], measurements=kept)  # none of these are missing
     assert fake_engines.built == []
 
 
-def test_some_of_the_measurements_are_drawn(tmp_path: Path) -> None:
+def test_subset_of_the_measurements_is_drawn(tmp_path: Path) -> None:
     kept, output = tmp_path / "kept.json", tmp_path / "page.html"
     found = measured(settings())
     measurements.write(found, kept)
@@ -191,8 +190,8 @@ def test_latency_is_the_median_of_the_rounds() -> None:
     for number, milliseconds in enumerate([30.0, 10.0, 20.0]):
         found.runs[Key(number, "ResNet50", "fp32")] = Run(DATE, timings(milliseconds, (1, 4)))
         found.runs[Key(number, "ResNet18", "fp32")] = Run(DATE, timings(5.0, (1, 4)))
-    assert found.latency("ResNet50", "fp32", 4) == (80.0, 40.0, 120.0)
-    assert found.ratio("ResNet50", "ResNet18", "fp32", 1) == (4.0, 2.0, 6.0)
+    assert found.latency("ResNet50", "fp32", 4) == Spread(80.0, 60.0, 100.0)
+    assert found.ratio("ResNet50", "ResNet18", "fp32", 1) == Spread(4.0, 3.0, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -208,20 +207,20 @@ def test_latency_is_the_median_of_the_rounds() -> None:
         ({"repeats": 0}, "repeats must be"),
         ({"rounds": 1.5}, "rounds must be"),
         ({"threads": 0}, "threads must be"),
-        ({"output": "nowhere/page.html"}, "no such folder"),
+        ({"output": "nowhere/page.html"}, "its folder does not exist; create it first"),
         ({"output": "."}, "is a folder"),
         ({"save_measurements": "kept.json"}, "exists"),
-        ({"save_measurements": "nowhere/kept.json"}, "no such folder"),
+        ({"save_measurements": "nowhere/kept.json"}, "its folder does not exist; create it first"),
         ({"save_measurements": "new.json", "measurements": "kept.json"}, "not both"),
         ({"measurements": "missing.json"}, "cannot read"),
         ({"measurements": "kept.json", "repeats": 7}, "with repeats=2, not 7"),
         ({"measurements": "kept.json", "threads": 1}, "with threads=None, not 1"),
-        ({"measurements": "kept.json", "networks": ["ResNet34"]}, "no network ResNet34"),
-        ({"measurements": "kept.json", "precisions": ["fp16"]}, "no precision fp16"),
-        ({"measurements": "kept.json", "batch_sizes": [8]}, "no batch size 8, but 1, 4"),
+        ({"measurements": "kept.json", "networks": ["ResNet34"]}, "the network ResNet34, only"),
+        ({"measurements": "kept.json", "precisions": ["fp16"]}, "the precision fp16, only fp32,"),
+        ({"measurements": "kept.json", "batch_sizes": [8]}, "the batch size 8, only 1, 4;"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_is_measured(
+def test_invalid_arguments_are_reported_before_anything_is_measured(
     options: dict[str, Any],
     message: str,
     tmp_path: Path,
@@ -259,55 +258,60 @@ def _with(value: Any, *path: str | int) -> Any:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("spoil", "message"),
     [
-        _with("something else", "format"),
-        _with(2, "version"),
-        _without("machine"),
-        _with("Z80", "machine"),
-        _with(None, "machine", "processor"),
-        _with([], "machine", "libraries"),
-        _without("settings", "networks"),
-        _with([], "settings", "networks"),
-        _with([1], "settings", "precisions"),
-        _with("ResNet50", "settings", "networks"),
-        _with(0, "settings", "rounds"),
-        _with({}, "runs"),
-        _with([3], "runs"),
-        _with("yesterday", "runs", 0, "date"),
-        _with([], "runs", 0, "timings"),
-        _with(-1.0, "runs", 0, "timings", 0, "median_ms"),
-        _with(float("nan"), "runs", 0, "timings", 0, "median_ms"),
-        _with("1", "runs", 0, "timings", 0, "median_ms"),
-        _without("runs", 0, "timings", 0, "p99_ms"),
+        (_with("something else", "format"), 'its "format" is not "resrt measurements"'),
+        (_with(2, "version"), "its version is 2, not 1"),
+        (_without("machine"), "'machine' is missing"),
+        (_with("Z80", "machine"), "string indices must be integers.*"),
+        (_with(None, "machine", "processor"), "None is not a string"),
+        (_with([], "machine", "libraries"), "'list' object has no attribute 'items'"),
+        (_with({"numpy": 2}, "machine", "libraries"), "2 is not a string"),
+        (_with(True, "machine", "cores"), "cores must be an integer of at least 1, not True"),
+        (_without("settings", "networks"), "'networks' is missing"),
+        (_with([], "settings", "networks"), "it has no networks, precisions or batch sizes"),
+        (_with([1], "settings", "precisions"), "1 is not a string"),
+        (_with("ResNet50", "settings", "networks"), "'ResNet50' is not a list"),
+        (_with([1, 0], "settings", "batch_sizes"), "batch_sizes must be an integer .*, not 0"),
+        (_with(0, "settings", "rounds"), "rounds must be an integer of at least 1, not 0"),
+        (_with("2", "settings", "threads"), "threads must be an integer .*, not '2'"),
+        (_with({}, "runs"), "{} is not a list"),
+        (_with([3], "runs"), "'int' object is not subscriptable"),
+        (_with("yesterday", "runs", 0, "date"), "Invalid isoformat string: 'yesterday'"),
+        (_with([], "runs", 0, "timings"), "a run of ResNet18 has other batch sizes than the .*"),
+        (_with(-1.0, "runs", 0, "timings", 0, "median_ms"), "-1.0 is not a positive number"),
+        (_with(float("nan"), "runs", 0, "timings", 0, "median_ms"), "nan is not a positive .*"),
+        (_with("1", "runs", 0, "timings", 0, "median_ms"), "'1' is not a positive number"),
+        (_without("runs", 0, "timings", 0, "p99_ms"), "'p99_ms' is missing"),
     ],
 )
-def test_a_file_that_is_no_measurements(spoil: Any, tmp_path: Path) -> None:
+def test_invalid_measurements(spoil: Any, message: str, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     measurements.write(measured(settings()), kept)
     document = json.loads(kept.read_text())
     spoil(document)
     kept.write_text(json.dumps(document))
-    with pytest.raises(resrt.InputError, match=r"'.*kept.json' is no file of measurements"):
+    start = f"'{kept}' is not a measurements file of this version of resrt: "
+    with pytest.raises(resrt.InputError, match=f"^{start}{message}; start a new measurement$"):
         measurements.read(kept)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b"null"])
-def test_a_file_that_is_no_document(content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_not_json_objects(content: bytes, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     kept.write_bytes(content)
-    with pytest.raises(resrt.InputError, match="is no file of measurements"):
+    with pytest.raises(resrt.InputError, match="is not a measurements file of this version"):
         measurements.read(kept)
 
 
-def test_missing_packages_are_named(tmp_path: Path) -> None:
-    """In a process of its own, where matplotlib cannot be imported."""
+def test_missing_package_is_named(tmp_path: Path) -> None:
+    """In a process of its own in which matplotlib cannot be imported."""
     script = (
         "import sys; sys.modules['matplotlib'] = None\n"
         f"import resrt; resrt.report({str(tmp_path / 'page.html')!r})"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "PackageError: to draw the report takes matplotlib" in done.stderr
+    assert "PackageError: drawing the report requires 'matplotlib', which is not" in done.stderr
     assert "pip install 'resrt[report]'" in done.stderr
 
 
@@ -315,7 +319,7 @@ def test_missing_packages_are_named(tmp_path: Path) -> None:
 
 
 class Page(HTMLParser):
-    """What a page says, and what it refers to."""
+    """The text, elements and references of a page; asserts that its markup is valid."""
 
     VOID = frozenset({"meta", "link", "br", "wbr", "img"})
 
@@ -340,7 +344,7 @@ class Page(HTMLParser):
         assert len(names) == len(set(names)), f"<{tag}> has an attribute twice"
         self.elements.append((tag, dict(attrs)))
         for name, value in attrs:
-            assert ":" not in name, f"{name} is not of HTML"
+            assert ":" not in name, f"{name} is not an attribute of HTML"
             if name == "id":
                 self.ids.append(value or "")
             if name in ("href", "src", "srcset", "data", "action", "poster"):
@@ -364,7 +368,7 @@ def text(whole: Measurements) -> str:
     return page.render(whole)
 
 
-def test_page_needs_nothing_else(text: str) -> None:
+def test_page_is_self_contained(text: str) -> None:
     parsed = Page(text)
     assert len(parsed.ids) == len(set(parsed.ids))
     internal = {reference for reference in parsed.references if reference != "data:,"}
@@ -388,7 +392,7 @@ def test_page_is_accessible(text: str) -> None:
         assert tag != "th" or attributes["scope"] in ("row", "col", "colgroup")
 
 
-def test_page_says_what_its_figures_are(text: str, whole: Measurements) -> None:
+def test_page_describes_its_figures(text: str, whole: Measurements) -> None:
     said = " ".join(Page(text).text.split())
     assert "Accuracy is not measured here. It is what PaddleClas published" in said
     assert "Latency is measured here, on this machine, on random weights" in said
@@ -404,7 +408,8 @@ def test_page_says_what_its_figures_are(text: str, whole: Measurements) -> None:
     # Latencies in two precisions, and the published V100 fp32, T4 fp32 and T4 fp16.
     ours = [f"{whole.latency('ResNet50', p, 1).median:.1f}" for p in ("fp32", "bf16")]
     assert f"ResNet50 {' '.join(ours)} 2.54 3.48 2.64" in said
-    assert re.search(r"resnet18 [\d.]+ [\d.]+ – – –", said)  # nothing is published of timm's
+    # Nothing is published for timm's networks.
+    assert re.search(r"resnet18 [\d.]+ [\d.]+ – – –", said)
 
 
 def test_plots_show_every_network_with_its_values(text: str, whole: Measurements) -> None:
@@ -435,7 +440,7 @@ def test_other_selections_are_drawn(wanted: Settings) -> None:
     assert sum(tag == "figure" for tag, _ in parsed.elements) == plots
 
 
-def test_a_machine_cannot_put_markup_into_the_page() -> None:
+def test_markup_in_values_is_escaped() -> None:
     found = measured(settings())
     evil = dataclasses.replace(found.machine, processor="<script>alert(1)</script>")
     text = page.render(dataclasses.replace(found, machine=evil))
@@ -454,16 +459,13 @@ def test_a_machine_cannot_put_markup_into_the_page() -> None:
         ([0, 10, 11], [-3, 7, 17]),
     ],
 )
-def test_names_at_lines_ends_make_room_for_each_other(
-    heights: list[float], expected: list[float]
-) -> None:
+def test_names_at_the_ends_of_lines_are_spread(heights: list[float], expected: list[float]) -> None:
     assert figures._spread(heights, 10) == expected
 
 
 # The page in a browser
 
-# Every text on the page: what it says, where it is, how it contrasts with what is behind it. A
-# table's container may hold more than it shows.
+# Every text on the page with its position, size and contrast. Containers of tables may scroll.
 TEXTS = """(() => {
   const channels = colour => colour.match(/[\\d.]+/g).map(Number);
   const luminance = colour => channels(colour).slice(0, 3)
@@ -495,7 +497,7 @@ TEXTS = """(() => {
 
 
 class Browser(NamedTuple):
-    """The page in Chromium, with what it has requested and every message on its console."""
+    """The page in Chromium, with its requests and the messages on its console."""
 
     page: playwright.sync_api.Page
     requested: list[str]
@@ -535,7 +537,7 @@ def browser(text: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bro
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 360, 390, 704, 1280])
-def test_page_fits_and_can_be_read(browser: Browser, width: int, scheme: str) -> None:
+def test_page_fits_and_is_legible(browser: Browser, width: int, scheme: str) -> None:
     browser.show(width=width, scheme=scheme)
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     texts = browser.evaluate(TEXTS)
@@ -552,24 +554,24 @@ def test_page_fits_and_can_be_read(browser: Browser, width: int, scheme: str) ->
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_plots_names_do_not_collide(browser: Browser, width: int) -> None:
+def test_names_in_plots_do_not_overlap(browser: Browser, width: int) -> None:
     browser.show(width=width)
     plots: dict[str, list[dict[str, Any]]] = {}
     for text in browser.evaluate(TEXTS):
         if text["plot"]:
             plots.setdefault(text["plot"], []).append(text)
-    assert len(plots) == 5  # of the two drawings of each, one is seen
+    assert len(plots) == 5  # one of the two drawings of each is visible
     for texts in plots.values():
         assert {"ResNet18", "ResNet50", "ResNeSt50", "RegNetX_4GF"} <= {t["text"] for t in texts}
         for a, b in itertools.combinations(texts, 2):
             across = min(a["right"], b["right"]) - max(a["left"], b["left"])
             down = min(a["bottom"], b["bottom"]) - max(a["top"], b["top"])
-            # Boxes have room for accents above and below, so they may touch.
+            # Boxes include room for accents, so they may touch.
             assert across <= 1 or down <= 4, (a["text"], b["text"])
 
 
-def test_paper_is_light_and_cuts_nothing_off(browser: Browser) -> None:
-    width = 680  # of A4 without its margins
+def test_printed_page_is_light_and_not_cut_off(browser: Browser) -> None:
+    width = 680  # A4 without margins
     browser.show(width=width, scheme="dark", media="print")
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     texts = browser.evaluate(TEXTS)
@@ -578,8 +580,8 @@ def test_paper_is_light_and_cuts_nothing_off(browser: Browser) -> None:
     assert max(map(int, re.findall(r"\d+", ink)[:3])) < 128
 
 
-def test_page_asks_for_nothing_and_complains_of_nothing(browser: Browser) -> None:
-    """After all that the other tests did with it."""
+def test_page_makes_no_requests_and_logs_nothing(browser: Browser) -> None:
+    """Even after everything that the other tests did with it."""
     browser.show(width=360)
     browser.evaluate("1")
     requested = browser.requested
