@@ -25,7 +25,7 @@ DESCRIPTION = (
 )
 EXAMPLE = "resrt doctor"
 
-# A mark, the name of what it is about, and a text.
+# A mark, the name of the subject, and a text.
 Line: TypeAlias = tuple[str, str, str]
 
 _GOOD, _ABSENT, _BAD, _NOTE = "ok", "-", "no", ""

@@ -77,5 +77,5 @@ def _print(found: Evaluation) -> None:
         ("top-1", found.top1, found.published_top1),
         ("top-5", found.top5, found.published_top5),
     ):
-        beside = "" if published is None else f", published {published:.2%}"
-        print(f"  {name}  {accuracy}{beside}")
+        suffix = "" if published is None else f", published {published:.2%}"
+        print(f"  {name}  {accuracy}{suffix}")

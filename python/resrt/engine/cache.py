@@ -1,6 +1,6 @@
 """A cache of engine files, so that the same engine need not be built twice.
 
-The files lie in engines/ of the cache folder, beside the pretrained weights. The name of each is a
+The files are in engines/ of the cache folder, next to the pretrained weights. Each name is a
 checksum of everything that the engine depends on: network, weights, options, libraries, processor
 and GPUs. When they exceed RESRT_CACHE_GB (default 5), the least recently used are removed.
 """
@@ -44,7 +44,7 @@ class CachedEngine:
         self._file = cache_folder() / "engines" / f"{_key(network, options)}.engine"
 
     def copy_to(self, output: Path) -> _core.EngineInfo | None:
-        """Copy the cached file to `output` and return its description; None if there is none.
+        """Copy the cached file to `output` and return its description; None if it is missing.
 
         A file that is damaged, or that is not the engine that its name says, is removed. Raises
         FileError if `output` cannot be written.

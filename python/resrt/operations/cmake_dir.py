@@ -13,5 +13,5 @@ def cmake_dir() -> Path:
     A C++ program finds headers and library with it: `cmake -Dresrt_DIR=<this folder>`, and in its
     CMakeLists.txt `find_package(resrt)` and `target_link_libraries(... resrt::resrt)`.
     """
-    # Where the build installs it, which in an editable installation is not beside the sources.
+    # In an editable installation, the build installs it in another folder than the sources.
     return Path(_core.__file__).parent / "lib" / "cmake" / "resrt"

@@ -29,7 +29,7 @@ from resrt.system import machine
 # The size of the photograph that is preprocessed: about a megapixel.
 _WIDTH, _HEIGHT = 1152, 864
 
-# What a Benchmark says of the engine.
+# The fields of EngineInfo that a Benchmark has, too.
 _OF_ENGINE = ("model", "backend", "backend_version", "precision", "input_shape", "max_batch")
 
 
@@ -58,7 +58,7 @@ class Benchmark:
         load_ms: from the engine file to a warm engine; None if the engine was already loaded.
         first_ms: the first inference after that, of one image; None likewise.
         preprocessing: from the bytes of a JPEG photograph of about a megapixel to the network's
-            input, on one thread; None if the engine takes no photographs.
+            input, on one thread; None if the engine cannot classify photographs.
         published: PaddleClas's latencies of the same network at this input size, in milliseconds
             per batch by column, such as "v100_fp32_bs1".
     """
@@ -189,7 +189,7 @@ def _loaded(
 def _time_preprocessing(engine: Engine, settings: Settings) -> timing.Timing | None:
     info = engine.info
     if info.input_shape[0] not in (1, 3) or not info.preprocessing.mean:
-        return None  # the engine takes no photographs
+        return None  # the engine cannot classify photographs
     jpeg = _photo()
     return timing.measure(
         lambda: images.preprocess(

@@ -2,7 +2,7 @@
 
 Every library, including resrt, runs in a process of its own (`process`): they bring thread pools,
 allocators and copies of each other's dependencies that conflict, and a crash of one must not affect
-the others. The modules beside this one each prepare one library in such a process.
+the others. Each library has a module in this package that prepares it in such a process.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Task:
     """What to run.
 
     Attributes:
-        folder: has the network as an engine, as ONNX and as weights, and the images.
+        folder: contains the network as an engine, as ONNX and as weights, and the images.
         graph: a resrt.Graph, or in another process an object with its attributes.
-        precision: what the engine computes in, and the library should if it can.
-        threads: how many processor threads it may use.
+        precision: the engine's, which the library uses if it supports it.
+        threads: the number of processor threads that it may use.
     """
 
     folder: Path

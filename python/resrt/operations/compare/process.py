@@ -13,8 +13,8 @@ from resrt.measuring import rounds
 from resrt.measuring.processes import Process
 from resrt.operations.compare.competitors import Competitor, Ready, Task
 
-# The idle threads of libraries spin for some milliseconds after a run, those of one for 0.2 s, in
-# case there is another. The next contender would share the processor with them.
+# After a run, the idle threads of a library spin for some milliseconds, up to 0.2 s, in case another
+# run follows. They would take processor time from the next contender.
 _LONGEST_SPIN = 1.0
 _SPINNING = 0.05  # of one processor's time
 
