@@ -59,6 +59,17 @@ def test_predictions_are_ranked_probabilities(engine: resrt.Engine, photograph: 
     assert len(engine.classify(photograph, topk=5000)[0]) == 1000
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.filterwarnings("error")
+def test_logits_that_are_not_finite_have_nan_probabilities(value: float) -> None:
+    logits = np.array([[1, value, 3], [value] * 3, [1, 2, 3]], np.float32)
+    some, all_of_them, none = images.top_k(logits, 3, ["a", "b", "c"])
+    assert np.isnan([prediction.probability for prediction in some + all_of_them]).all()
+    assert [prediction.label for prediction in all_of_them] == ["a", "b", "c"]
+    assert [prediction.label for prediction in none] == ["c", "b", "a"]
+    assert sum(prediction.probability for prediction in none) == pytest.approx(1)
+
+
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "paddleclas_inputs.json").read_text())
 
 

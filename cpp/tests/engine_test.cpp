@@ -1,6 +1,8 @@
 #include "resrt/engine.h"
 
+#include <cmath>
 #include <gtest/gtest.h>
+#include <limits>
 #include <numeric>
 
 #include "engine/percentile.h"
@@ -31,6 +33,23 @@ TEST(Engine, RejectsInvalidBatches) {
   EXPECT_THROW(engine.infer(std::vector<float>(3 * 12 * 12 + 1)), InputError);
   EXPECT_THROW(engine.infer(noise(engine, 2), logits), InputError);
   EXPECT_THROW(engine.infer({}, logits), InputError);
+}
+
+TEST(Engine, GivesNanForImagesThatAreNotFinite) {
+  const Engine engine = tiny_engine();
+  std::vector<float> images = noise(engine, 5);
+  const std::vector<float> expected = engine.infer(images);
+  const auto image_size = static_cast<size_t>(engine.info().input.size());
+  images[0] = std::numeric_limits<float>::infinity();
+  images[4 * image_size - 1] = std::numeric_limits<float>::quiet_NaN();  // the fourth image's last
+  const std::vector<float> logits = engine.infer(images);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (i / 5 == 0 || i / 5 == 3) {
+      EXPECT_TRUE(std::isnan(logits[i])) << "logit " << i;
+    } else {
+      EXPECT_EQ(logits[i], expected[i]) << "logit " << i;
+    }
+  }
 }
 
 TEST(Engine, OutlivesItsGraphAndWeightsAndMoves) {

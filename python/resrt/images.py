@@ -178,11 +178,15 @@ def preprocess_batch(
 
 
 def top_k(logits: npt.NDArray[np.float32], k: int, labels: Sequence[str]) -> list[list[Prediction]]:
-    """Return the k most probable classes of each row, the most probable first."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
+    """Return the k most probable classes of each row, the most probable first.
+
+    The probabilities of a row with a logit that is NaN or infinity are NaN.
+    """
+    with np.errstate(invalid="ignore"):  # infinity minus itself
+        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
     exponentials = np.exp(shifted)
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    # Stable, so that equal logits are in the order of their classes.
+    # Stable, so that equal logits, and NaNs at the end, are in the order of their classes.
     order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     return [
         [Prediction(int(i), labels[i] if labels else str(i), float(row[i])) for i in best]

@@ -63,6 +63,20 @@ def test_wrong_labels(engine_file: Path, digits: Path) -> None:
         assert row[rank.rank or 0].index == rank.label
 
 
+@pytest.mark.parametrize("bias", [3e38, -3e38])
+def test_images_whose_logits_overflow_count_as_wrong(digits: Path, bias: float) -> None:
+    parameters = dict(resrt.weights.read(demo.weights_path()).arrays)
+    parameters["fc.weight"] = np.full_like(parameters["fc.weight"], bias)
+    parameters["fc.bias"] = np.full_like(parameters["fc.bias"], bias)
+    engine = resrt.build(
+        demo.graph(), parameters, precision="fp32", preprocessing=demo.PREPROCESSING
+    )
+    ranks: list[evaluation.Rank] = []
+    found = resrt.eval(engine, digits, limit=20, each=ranks.append)
+    assert (found.total, found.top1.value, found.top5.value) == (20, 0, 0)
+    assert {rank.rank for rank in ranks} == {10}
+
+
 @pytest.mark.parametrize(
     ("correct", "total", "low", "high"),
     # R's binom::binom.wilson.

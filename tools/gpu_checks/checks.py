@@ -94,6 +94,13 @@ def backend_checks(networks: Sequence[str], foreign: Path | None = None) -> list
         Check("concurrent callers", concurrent_callers),
         Check("batches in GPU memory", device_tensors),
         Check("slices of such batches at any address", unaligned_slices),
+        *(
+            Check(
+                f"NaN and infinity in GPU memory, {precision}",
+                functools.partial(non_finite_tensors, precision),
+            )
+            for precision in ("fp32", "fp16", "bf16")
+        ),
         Check("the choice of a device", devices),
         Check("an engine for another GPU", functools.partial(another_gpu, foreign)),
         Check("insufficient memory", out_of_memory),
@@ -271,6 +278,29 @@ def unaligned_slices(engines: EngineStore) -> str:
         except WrongError as wrong:
             raise WrongError(f"images {rows.start or 0} to {rows.stop or 4}: {wrong}") from None
     return f"batch 3 with max_batch 1, difference from NumPy arrays {error:.1e}"
+
+
+def non_finite_tensors(precision: str, engines: EngineStore) -> str:
+    """The logits of such images are NaN, and those of the other images are unaffected."""
+    _require(precision, engines)
+    _require_torch()
+    import torch
+
+    engine = engines.engine(SMALLEST, precision)
+    images = engines.images(SMALLEST, engines.max_batch)
+    tensor = torch.from_numpy(images).to("cuda")
+    expected = torch.from_dlpack(engine.infer(tensor)).cpu().numpy()
+    values = (np.nan, np.inf, -np.inf)
+    places = (0, images[0].size // 2, images[0].size - 1)
+    for value in values:
+        for image, place in enumerate(places[: len(images)]):
+            changed = tensor.clone()
+            changed[image].view(-1)[place] = value
+            found = torch.from_dlpack(engine.infer(changed)).cpu().numpy()
+            expect(np.isnan(found[image]).all(), f"{value} in an image gave finite logits")
+            others = np.arange(len(images)) != image
+            expect(np.array_equal(found[others], expected[others]), f"{value} affects other images")
+    return f"{len(values)} values in {len(places)} places"
 
 
 def devices(engines: EngineStore) -> str:

@@ -117,8 +117,9 @@ class RESRT_API Engine {
 
   // Computes the logits of `batch` images. `images` is float32 (batch, channels, height, width) in
   // row-major order, `logits` is float32 (batch, classes); the caller owns both. The batch may have
-  // any size, including 0. Throws InputError if it is negative, BackendError if the device fails or
-  // is missing.
+  // any size, including 0. If an image has a value that is NaN or infinite, all its logits are NaN;
+  // the other images are unaffected. Throws InputError if the batch size is negative, BackendError
+  // if the device fails or is missing.
   void infer(const float* images, int64_t batch, float* logits) const;
 
   // The same, with the batch size given by the length of `images`. Also throws InputError if that

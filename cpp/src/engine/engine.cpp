@@ -1,7 +1,9 @@
 #include "resrt/engine.h"
 
 #include <algorithm>
+#include <bit>
 #include <future>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -56,6 +58,28 @@ void require_vector(const Graph& graph) {
                             shape.channels, "x", shape.height, "x", shape.width,
                             "; a classifier must end in a vector of logits, as from Linear"));
   }
+}
+
+// Returns whether no value is NaN or infinite. The exponent of such a value is all ones, so adding
+// one to it carries into the sign bit. This loop over integers is one that compilers vectorise.
+bool all_finite(const float* values, int64_t count) {
+  constexpr uint32_t exponent = 0x7F800000U;
+  constexpr uint32_t one = 0x00800000U;
+  constexpr uint32_t sign = 0x80000000U;
+  uint32_t carried = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    carried |= (std::bit_cast<uint32_t>(values[i]) & exponent) + one;
+  }
+  return (carried & sign) == 0;
+}
+
+// Returns the images of a batch that have a value that is NaN or infinite.
+std::vector<int64_t> find_non_finite(const float* images, int64_t batch, int64_t image_size) {
+  std::vector<int64_t> found;
+  for (int64_t image = 0; image < batch; ++image) {
+    if (!all_finite(images + image * image_size, image_size)) found.push_back(image);
+  }
+  return found;
 }
 
 // A plan that is loaded onto its device and ready to run.
@@ -231,10 +255,17 @@ std::string_view Engine::plan() const {
 
 void Engine::infer(const float* images, int64_t batch, float* logits) const {
   require_batch(batch);
+  // A backend's ReLU may replace NaN by 0. The images are tested before they are inferred, because
+  // that costs less: it leaves them in the cache.
+  const std::vector<int64_t> non_finite = find_non_finite(images, batch, info().input.size());
   state_->run_in_parts(images, batch, logits,
                        [](Context& context, const float* from, int size, float* to) {
                          context.infer(from, size, to);
                        });
+  for (const int64_t image : non_finite) {
+    std::fill_n(logits + image * info().classes, info().classes,
+                std::numeric_limits<float>::quiet_NaN());
+  }
 }
 
 std::optional<int> Engine::device() const {

@@ -138,30 +138,76 @@ Value scale(const nvinfer1::IScaleLayer& layer, Value x) {
 
 Value activate(const nvinfer1::IActivationLayer& layer, Value x) {
   const bool relu = layer.getActivationType() == nvinfer1::ActivationType::kRELU;
-  for (double& value : x.data) value = relu ? std::max(value, 0.0) : 1.0 / (1.0 + std::exp(-value));
+  // As on a GPU, ReLU replaces NaN by 0.
+  for (double& value : x.data) {
+    value = relu ? std::fmax(value, 0.0) : 1.0 / (1.0 + std::exp(-value));
+  }
   return x;
 }
 
-// Broadcasts dimensions of 1.
-Value combine(const nvinfer1::IElementWiseLayer& layer, const Value& x, const Value& y) {
-  std::vector<int64_t> shape;
-  for (size_t i = 0; i < x.shape.size(); ++i) shape.push_back(std::max(x.shape[i], y.shape[i]));
-  const auto value = [](const Value& from, int64_t n, int64_t c, int64_t h, int64_t w) {
-    const auto index = [&](size_t axis, int64_t i) { return from.shape[axis] == 1 ? 0 : i; };
-    return at(from, index(0, n), index(1, c), index(2, h), index(3, w), 0.0);
-  };
+// Calls `apply` for each element of a result, with the elements of the values there, whose
+// dimensions of 1 are broadcast.
+template <class Apply>
+Value broadcast(const std::vector<const Value*>& values, Apply apply) {
+  std::vector<int64_t> shape = values.front()->shape;
+  for (const Value* value : values) {
+    if (value->shape.size() != shape.size()) throw std::logic_error("invalid ranks: they differ");
+    for (size_t axis = 0; axis < shape.size(); ++axis) {
+      shape[axis] = std::max(shape[axis], value->shape[axis]);
+    }
+  }
   Value result = zeros(shape);
-  fill(result, [&](int64_t n, int64_t c, int64_t h, int64_t w) {
-    const double left = value(x, n, c, h, w);
-    const double right = value(y, n, c, h, w);
+  std::vector<double> elements(values.size());
+  for (size_t i = 0; i < result.data.size(); ++i) {
+    for (size_t k = 0; k < values.size(); ++k) {
+      const Value& value = *values[k];
+      size_t rest = i;
+      size_t index = 0;
+      size_t stride = 1;
+      for (size_t axis = shape.size(); axis-- > 0;) {
+        const auto size = static_cast<size_t>(shape[axis]);
+        if (value.shape[axis] != 1) index += rest % size * stride;
+        stride *= static_cast<size_t>(value.shape[axis]);
+        rest /= size;
+      }
+      elements[k] = value.data[index];
+    }
+    result.data[i] = apply(elements);
+  }
+  return result;
+}
+
+Value combine(const nvinfer1::IElementWiseLayer& layer, const Value& x, const Value& y) {
+  return broadcast({&x, &y}, [&](const std::vector<double>& elements) -> double {
+    const double left = elements[0];
+    const double right = elements[1];
     switch (layer.getOperation()) {
       case nvinfer1::ElementWiseOperation::kSUM: return left + right;
       case nvinfer1::ElementWiseOperation::kSUB: return left - right;
       case nvinfer1::ElementWiseOperation::kPROD: return left * right;
+      case nvinfer1::ElementWiseOperation::kLESS: return left < right ? 1.0 : 0.0;
       default: throw std::logic_error("unsupported element-wise operation");
     }
   });
-  return result;
+}
+
+Value select(const Value& condition, const Value& x, const Value& y) {
+  return broadcast({&condition, &x, &y}, [](const std::vector<double>& elements) {
+    return elements[0] != 0.0 ? elements[1] : elements[2];
+  });
+}
+
+Value magnitude(const nvinfer1::IUnaryLayer& layer, Value x) {
+  if (layer.getOperation() != nvinfer1::UnaryOperation::kABS) {
+    throw std::logic_error("unsupported unary operation");
+  }
+  for (double& value : x.data) value = std::abs(value);
+  return x;
+}
+
+Value constant(const nvinfer1::IConstantLayer& layer) {
+  const Dims shape = layer.getDimensions();
+  return {{shape.d, shape.d + shape.nbDims}, values(layer.getWeights())};
 }
 
 Value reshape(const nvinfer1::IShuffleLayer& layer, Value x) {
@@ -175,16 +221,22 @@ Value reshape(const nvinfer1::IShuffleLayer& layer, Value x) {
 }
 
 Value mean(const nvinfer1::IReduceLayer& layer, const Value& x) {
-  if (layer.getReduceAxes() != 0b1100 || layer.getOperation() != nvinfer1::ReduceOperation::kAVG ||
-      !layer.getKeepDimensions()) {
-    throw std::logic_error("unsupported reduction: expected a mean over height and width");
+  if (layer.getOperation() != nvinfer1::ReduceOperation::kAVG || !layer.getKeepDimensions()) {
+    throw std::logic_error("unsupported reduction: expected a mean that keeps the dimensions");
   }
-  Value y = zeros({x.shape[0], x.shape[1], 1, 1});
-  fill(y, [&](int64_t n, int64_t c, int64_t, int64_t) {
+  std::vector<int64_t> size = {1, 1, 1, 1};  // of what is averaged
+  std::vector<int64_t> shape = x.shape;
+  for (size_t axis = 0; axis < 4; ++axis) {
+    if ((layer.getReduceAxes() >> axis & 1U) != 0) std::swap(size[axis], shape[axis]);
+  }
+  Value y = zeros(shape);
+  fill(y, [&](int64_t n, int64_t c, int64_t h, int64_t w) {
     double sum = 0.0;
-    for (int64_t h = 0; h < x.shape[2]; ++h)
-      for (int64_t w = 0; w < x.shape[3]; ++w) sum += at(x, n, c, h, w, 0.0);
-    return sum / static_cast<double>(x.shape[2] * x.shape[3]);
+    for (int64_t i = 0; i < size[0]; ++i)
+      for (int64_t j = 0; j < size[1]; ++j)
+        for (int64_t k = 0; k < size[2]; ++k)
+          for (int64_t l = 0; l < size[3]; ++l) sum += at(x, n + i, c + j, h + k, w + l, 0.0);
+    return sum / static_cast<double>(volume(size));
   });
   return y;
 }
@@ -214,6 +266,9 @@ Value softmax(const nvinfer1::ISoftMaxLayer& layer, Value x) {
 }
 
 Value evaluate_layer(const ILayer& layer, const std::vector<Value>& inputs) {
+  if (layer.getType() == LayerType::kCONSTANT) {
+    return constant(static_cast<const nvinfer1::IConstantLayer&>(layer));
+  }
   const Value& x = inputs.front();
   switch (layer.getType()) {
     case LayerType::kCONVOLUTION:
@@ -228,6 +283,8 @@ Value evaluate_layer(const ILayer& layer, const std::vector<Value>& inputs) {
     case LayerType::kREDUCE: return mean(static_cast<const nvinfer1::IReduceLayer&>(layer), x);
     case LayerType::kSLICE: return slice(static_cast<const nvinfer1::ISliceLayer&>(layer), x);
     case LayerType::kSOFTMAX: return softmax(static_cast<const nvinfer1::ISoftMaxLayer&>(layer), x);
+    case LayerType::kUNARY: return magnitude(static_cast<const nvinfer1::IUnaryLayer&>(layer), x);
+    case LayerType::kSELECT: return select(x, inputs[1], inputs[2]);
     case LayerType::kCAST: return x;
     default: throw std::logic_error("unsupported layer");
   }

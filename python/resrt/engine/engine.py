@@ -58,6 +58,9 @@ class Engine:
         they keep the batch's memory alive. Do not change the batch until they have been read. The
         stream of a reader waits for them by itself.
 
+        All logits of an image with a value that is NaN or infinite are NaN; the other images of
+        its batch are unaffected.
+
         Args:
             batch: preprocessed images, float32 (N, channels, height, width). N may be 0 or larger
                 than max_batch, and the memory layout is arbitrary. Or such an array in the memory

@@ -9,6 +9,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from resrt import labels
 from resrt._support.arguments import whole
@@ -34,7 +35,8 @@ class LabelledImage:
 class Rank:
     """The position of an image's class among the engine's classes: 0 is the most probable.
 
-    For an image that was skipped, `rank` is None and `error` is the reason.
+    If a logit is NaN or infinite, the rank is the number of classes. For an image that was skipped,
+    `rank` is None and `error` is the reason.
     """
 
     image: str
@@ -223,10 +225,16 @@ def _ranks(engine: Engine, listed: list[LabelledImage], workers: int | None) -> 
         if isinstance(found, Exception):
             yield Rank(image.image, image.label, None, str(found))
         else:
-            # Equal logits rank in the order of their classes, as in `classify`.
-            ahead = found > found[image.label]
-            ahead[: image.label] |= found[: image.label] == found[image.label]
-            yield Rank(image.image, image.label, int(np.count_nonzero(ahead)))
+            yield Rank(image.image, image.label, _rank(found, image.label))
+
+
+def _rank(logits: npt.NDArray[np.float32], label: int) -> int:
+    if not np.isfinite(logits).all():
+        return len(logits)
+    # Equal logits rank in the order of their classes, as in `classify`.
+    ahead = logits > logits[label]
+    ahead[:label] |= logits[:label] == logits[label]
+    return int(np.count_nonzero(ahead))
 
 
 def _summary(model: str, ranks: list[Rank]) -> Evaluation:

@@ -29,10 +29,14 @@ std::vector<int> sizes_up_to(int max_batch) {
   return sizes;
 }
 
+// The threads that compute an inference: the caller's alone, or those of OpenVINO's stream.
+enum class Runs { in_caller, in_stream };
+
 class Requests : public Context {
  public:
-  Requests(std::vector<Compiled>& models, const EngineInfo& info)
-      : image_{0, static_cast<size_t>(info.input.channels), static_cast<size_t>(info.input.height),
+  Requests(std::vector<Compiled>& models, const EngineInfo& info, Runs runs)
+      : runs_(runs),
+        image_{0, static_cast<size_t>(info.input.channels), static_cast<size_t>(info.input.height),
                static_cast<size_t>(info.input.width)},
         classes_(static_cast<size_t>(info.classes)) {
     for (Compiled& compiled : models) {
@@ -49,11 +53,17 @@ class Requests : public Context {
       // OpenVINO takes a pointer to mutable memory for inputs, but does not write to it.
       request.set_input_tensor({ov::element::f32, image_, const_cast<float*>(images)});
       request.set_output_tensor({ov::element::f32, {image_.front(), classes_}, logits});
-      request.infer();
+      if (runs_ == Runs::in_caller) {
+        request.infer();
+      } else {
+        request.start_async();
+        request.wait();
+      }
     });
   }
 
  private:
+  Runs runs_;
   ov::Shape image_;
   size_t classes_;
   std::map<int, ov::InferRequest> requests_;  // by batch size
@@ -61,8 +71,8 @@ class Requests : public Context {
 
 class CompiledModels : public Executable {
  public:
-  CompiledModels(std::vector<Compiled> models, EngineInfo info, int streams)
-      : models_(std::move(models)), info_(std::move(info)), streams_(streams) {}
+  CompiledModels(std::vector<Compiled> models, EngineInfo info, int streams, Runs runs)
+      : models_(std::move(models)), info_(std::move(info)), streams_(streams), runs_(runs) {}
 
   int concurrency() const override { return streams_; }
 
@@ -73,13 +83,14 @@ class CompiledModels : public Executable {
   }
 
   std::unique_ptr<Context> create_context() override {
-    return std::make_unique<Requests>(models_, info_);
+    return std::make_unique<Requests>(models_, info_, runs_);
   }
 
  private:
   std::vector<Compiled> models_;
   EngineInfo info_;
   int streams_;
+  Runs runs_;
 };
 
 }  // namespace
@@ -119,7 +130,12 @@ std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Mo
     fixed->reshape({batch, info.input.channels, info.input.height, info.input.width});
     models.push_back({batch, core.compile_model(fixed, "CPU", properties)});
   }
-  return std::make_unique<CompiledModels>(std::move(models), info, streams);
+  // OpenVINO's infer() runs in the calling thread and keeps a task arena for each such thread. If
+  // worker threads help, the tasks that they take too late on a busy processor pile up in those
+  // arenas: some 39 KB with each inference, without bound. A stream's own thread has a single
+  // arena, which does not grow. A single thread has no helpers, and infer() saves it a switch.
+  const Runs runs = options.threads == 1 ? Runs::in_caller : Runs::in_stream;
+  return std::make_unique<CompiledModels>(std::move(models), info, streams, runs);
 }
 
 }  // namespace resrt::openvino

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -96,9 +97,48 @@ class Lowering {
   void mark_output() {
     auto& flat = named("logits.flat", target_.addShuffle(*values_.back()));
     flat.setReshapeDimensions(dims({0, graph_.classes()}));  // 0: as it is
-    ITensor& logits = cast("logits.cast", *flat.getOutput(0), DataType::kFLOAT);
+    ITensor& logits = mark_non_finite(cast("logits.cast", *flat.getOutput(0), DataType::kFLOAT));
     logits.setName(kLogits);
     target_.markOutput(logits);
+  }
+
+  // Returns the logits, but NaN for each image that has a value that is NaN or infinite, because
+  // TensorRT's ReLU replaces NaN by 0. Such a value makes the mean of its image NaN or infinite, as
+  // only values above 1e35 would otherwise. TensorRT may simplify `x - x` or `0 * x`, but not this
+  // comparison: finite means can be on either side of the bound, and NaN is below no bound.
+  ITensor& mark_non_finite(ITensor& logits) {
+    constexpr uint32_t channels_and_height = 1U << 1U | 1U << 2U;
+    constexpr uint32_t width = 1U << 3U;
+    // Rows first, because a single sum per image would occupy few of the GPU's multiprocessors.
+    ITensor& rows = reduce_to_mean("images.row_means", *images_, width);
+    ITensor& mean = reduce_to_mean("images.mean", rows, channels_and_height);
+    auto& flat = named("images.mean.flat", target_.addShuffle(mean));
+    flat.setReshapeDimensions(dims({0, 1}));
+    ITensor& magnitude =
+        *named("images.mean.magnitude",
+               target_.addUnary(*flat.getOutput(0), nvinfer1::UnaryOperation::kABS))
+             .getOutput(0);
+    ITensor& bound = scalar("images.mean.bound", 1e38F);
+    ITensor& is_finite =
+        elementwise("images.mean.is_finite", magnitude, bound, ElementWiseOperation::kLESS);
+    ITensor& nan = scalar("logits.nan", std::numeric_limits<float>::quiet_NaN());
+    return *named("logits.or_nan", target_.addSelect(is_finite, logits, nan)).getOutput(0);
+  }
+
+  // Returns a float32 constant of shape (1, 1).
+  ITensor& scalar(const std::string& name, float value) {
+    auto [array, out] = make_array({1, 1});
+    *out = value;
+    return *named(name,
+                  target_.addConstant(dims({1, 1}), constants_.add(name, array, DataType::kFLOAT)))
+                .getOutput(0);
+  }
+
+  ITensor& reduce_to_mean(const std::string& name, ITensor& x, uint32_t axes) const {
+    constexpr bool keep_dimensions = true;
+    return *named(name,
+                  target_.addReduce(x, nvinfer1::ReduceOperation::kAVG, axes, keep_dimensions))
+                .getOutput(0);
   }
 
   ITensor& value(Tensor tensor) const { return *values_[static_cast<size_t>(tensor.layer)]; }
@@ -138,9 +178,7 @@ class Lowering {
   ITensor& mean(const std::string& name, ITensor& x) {
     ITensor& wide = cast(name + ".cast", x, DataType::kFLOAT);
     constexpr uint32_t height_and_width = 1U << 2U | 1U << 3U;
-    auto& reduce = named(
-        name, target_.addReduce(wide, nvinfer1::ReduceOperation::kAVG, height_and_width, true));
-    return cast(name + ".cast_back", *reduce.getOutput(0), type_);
+    return cast(name + ".cast_back", reduce_to_mean(name, wide, height_and_width), type_);
   }
 
   // Returns a fully connected layer on a vector, (N, C, 1, 1), as a convolution, which has a bias.
@@ -160,10 +198,10 @@ class Lowering {
   }
 
   ITensor& lower(const Layer& layer, const Input& input) {
-    ITensor* images = target_.addInput(kImages, DataType::kFLOAT,
-                                       dims({-1, input.channels, input.height, input.width}));
-    if (images == nullptr) refuse(layer.name, logger_.errors_since(mark_));
-    return cast(layer.name + ".cast", *images, type_);
+    images_ = target_.addInput(kImages, DataType::kFLOAT,
+                               dims({-1, input.channels, input.height, input.width}));
+    if (images_ == nullptr) refuse(layer.name, logger_.errors_since(mark_));
+    return cast(layer.name + ".cast", *images_, type_);
   }
 
   ITensor& lower(const Layer& layer, const Conv2d& conv) {
@@ -343,6 +381,7 @@ class Lowering {
   Constants& constants_;
   const Logger& logger_;
   nvinfer1::IPluginCreatorV3One* split_attention_;
+  ITensor* images_ = nullptr;
   uint64_t mark_ = 0;             // the logger's mark before the current layer
   std::vector<ITensor*> values_;  // by layer: its output
 };

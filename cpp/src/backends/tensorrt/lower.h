@@ -20,7 +20,8 @@ nvinfer1::DataType to_type(Precision precision);
 // have the type of `precision`, from a cast after the images to a cast before the logits. Only
 // means over height and width are computed in float32, because a sum of thousands of values would
 // overflow fp16 or exceed the precision of bf16. The GPU's matrix units accumulate convolutions,
-// including the last layer, in float32.
+// including the last layer, in float32. If an image has a value that is NaN or infinite, all its
+// logits are NaN.
 //
 // The arrays are added to `constants`. `split_attention` creates the plugin of that name; if it is
 // null, the block is lowered to ordinary layers. Throws BackendError, which names the layer, if
