@@ -13,7 +13,7 @@ from resrt.measuring import rounds
 from resrt.measuring.processes import Process
 from resrt.operations.compare.competitors import Competitor, Ready, Task
 
-# After a run, the idle threads of a library spin for some milliseconds, up to 0.2 s, in case it runs
+# After a run, idle threads of a library spin for some milliseconds, up to 0.2 s, in case it runs
 # again. They would take processor time from the next contender.
 _LONGEST_SPIN = 1.0
 _SPINNING = 0.05  # of one processor's time
