@@ -13,7 +13,7 @@ Random steps, from a seed that is printed, are repeated until the time is over:
 - weights files and images are mutated, and must be read or rejected;
 - an engine file is replaced while threads load it, and each must get one of the two engines.
 
-At the end, memory, open files and threads must be as they were at first. If anything is not, the exit
+At the end, memory, open files and threads must be as they were at first. If not, the exit
 status is 1 and the last line says what; the seed repeats the steps.
 """
 
