@@ -13,3 +13,4 @@ networks does not load the rest of the package.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__.remove("torch_network")  # which requires PyTorch, so `from resrt import *` omits it

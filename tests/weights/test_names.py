@@ -125,7 +125,7 @@ def test_labels_from_a_file(fine_tuned: Path) -> None:
         engine = resrt.build("resnet18", fine_tuned, input_size=32, max_batch=1, labels=path)
         assert engine.info.labels == listed
     document.write_text("[1, 2")
-    with pytest.raises(resrt.InputError, match="JSON list but are none"):
+    with pytest.raises(resrt.InputError, match="invalid labels: not a valid JSON list"):
         resrt.build("resnet18", fine_tuned, labels=document)
     with pytest.raises(resrt.FileError, match="missing.txt': No such file"):
         resrt.build("resnet18", fine_tuned, labels=fine_tuned.with_name("missing.txt"))
