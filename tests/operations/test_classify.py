@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +87,114 @@ def test_results_are_in_order_despite_errors(engine_file: Path, folder: Path) ->
                 [p.probability for p in expected],
                 rtol=1e-5,
             )
+
+
+def unreadable(folder: Path) -> list[str]:
+    """Paths that cannot be read for several reasons."""
+    loop = folder / "loop.jpg"
+    loop.symlink_to(loop)
+    below_file = folder / "a.jpg" / "b[1].jpg"
+    return [str(folder / f"{'a' * 300}.jpg"), str(below_file), str(loop), "a\0b.jpg"]
+
+
+def test_unreadable_paths_are_reported(
+    engine_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = str(folder / "a.jpg"), unreadable(folder)
+    assert resrt.find_images([*bad, good]) == [*bad, good]
+    records = list(resrt.classify(engine_file, [*bad, good]))
+    assert [record.error is None for record in records] == [False] * len(bad) + [True]
+    reasons = ["File name too long", "Not a directory", "Too many levels of symbolic links", "null"]
+    for record, reason in zip(records, reasons, strict=False):
+        assert reason in (record.error or "")
+    assert run(engine_file, *bad, good) == 3
+    out, error = capsys.readouterr()
+    assert out.startswith(good)
+    assert [line[:16] for line in error.splitlines()] == ["resrt: skipped: "] * len(bad)
+
+
+@pytest.fixture
+def locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A subfolder that may not be read, not even by root, for whom permissions do not count."""
+    locked = folder / "locked"
+    locked.mkdir()
+    scandir, stat = os.scandir, Path.stat
+
+    def refuse(path: str | Path) -> None:
+        if Path(path) == locked or locked in Path(path).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def checked_scandir(path: str) -> Any:
+        refuse(path)
+        return scandir(path)
+
+    def checked_stat(path: Path, **options: bool) -> os.stat_result:
+        refuse(path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "scandir", checked_scandir)
+    monkeypatch.setattr(Path, "stat", checked_stat)
+    return locked
+
+
+def test_unreadable_folders_are_reported(
+    engine_file: Path, folder: Path, locked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = resrt.find_images([folder])
+    assert len(files) == IMAGES + 1
+    assert str(locked) in files
+    (record,) = resrt.classify(engine_file, [locked])
+    assert record.error == f"cannot read the image '{locked}': Permission denied"
+    assert run(engine_file, folder / "deeper", locked) == 3
+    assert f"resrt: skipped: {record.error}\n" in capsys.readouterr().err
+    # Names that cannot be looked up are not patterns.
+    assert resrt.find_images([locked, locked / "b[1].jpg"]) == [str(locked), f"{locked}/b[1].jpg"]
+
+
+def test_links_to_folders_are_not_followed(folder: Path) -> None:
+    (folder / "deeper" / "again").symlink_to(folder)
+    assert len(resrt.find_images([folder])) == IMAGES
+
+
+def test_only_supported_formats_are_listed(folder: Path) -> None:
+    for name in ("x.eps", "x.pdf", "x.psd", "x.tiff", "x.MPO", "x.gif", "x.pgm", "x.bmp", "x.jfif"):
+        (folder / "deeper" / name).touch()
+    listed = [Path(file).name for file in resrt.find_images([folder / "deeper"])]
+    assert listed == ["B.PNG", "x.MPO", "x.bmp", "x.gif", "x.jfif", "x.pgm", "x.tiff"]
+
+
+def test_limit_of_pixels(
+    engine_file: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Only deep.png has fewer, and broken.jpg has no header.
+    monkeypatch.setenv("RESRT_MAX_PIXELS", "5000")
+    assert run(engine_file, folder) == 3
+    out, error = capsys.readouterr()
+    assert out.startswith(str(folder / "deep.png"))
+    assert error.count("more than the limit of 5000; set RESRT_MAX_PIXELS to a ") == IMAGES - 2
+    monkeypatch.setenv("RESRT_MAX_PIXELS", "many")
+    message = "RESRT_MAX_PIXELS must be a number of pixels, such as 500000000, not 'many'"
+    with pytest.raises(resrt.InputError, match=message):
+        resrt.classify(engine_file, [])
+    assert run(engine_file, folder) == 1
+    assert capsys.readouterr() == ("", f"resrt: {message}\n")
+
+
+def test_logits_that_are_not_finite_are_an_error(tmp_path: Path, folder: Path) -> None:
+    """They have no most probable class, and JSON has no number for them."""
+    graph = resrt.build_graph(resrt.ResNet(depths=[1], width=8), classes=3, input_size=16)
+    weights = resrt._core.random_weights(graph, 1)
+    weights["fc.weight"][:] = 3e38
+    engine = resrt.build(graph, weights, precision="fp32")
+    (record,) = resrt.classify(engine, [folder / "a.jpg"])
+    assert record.predictions == []
+    assert "the engine computes logits that are not finite" in (record.error or "")
+    labelled = resrt.LabelledImage(str(folder / "a.jpg"), 1)
+    with pytest.raises(resrt.InputError, match="none of the 1 images could be read; .*not finite"):
+        resrt.eval(engine, [labelled])
 
 
 def test_files_are_read_only_a_little_ahead(engine_file: Path) -> None:
