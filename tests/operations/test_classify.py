@@ -18,9 +18,12 @@ import pytest
 from PIL import Image
 
 import resrt
-from resrt import cli
+from resrt import cli, records
 from resrt.engine import batches
 from support.paths import PHOTOS
+from support.terminal import run_resrt
+
+MISSING = os.strerror(errno.ENOENT)
 
 
 @pytest.fixture(scope="module")
@@ -335,8 +338,9 @@ def test_missing_engine_leaves_no_results(
 
 
 def test_names_of_any_bytes_from_standard_input(engine_file: Path, folder: Path) -> None:
-    odd = os.fsencode(folder) + b'/caf\xe9, "x".jpg'
+    odd = os.fsencode(folder) + b'/caf\xe9\r\x1b, "x".jpg'
     os.rename(os.fsencode(folder / "a.jpg"), odd)  # noqa: PTH104 - of bytes
+    names = []
     for format_ in ("text", "json", "csv"):
         result = subprocess.run(
             [sys.executable, "-m", "resrt", "classify", engine_file, "-", "--format", format_],
@@ -347,7 +351,59 @@ def test_names_of_any_bytes_from_standard_input(engine_file: Path, folder: Path)
         )
         assert (result.returncode, result.stderr) == (0, b"")
         assert b"c.webp" in result.stdout
-        assert b"caf" in result.stdout
+        if format_ == "text":
+            names.append(os.fsdecode(result.stdout.split(b"\n")[0]))
+        elif format_ == "json":
+            names.append(json.loads(result.stdout.decode().splitlines()[0])["image"])
+        else:
+            row = list(csv.reader(io.StringIO(result.stdout.decode(), newline="")))[1]
+            names.append(records.unescape(row[0]))
+    assert names == [os.fsdecode(odd)] * 3
+
+
+def test_resumed_files_recognise_odd_names(engine_file: Path, folder: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(folder) + b"/caf\xe9\r\n\\x41.jpg"
+    os.rename(os.fsencode(folder / "a.jpg"), odd)  # noqa: PTH104 - of bytes
+    for format_ in ("json", "csv"):
+        out = tmp_path / format_
+        options = ["--format", format_, "-o", out]
+        assert run(engine_file, os.fsdecode(odd), *options) == 0
+        whole = out.read_bytes()
+        whole.decode()
+        assert run(engine_file, os.fsdecode(odd), *options, "--resume") == 0
+        assert out.read_bytes() == whole
+
+
+def test_control_characters_do_not_reach_a_terminal(folder: Path, tmp_path: Path) -> None:
+    config = resrt.ResNet(depths=[1], width=8)
+    labels = ["cat\x1b]0;title\x07", "dog\x9b31m"]
+    engine = resrt.build(config, "random", input_size=16, classes=2, labels=labels)
+    engine.save(tmp_path / "x.engine")
+    image = (folder / "a.jpg").rename(folder / "a\x1b[31m\nb.jpg")
+    arguments = ["classify", str(tmp_path / "x.engine"), str(image)]
+    shown = run_resrt(*arguments, stream="stdout")
+    assert r"a\x1b[31m\x0ab.jpg" in shown
+    assert r"cat\x1b]0;title\x07" in shown
+    assert r"dog\x9b31m" in shown
+    assert not {"\x1b", "\x07", "\x9b"} & set(shown)
+    # In a file, names and labels are unchanged.
+    result = subprocess.run([sys.executable, "-m", "resrt", *arguments], stdout=subprocess.PIPE)
+    assert f"{image}\n".encode() in result.stdout
+    shown = run_resrt("inspect", str(tmp_path / "x.engine"), stream="stdout")
+    assert not {"\x1b", "\x07", "\x9b"} & set(shown)
+
+
+def test_control_characters_are_not_in_messages(
+    engine_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(engine_file, "\x1b]31m\r\nx\x9b.jpg", "\udc9b\udce9.jpg") == 3
+    error = capsys.readouterr().err
+    assert error.splitlines() == [
+        rf"resrt: skipped: cannot read the image '\x1b]31m\x0d\x0ax\x9b.jpg': {MISSING}",
+        rf"resrt: skipped: cannot read the image '\x9b\xe9.jpg': {MISSING}",
+    ]
+    assert run("\x1b.engine", "x.jpg") == 1
+    assert r"\x1b.engine" in capsys.readouterr().err
 
 
 def test_memory_of_images_is_reused(engine_file: Path) -> None:
