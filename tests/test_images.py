@@ -5,11 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import struct
+import subprocess
+import sys
+import time
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import resrt
 from resrt import images
@@ -164,14 +172,17 @@ def test_other_modes_are_converted_to_rgb(
     assert prepare(image, engine).shape == (3, 32, 48)
 
 
-def test_exif_orientation_is_applied(engine: resrt.Engine, photograph: Path) -> None:
-    upright = Image.open(photograph)
-    lying = upright.transpose(Image.Transpose.ROTATE_90)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_exif_orientation_is_applied(photograph: Path, mode: str, orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 270 degrees to display it upright
+    exif[0x0112] = orientation
     path = photograph.with_name("turned.png")
-    lying.save(path, exif=exif)
-    np.testing.assert_array_equal(prepare(path, engine), prepare(upright, engine))
+    Image.open(photograph).convert(mode).save(path, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(path))
+    for image in (path, Image.open(path)):
+        opened = images.open_image(image, len(mode))
+        np.testing.assert_array_equal(np.asarray(opened), np.asarray(expected))
 
 
 def test_preprocessing_depends_on_the_source() -> None:
@@ -211,7 +222,7 @@ def test_invalid_image_files(engine: resrt.Engine, photograph: Path) -> None:
     text = photograph.with_name("text.jpg")
     text.write_text("not an image")
     with pytest.raises(
-        resrt.InputError, match="text.jpg' is not an image in a format that Pillow supports"
+        resrt.InputError, match="text.jpg' is not an image in a supported format; expected one of"
     ):
         engine.classify(text)
     cut = photograph.with_name("cut.png")
@@ -220,6 +231,192 @@ def test_invalid_image_files(engine: resrt.Engine, photograph: Path) -> None:
         engine.classify(cut)
     with pytest.raises(resrt.InputError, match="topk must be an integer of at least 1"):
         engine.classify(photograph, topk=0)
+
+
+def test_paths_that_cannot_be_read(engine: resrt.Engine, photograph: Path) -> None:
+    loop, pipe = photograph.with_name("loop.png"), photograph.with_name("pipe.png")
+    loop.symlink_to(loop)
+    os.mkfifo(pipe)
+    for path, reason in [
+        ("a" * 300, "File name too long"),
+        (photograph / "below.png", "Not a directory"),
+        (loop, "Too many levels of symbolic links"),
+        (pipe, "not a regular file"),
+        (photograph.parent, "Is a directory"),
+    ]:
+        with pytest.raises(resrt.FileError, match=f"cannot read the image '{path}': {reason}"):
+            engine.classify(path)
+    with pytest.raises(resrt.InputError, match="cannot decode the image 'a\0b': embedded null"):
+        engine.classify("a\0b")
+
+
+@pytest.mark.parametrize("form", images.FORMATS)
+def test_formats_are_recognised_by_content(
+    engine: resrt.Engine, photograph: Path, form: str
+) -> None:
+    image = Image.open(photograph)
+    options = {"MPO": {"append_images": [image], "save_all": True}, "WEBP": {"lossless": True}}
+    path = photograph.with_name("image.txt")
+    image.save(path, form, **options.get(form, {}))
+    np.testing.assert_array_equal(prepare(path, engine), prepare(Image.open(path), engine))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+def test_compressed_tiff(engine: resrt.Engine, photograph: Path, compression: str | None) -> None:
+    path = photograph.with_name("image.tif")
+    Image.open(photograph).save(path, compression=compression)
+    np.testing.assert_array_equal(prepare(path, engine), prepare(Image.open(path), engine))
+
+
+@pytest.mark.parametrize("form", ["EPS", "ICO", "PCX", "SGI", "TGA"])
+def test_other_formats_are_refused(engine: resrt.Engine, photograph: Path, form: str) -> None:
+    """Pillow would start Ghostscript for EPS."""
+    path = photograph.with_name("image.jpg")
+    Image.open(photograph).save(path, form)
+    with pytest.raises(resrt.InputError, match="image.jpg' is not an image in a supported format"):
+        engine.classify(path)
+
+
+def test_unsupported_mode_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "lab.tif"
+    Image.new("LAB", (8, 8)).save(path)
+    message = "cannot decode the image '.*lab.tif': conversion from LAB to RGB not supported"
+    with pytest.raises(resrt.InputError, match=message):
+        images.open_image(path, 1)
+
+
+# Large images
+
+
+def write_png(path: Path, width: int, height: int, *, channels: int = 3) -> Path:
+    """Write a chessboard without having its pixels in memory."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    compressor = zlib.compressobj(1)
+    squares = [bytes([value] * 100 * channels) for value in (20, 230)]
+    rows = [
+        b"\0" + (first + second) * (width // 200 + 1) for first, second in (squares, squares[::-1])
+    ]
+    content = b"".join(
+        compressor.compress(rows[y // 100 % 2][: 1 + width * channels]) for y in range(height)
+    )
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", content + compressor.flush())
+        + chunk(b"IEND", b"")
+    )
+    return path
+
+
+STEPS = {channels: images.imagenet_preprocessing(channels, 256) for channels in (1, 3)}
+
+
+def test_large_images_are_decoded_in_little_memory(tmp_path: Path) -> None:
+    """Pillow alone needs 576 MB for these 144 megapixels."""
+    path = write_png(tmp_path / "large.png", 12000, 12000)
+    script = (
+        "import resource, sys\n"
+        "from resrt import images\n"
+        "steps = images.imagenet_preprocessing(3, 256)\n"
+        "prepared = images.preprocess(sys.argv[1], steps, (3, 224, 224))\n"
+        "print(prepared.std(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, path], capture_output=True, text=True, check=True
+    )
+    deviation, kibibytes = map(float, result.stdout.split())
+    assert deviation > 0.1
+    assert kibibytes < 2**20
+    assert result.stderr == ""
+
+
+MODES = {
+    "PNG": ["RGB", "L", "RGBA", "P", "LA", "I;16"],
+    "JPEG": ["RGB", "L", "CMYK"],
+    "TIFF": ["RGB", "L", "RGBA", "CMYK", "I;16"],
+    "WEBP": ["RGB", "RGBA"],
+    "BMP": ["RGB", "P"],
+    "GIF": ["P"],
+}
+
+
+@pytest.mark.parametrize(("form", "mode"), [(f, mode) for f in MODES for mode in MODES[f]])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_images_are_decoded_alike(
+    photograph: Path, monkeypatch: pytest.MonkeyPatch, form: str, mode: str, orientation: int
+) -> None:
+    image = Image.open(photograph).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = photograph.with_name("image")
+    image.save(path, form, exif=exif)
+    for channels in (1, 3):
+        expected = images.open_image(path, channels)
+        with monkeypatch.context() as patched:
+            patched.setattr(images, "_LARGE", 100)
+            patched.setattr(images, "_TILE", 7)
+            found = images.open_image(path, channels)
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_number_of_pixels_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = write_png(tmp_path / "allowed.png", 15_000, 10_000, channels=1)
+    refused = tmp_path / "refused.png"
+    # Only the header is read.
+    refused.write_bytes(write_png(refused, 15_001, 10_000, channels=1).read_bytes()[:100])
+    message = "refused.png' has 15001 x 10000 pixels, more than the limit of 150000000; set RESRT_"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images.preprocess(allowed, STEPS[1], (1, 224, 224))
+        with pytest.raises(resrt.InputError, match=message):
+            images.preprocess(refused, STEPS[1], (1, 224, 224))
+        monkeypatch.setenv("RESRT_MAX_PIXELS", "999")
+        small = write_png(tmp_path / "small.png", 10, 100)
+        with pytest.raises(resrt.InputError, match="10 x 100 pixels, more than the limit of 999;"):
+            images.preprocess(small, STEPS[3], (3, 224, 224))
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "BMP", "PPM"])
+def test_limit_of_pillow_does_not_apply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    path = tmp_path / "image"
+    Image.new("1", (20_000, 9_500)).save(path, form)  # more than twice Pillow's limit
+    monkeypatch.setenv("RESRT_MAX_PIXELS", "2e8")
+    limit = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images.preprocess(path, STEPS[1], (1, 224, 224))
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_large_images_are_decoded_one_at_a_time(
+    photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most = 0, 0
+
+    def preprocess(*_: object) -> np.ndarray:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.01)
+        running -= 1
+        return np.zeros(1)
+
+    monkeypatch.setattr(images._core, "preprocess", preprocess)
+    for large, is_alone in [(100, True), (10**6, False)]:
+        monkeypatch.setattr(images, "_LARGE", large)
+        most = 0
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: images.preprocess(photograph, STEPS[3], (3, 8, 8)), range(40)))
+        assert (most == 1) == is_alone
 
 
 def test_other_numbers_of_channels() -> None:

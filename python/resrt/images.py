@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import itertools
+import math
+import stat
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from resrt import _core
-from resrt.errors import FileError, InputError
+from resrt._support.environment import max_pixels
+from resrt.errors import Error, FileError, InputError
 
 # A path, a Pillow image, or uint8 pixels (H, W), (H, W, 1) or (H, W, 3).
 ImageLike: TypeAlias = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]
+
+# The formats of image files, by Pillow's names. For EPS, for example, it would start Ghostscript.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+# Those whose large files need little memory: they are decoded in place.
+_COMPACT = ("JPEG", "MPO", "PNG")
+
+# Files with more pixels are decoded one at a time, whatever the number of threads.
+_LARGE = 50_000_000
+_large_image = threading.Lock()
+
+# Images are converted in squares with sides of this many pixels.
+_TILE = 2048
+
+# What makes pixels (H, W) upright, for each orientation in EXIF data.
+_TURNS: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.T,
+    6: lambda pixels: pixels[::-1].T,
+    7: lambda pixels: pixels[::-1, ::-1].T,
+    8: lambda pixels: pixels[:, ::-1].T,
+}
 
 # A JPEG decoded at reduced size keeps at least this many times the pixels per side that it is
 # resized to. On photographs full of detail, that changed grey levels by 2 on average.
@@ -65,13 +96,8 @@ def open_image(image: ImageLike, channels: int, least: int | None = None) -> Ima
 
     Raises FileError if a path cannot be read, InputError for an invalid image.
     """
-    require_photographs(channels)
-    opened = _open(image, least)
-    try:
-        return _upright(opened, "L" if channels == 1 else "RGB")
-    except Exception as error:
-        # Pillow decodes an image when it is first used, and cannot convert every mode to RGB.
-        raise InputError(f"cannot decode or convert the image: {error}") from None
+    with _decoding(image, channels, least) as pixels:
+        return Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels)
 
 
 def require_photographs(channels: int) -> None:
@@ -83,47 +109,109 @@ def require_photographs(channels: int) -> None:
         )
 
 
-def _upright(opened: Image.Image, mode: str) -> Image.Image:
-    upright: Image.Image = ImageOps.exif_transpose(opened)
-    if upright.mode.startswith("I"):
-        # Pillow's conversion of 16-bit grey would clip at 255.
-        grey = np.asarray(upright).clip(0, 65535) // 257
-        upright = Image.fromarray(grey.astype(np.uint8))
-    return upright.convert(mode)
+@contextlib.contextmanager
+def _decoding(
+    image: ImageLike, channels: int, least: int | None
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield upright pixels (H, W, channels). Only one large file is held in memory at a time."""
+    require_photographs(channels)
+    mode = "L" if channels == 1 else "RGB"
+    if isinstance(image, (str, PathLike)):
+        with contextlib.ExitStack() as turn:
+            yield _from_file(fspath(image), mode, least, turn)
+        return
+    given = image if isinstance(image, Image.Image) else _from_array(image)
+    try:
+        pixels = _upright(_convert(given, mode), _orientation(given))
+    except Exception as error:
+        # Pillow decodes an image when it is first used, and cannot convert every mode to RGB.
+        raise InputError(f"cannot decode or convert the image: {error}") from None
+    yield pixels
 
 
-def _open(image: ImageLike, least: int | None) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, np.ndarray):
-        is_image = image.ndim >= 2 and image.shape[2:] in ((), (1,), (3,)) and image.size > 0
-        if image.dtype != np.uint8 or not is_image:
-            raise InputError(
-                "an image array must be uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not "
-                f"{image.dtype} {image.shape}; pass float batches to infer"
-            )
-        return Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image)
-    if not isinstance(image, (str, PathLike)):
+def _from_array(image: object) -> Image.Image:
+    if not isinstance(image, np.ndarray):
         raise InputError(
             f"an image must be a path, a Pillow image or an array, not {type(image).__name__}"
         )
-    path = fspath(image)
-    if Path(path).exists() and not Path(path).is_file():
-        raise FileError(f"cannot read the image '{path}': not a regular file")
-    opened: Image.Image
+    is_image = image.ndim >= 2 and image.shape[2:] in ((), (1,), (3,)) and image.size > 0
+    if image.dtype != np.uint8 or not is_image:
+        raise InputError(
+            "an image array must be uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not "
+            f"{image.dtype} {image.shape}; pass float batches to infer"
+        )
+    return Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image)
+
+
+def _from_file(
+    path: str, mode: str, least: int | None, turn: contextlib.ExitStack
+) -> npt.NDArray[np.uint8]:
+    """Return the upright pixels of a file. `turn` ends when those of a large one are released."""
     try:
-        with Image.open(path) as opened:
+        kind = Path(path).stat().st_mode
+        # A pipe would wait for a writer. Opening a folder fails with the reason.
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            raise FileError(f"cannot read the image '{path}': not a regular file")
+        with Path(path).open("rb") as file:
+            opened = _identify(file, path)
             if least is not None:
                 _reduce(opened, least)
-            opened.load()
-    except UnidentifiedImageError:
-        raise InputError(f"'{path}' is not an image in a format that Pillow supports") from None
+            decode = _convert
+            if math.prod(opened.size) > _LARGE:
+                turn.enter_context(_turn())
+                if opened.mode == mode == "RGB" and opened.format in _COMPACT:
+                    decode = _decode_rgb
+            pixels = decode(opened, mode)
+            orientation = _orientation(opened)
+            del opened  # frees Pillow's memory
+            return _upright(pixels, orientation)
+    except Error:
+        raise
     except Exception as error:
         if isinstance(error, OSError) and error.strerror is not None:
             raise FileError(f"cannot read the image '{path}': {error.strerror}") from None
-        # Pillow raises many kinds of exceptions for damaged files and for "decompression bombs".
+        # Pillow raises many kinds of exceptions for damaged files and unsupported modes.
         raise InputError(f"cannot decode the image '{path}': {error}") from None
-    return opened
+
+
+def _identify(file: BinaryIO, path: str) -> ImageFile.ImageFile:
+    """Read an image's header, as `Image.open` does, but with our own limits.
+
+    Raises InputError for other formats than FORMATS, and for more than `max_pixels` pixels.
+    """
+    Image.init()
+    prefix = file.read(16)
+    for factory, accepts in (Image.OPEN[name] for name in FORMATS if name in Image.OPEN):
+        try:
+            # A text is the reason why this build of Pillow cannot read the format.
+            if accepts is not None and accepts(prefix) is not True:
+                continue
+            file.seek(0)
+            # Without a file name, Pillow does not map the file, which might be truncated meanwhile.
+            opened = factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # it is of another format
+        width, height = opened.size
+        if width * height > (limit := max_pixels()):
+            raise InputError(
+                f"the image '{path}' has {width} x {height} pixels, more than the limit of "
+                f"{limit:.0f}; set RESRT_MAX_PIXELS to a higher limit to read it"
+            )
+        return opened
+    raise InputError(
+        f"'{path}' is not an image in a supported format; expected one of {', '.join(FORMATS)}"
+    )
+
+
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    """Wait until no other thread holds a large image, and lift Pillow's own limit until the end."""
+    with _large_image:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _reduce(opened: Image.Image, least: int) -> None:
@@ -136,6 +224,64 @@ def _reduce(opened: Image.Image, least: int) -> None:
         if width % scale == height % scale == 0 and min(opened.size) >= scale * least:
             opened.draft(None, (width // scale, height // scale))
             return
+
+
+def _decode_rgb(opened: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
+    """Decode into an array, because Pillow's copy and another one would need too much memory."""
+    width, height = opened.size
+    # Pillow has four bytes for each RGB pixel.
+    wide = np.zeros((height, width, 4), np.uint8)
+    memory = Image.core.map_buffer(  # type: ignore[attr-defined]
+        wide, opened.size, "raw", 0, ("RGB", 0, 1)
+    )
+    opened.im = memory
+    opened.load()
+    if opened.im is not memory:
+        return _convert(opened, mode)
+    pixels = wide.reshape(-1)[: height * width * 3].reshape(height, width, 3)
+    rows = _TILE**2 // width + 1
+    for top in range(0, height, rows):
+        pixels[top : top + rows] = wide[top : top + rows, :, :3]
+    return pixels
+
+
+def _convert(opened: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
+    """Return the pixels (H, W, channels), converted in tiles to need little more memory."""
+    opened.load()
+    width, height = opened.size
+    if max(width, height) <= _TILE:
+        return _converted(opened, mode)
+    pixels = np.empty((height, width, len(mode)), np.uint8)
+    for top, left in itertools.product(range(0, height, _TILE), range(0, width, _TILE)):
+        right, bottom = min(left + _TILE, width), min(top + _TILE, height)
+        part = opened.crop((left, top, right, bottom))
+        pixels[top:bottom, left:right] = _converted(part, mode)
+    return pixels
+
+
+def _converted(image: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        # Pillow's conversion of 16-bit grey would clip at 255.
+        grey = np.asarray(image).clip(0, 65535) // 257
+        image = Image.fromarray(grey.astype(np.uint8))
+    converted = image if image.mode == mode else image.convert(mode)
+    return np.asarray(converted).reshape(image.height, image.width, len(mode))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the orientation that the EXIF data give, from 1, which is upright, to 8."""
+    orientation: int = image.getexif().get(0x0112, 1)
+    return orientation
+
+
+def _upright(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    turn = _TURNS.get(orientation)
+    if turn is None:
+        return pixels
+    # NumPy copies elements of three bytes faster than three elements.
+    elements = pixels.view(f"V{pixels.shape[2]}")[..., 0]
+    turned = np.ascontiguousarray(turn(elements))
+    return turned.view(np.uint8).reshape(*turned.shape, pixels.shape[2])
 
 
 def preprocess(
@@ -160,9 +306,8 @@ def preprocess(
     # OpenCV's resize picks pixels instead of averaging, so a reduction would always show.
     may_reduce = not exact and steps.pipeline == "torchvision"
     least = max(steps.resize, height, width) * _MIN_OVERSAMPLING if may_reduce else None
-    opened = open_image(image, channels, least)
-    pixels = np.asarray(opened).reshape(opened.height, opened.width, channels)
-    return _core.preprocess(pixels, steps, input_shape)
+    with _decoding(image, channels, least) as pixels:
+        return _core.preprocess(pixels, steps, input_shape)
 
 
 def preprocess_batch(

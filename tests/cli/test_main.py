@@ -162,6 +162,36 @@ def test_closed_pipe_is_not_an_error(command: str, statuses: tuple[int, ...]) ->
     assert process.wait() in statuses
 
 
+def _redirected(arguments: str, redirection: str) -> subprocess.CompletedProcess[str]:
+    command = f'exec "{sys.executable}" -m resrt {arguments} {redirection}'
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["models", "--version", "--help", "models --help", "demo"])
+def test_output_that_cannot_be_written(
+    arguments: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    result = _redirected(arguments, ">/dev/full")
+    message = "resrt: cannot write to standard output: No space left on device\n"
+    assert (result.returncode, result.stderr) == (1, message)
+    result = _redirected(arguments, ">&-")
+    message = "resrt: standard output is closed; redirect it to a file\n"
+    assert (result.returncode, result.stderr) == (1, message)
+
+
+def test_standard_error_and_input_may_be_closed(small_engine: resrt.Engine, tmp_path: Path) -> None:
+    engine = tmp_path / "small.engine"
+    small_engine.save(engine)
+    result = _redirected(f"classify {engine} none.jpg --format csv", "2>&-")
+    assert (result.returncode, result.stdout.count("\n")) == (3, 2)
+    assert _redirected("models --source nobody", "2>&-").returncode == 1
+    result = _redirected(f"classify {engine} -", "<&-")
+    message = "resrt: standard input is closed; - requires a list of files there\n"
+    assert (result.returncode, result.stderr) == (1, message)
+
+
 @pytest.mark.parametrize("command", ["classify", "eval", "time"])
 def test_device_reaches_the_engine(
     command: str, small_engine: resrt.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]

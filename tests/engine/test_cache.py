@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import logging
 import os
 import shutil
@@ -197,6 +198,67 @@ def test_unwritable_cache_is_not_an_error(
     assert resrt.load(tmp_path / "x.engine").info.model == "ResNet"
 
 
+def test_full_cache_is_not_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save = resrt.Engine.save
+
+    def save_unless_full(engine: resrt.Engine, file: Path) -> None:
+        if "cache" in file.parts:
+            raise resrt.FileError(f"cannot write '{file}': No space left on device")
+        save(engine, file)
+
+    monkeypatch.setattr(resrt.Engine, "save", save_unless_full)
+    assert not build(tmp_path / "x.engine").from_cache
+    assert "could not be cached: cannot write '" in caplog.text
+    assert resrt.load(tmp_path / "x.engine").info.model == "ResNet"
+
+
+def test_damaged_entry_in_a_read_only_cache(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "x.engine"
+    build(out)
+    (entry,) = cache.iterdir()
+    entry.write_bytes(b"damaged")
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == entry:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert not build(out).from_cache
+
+
+def test_entry_that_cannot_be_read_is_rebuilt(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "x.engine"
+    build(out)
+    (entry,) = cache.iterdir()
+    entry.unlink()
+    entry.symlink_to("/proc/self/mem")  # reading its beginning fails
+    assert not build(out).from_cache
+    assert "it cannot be read: Input/output error" in caplog.text
+    assert build(out).from_cache
+
+
+def test_user_without_a_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for variable in ("RESRT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert not build(tmp_path / "x.engine").from_cache
+    message = "there is no folder for the cache, because the user has no home folder; name one in"
+    assert f"the engine was built but could not be cached: {message} RESRT_CACHE" in caplog.text
+    with pytest.raises(resrt.FileError, match=message):
+        resrt.fetch("ResNet18")
+    assert message in (resrt.doctor().cache.problem or "")
+
+
 def test_unwritable_output(tmp_path: Path) -> None:
     build(tmp_path / "x.engine")
     for _ in range(2):
@@ -218,9 +280,17 @@ def test_least_recently_used_entries_are_removed(
     assert build(out, input_size=32).from_cache
     assert build(out, input_size=96).from_cache
     assert not build(out, input_size=64).from_cache
-    monkeypatch.setenv("RESRT_CACHE_GB", "much")
-    with pytest.raises(resrt.InputError, match="RESRT_CACHE_GB must be a number of gigabytes"):
-        build(out, input_size=160)
+
+
+@pytest.mark.parametrize("limit", ["much", "-1", "nan"])
+def test_invalid_size_limit_is_reported_before_building(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setenv("RESRT_CACHE_GB", limit)
+    message = f"RESRT_CACHE_GB must be a number of gigabytes, such as 2.5, not '{limit}'"
+    with pytest.raises(resrt.InputError, match=message):
+        build(tmp_path / "x.engine")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_abandoned_temporary_files_are_removed(tmp_path: Path, cache: Path) -> None:

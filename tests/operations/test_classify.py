@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -10,15 +11,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import resrt
-from resrt import cli
+from resrt import cli, records
 from resrt.engine import batches
 from support.paths import PHOTOS
+from support.terminal import run_resrt
+
+MISSING = os.strerror(errno.ENOENT)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +90,114 @@ def test_results_are_in_order_despite_errors(engine_file: Path, folder: Path) ->
                 [p.probability for p in expected],
                 rtol=1e-5,
             )
+
+
+def unreadable(folder: Path) -> list[str]:
+    """Paths that cannot be read for several reasons."""
+    loop = folder / "loop.jpg"
+    loop.symlink_to(loop)
+    below_file = folder / "a.jpg" / "b[1].jpg"
+    return [str(folder / f"{'a' * 300}.jpg"), str(below_file), str(loop), "a\0b.jpg"]
+
+
+def test_unreadable_paths_are_reported(
+    engine_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = str(folder / "a.jpg"), unreadable(folder)
+    assert resrt.find_images([*bad, good]) == [*bad, good]
+    records = list(resrt.classify(engine_file, [*bad, good]))
+    assert [record.error is None for record in records] == [False] * len(bad) + [True]
+    reasons = ["File name too long", "Not a directory", "Too many levels of symbolic links", "null"]
+    for record, reason in zip(records, reasons, strict=False):
+        assert reason in (record.error or "")
+    assert run(engine_file, *bad, good) == 3
+    out, error = capsys.readouterr()
+    assert out.startswith(good)
+    assert [line[:16] for line in error.splitlines()] == ["resrt: skipped: "] * len(bad)
+
+
+@pytest.fixture
+def locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A subfolder that may not be read, not even by root, for whom permissions do not count."""
+    locked = folder / "locked"
+    locked.mkdir()
+    scandir, stat = os.scandir, Path.stat
+
+    def refuse(path: str | Path) -> None:
+        if Path(path) == locked or locked in Path(path).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def checked_scandir(path: str) -> Any:
+        refuse(path)
+        return scandir(path)
+
+    def checked_stat(path: Path, **options: bool) -> os.stat_result:
+        refuse(path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "scandir", checked_scandir)
+    monkeypatch.setattr(Path, "stat", checked_stat)
+    return locked
+
+
+def test_unreadable_folders_are_reported(
+    engine_file: Path, folder: Path, locked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = resrt.find_images([folder])
+    assert len(files) == IMAGES + 1
+    assert str(locked) in files
+    (record,) = resrt.classify(engine_file, [locked])
+    assert record.error == f"cannot read the image '{locked}': Permission denied"
+    assert run(engine_file, folder / "deeper", locked) == 3
+    assert f"resrt: skipped: {record.error}\n" in capsys.readouterr().err
+    # Names that cannot be looked up are not patterns.
+    assert resrt.find_images([locked, locked / "b[1].jpg"]) == [str(locked), f"{locked}/b[1].jpg"]
+
+
+def test_links_to_folders_are_not_followed(folder: Path) -> None:
+    (folder / "deeper" / "again").symlink_to(folder)
+    assert len(resrt.find_images([folder])) == IMAGES
+
+
+def test_only_supported_formats_are_listed(folder: Path) -> None:
+    for name in ("x.eps", "x.pdf", "x.psd", "x.tiff", "x.MPO", "x.gif", "x.pgm", "x.bmp", "x.jfif"):
+        (folder / "deeper" / name).touch()
+    listed = [Path(file).name for file in resrt.find_images([folder / "deeper"])]
+    assert listed == ["B.PNG", "x.MPO", "x.bmp", "x.gif", "x.jfif", "x.pgm", "x.tiff"]
+
+
+def test_limit_of_pixels(
+    engine_file: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Only deep.png has fewer, and broken.jpg has no header.
+    monkeypatch.setenv("RESRT_MAX_PIXELS", "5000")
+    assert run(engine_file, folder) == 3
+    out, error = capsys.readouterr()
+    assert out.startswith(str(folder / "deep.png"))
+    assert error.count("more than the limit of 5000; set RESRT_MAX_PIXELS to a ") == IMAGES - 2
+    monkeypatch.setenv("RESRT_MAX_PIXELS", "many")
+    message = "RESRT_MAX_PIXELS must be a number of pixels, such as 500000000, not 'many'"
+    with pytest.raises(resrt.InputError, match=message):
+        resrt.classify(engine_file, [])
+    assert run(engine_file, folder) == 1
+    assert capsys.readouterr() == ("", f"resrt: {message}\n")
+
+
+def test_logits_that_are_not_finite_are_an_error(tmp_path: Path, folder: Path) -> None:
+    """They have no most probable class, and JSON has no number for them."""
+    graph = resrt.build_graph(resrt.ResNet(depths=[1], width=8), classes=3, input_size=16)
+    weights = resrt._core.random_weights(graph, 1)
+    weights["fc.weight"][:] = 3e38
+    engine = resrt.build(graph, weights, precision="fp32")
+    (record,) = resrt.classify(engine, [folder / "a.jpg"])
+    assert record.predictions == []
+    assert "the engine computes logits that are not finite" in (record.error or "")
+    labelled = resrt.LabelledImage(str(folder / "a.jpg"), 1)
+    with pytest.raises(resrt.InputError, match="none of the 1 images could be read; .*not finite"):
+        resrt.eval(engine, [labelled])
 
 
 def test_files_are_read_only_a_little_ahead(engine_file: Path) -> None:
@@ -225,8 +338,9 @@ def test_missing_engine_leaves_no_results(
 
 
 def test_names_of_any_bytes_from_standard_input(engine_file: Path, folder: Path) -> None:
-    odd = os.fsencode(folder) + b'/caf\xe9, "x".jpg'
+    odd = os.fsencode(folder) + b'/caf\xe9\r\x1b, "x".jpg'
     os.rename(os.fsencode(folder / "a.jpg"), odd)  # noqa: PTH104 - of bytes
+    names = []
     for format_ in ("text", "json", "csv"):
         result = subprocess.run(
             [sys.executable, "-m", "resrt", "classify", engine_file, "-", "--format", format_],
@@ -237,7 +351,59 @@ def test_names_of_any_bytes_from_standard_input(engine_file: Path, folder: Path)
         )
         assert (result.returncode, result.stderr) == (0, b"")
         assert b"c.webp" in result.stdout
-        assert b"caf" in result.stdout
+        if format_ == "text":
+            names.append(os.fsdecode(result.stdout.split(b"\n")[0]))
+        elif format_ == "json":
+            names.append(json.loads(result.stdout.decode().splitlines()[0])["image"])
+        else:
+            row = list(csv.reader(io.StringIO(result.stdout.decode(), newline="")))[1]
+            names.append(records.unescape(row[0]))
+    assert names == [os.fsdecode(odd)] * 3
+
+
+def test_resumed_files_recognise_odd_names(engine_file: Path, folder: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(folder) + b"/caf\xe9\r\n\\x41.jpg"
+    os.rename(os.fsencode(folder / "a.jpg"), odd)  # noqa: PTH104 - of bytes
+    for format_ in ("json", "csv"):
+        out = tmp_path / format_
+        options = ["--format", format_, "-o", out]
+        assert run(engine_file, os.fsdecode(odd), *options) == 0
+        whole = out.read_bytes()
+        whole.decode()
+        assert run(engine_file, os.fsdecode(odd), *options, "--resume") == 0
+        assert out.read_bytes() == whole
+
+
+def test_control_characters_do_not_reach_a_terminal(folder: Path, tmp_path: Path) -> None:
+    config = resrt.ResNet(depths=[1], width=8)
+    labels = ["cat\x1b]0;title\x07", "dog\x9b31m"]
+    engine = resrt.build(config, "random", input_size=16, classes=2, labels=labels)
+    engine.save(tmp_path / "x.engine")
+    image = (folder / "a.jpg").rename(folder / "a\x1b[31m\nb.jpg")
+    arguments = ["classify", str(tmp_path / "x.engine"), str(image)]
+    shown = run_resrt(*arguments, stream="stdout")
+    assert r"a\x1b[31m\x0ab.jpg" in shown
+    assert r"cat\x1b]0;title\x07" in shown
+    assert r"dog\x9b31m" in shown
+    assert not {"\x1b", "\x07", "\x9b"} & set(shown)
+    # In a file, names and labels are unchanged.
+    result = subprocess.run([sys.executable, "-m", "resrt", *arguments], stdout=subprocess.PIPE)
+    assert f"{image}\n".encode() in result.stdout
+    shown = run_resrt("inspect", str(tmp_path / "x.engine"), stream="stdout")
+    assert not {"\x1b", "\x07", "\x9b"} & set(shown)
+
+
+def test_control_characters_are_not_in_messages(
+    engine_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(engine_file, "\x1b]31m\r\nx\x9b.jpg", "\udc9b\udce9.jpg") == 3
+    error = capsys.readouterr().err
+    assert error.splitlines() == [
+        rf"resrt: skipped: cannot read the image '\x1b]31m\x0d\x0ax\x9b.jpg': {MISSING}",
+        rf"resrt: skipped: cannot read the image '\x9b\xe9.jpg': {MISSING}",
+    ]
+    assert run("\x1b.engine", "x.jpg") == 1
+    assert r"\x1b.engine" in capsys.readouterr().err
 
 
 def test_memory_of_images_is_reused(engine_file: Path) -> None:

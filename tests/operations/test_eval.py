@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +159,61 @@ def test_invalid_lists(engine_file: Path, tmp_path: Path, content: str, message:
         resrt.eval(engine_file, path)
     with pytest.raises(resrt.FileError, match="no folder or list file"):
         resrt.eval(engine_file, tmp_path / "none")
+
+
+def test_unreadable_images_are_skipped(
+    engine_file: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = (digits / "list.txt").read_text().splitlines()[0]
+    path = tmp_path / "list.txt"
+    path.write_text(f"{good}\n{'a' * 300}.png 1\nlist.txt/x.png 2\n", newline="\r\n")
+    assert run(engine_file, path, "--root", digits) == 3
+    error = capsys.readouterr().err
+    assert [line[:16] for line in error.splitlines()] == ["resrt: skipped: "] * 2
+    for reason in ("File name too long", "Not a directory"):
+        assert reason in error
+
+
+def test_unreadable_folder_of_a_class_is_skipped(
+    engine_file: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if Path(path) == digits / "3":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = resrt.eval(engine_file, digits)
+    assert [(rank.image, rank.label) for rank in found.skipped] == [(str(digits / "3"), 3)]
+    assert found.total > 300
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "list.txt/x"])
+def test_unreadable_data(engine_file: Path, digits: Path, name: str) -> None:
+    with pytest.raises(resrt.FileError, match=f"cannot read the list '{digits / name}': "):
+        resrt.eval(engine_file, digits / name)
+
+
+def test_data_folder_that_may_not_be_read(
+    engine_file: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(resrt.FileError, match=f"cannot read the folder '{digits}': Permission"):
+        resrt.eval(engine_file, digits)
+
+
+def test_limit_of_pixels(engine_file: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESRT_MAX_PIXELS", "20")
+    with pytest.raises(resrt.InputError, match="none of .* more than the limit of 20;"):
+        resrt.eval(engine_file, digits, limit=3)
+    monkeypatch.setenv("RESRT_MAX_PIXELS", "-1")
+    with pytest.raises(resrt.InputError, match="RESRT_MAX_PIXELS must be a number of pixels"):
+        resrt.eval(engine_file, digits, limit=3)
 
 
 def run(*arguments: str | Path) -> int:

@@ -18,16 +18,21 @@ from resrt.operations.records import (
     JsonClassifications,
     JsonRanks,
     RecordFile,
+    unescape,
 )
 
+ODD = "a\r\n\t\x1b[31m\x00\x7f\x85\x9b\\x41\\\udce9é\u3042.jpg"
 CLASSIFICATIONS = [
     resrt.Classification("a.jpg", [resrt.Prediction(3, "cat, tabby", 0.75)]),
     resrt.Classification('b "1".jpg', [resrt.Prediction(0, "größe", 0.5)]),
     resrt.Classification("caf\udce9.jpg", error="cannot read 'caf\udce9.jpg'"),
+    resrt.Classification(ODD, [resrt.Prediction(1, "cat\nor dog \\ \x1b", 0.25)]),
+    resrt.Classification(ODD, error=f"cannot read '{ODD}'"),
 ]
 RANKS = [
     resrt.Rank("a.jpg", 3, 0),
     resrt.Rank("caf\udce9.jpg", 65, None, "cannot read it"),
+    resrt.Rank(ODD, 65, None, f"cannot read '{ODD}'"),
 ]
 FORMATS: list[tuple[Format, list[Any]]] = [
     (JsonClassifications(), CLASSIFICATIONS),
@@ -51,8 +56,9 @@ def write(path: Path, form: Format, records: list[Any], *, resume: bool = False)
 def test_lines_are_read_back(form: Format, records: list[Any]) -> None:
     for record in records:
         line = form.line(record)
-        assert line.count("\n") == 1
+        assert line.splitlines(keepends=True) == [line]
         assert line.endswith("\n")
+        assert line.encode()  # it is Unicode
         assert form.read(line.rstrip("\n")) == record
 
 
@@ -89,12 +95,16 @@ def test_json_and_csv_are_for_other_programs(tmp_path: Path) -> None:
     cat = {"index": 3, "label": "cat, tabby", "probability": 0.75}
     assert documents[0] == {"image": "a.jpg", "predictions": [cat]}
     assert documents[2] == {"image": "caf\udce9.jpg", "error": "cannot read 'caf\udce9.jpg'"}
-    with paths[1].open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with paths[1].open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     predictions = ["index_1", "label_1", "probability_1", "index_2", "label_2", "probability_2"]
     assert rows[0] == ["image", "error", *predictions]
     assert rows[1] == ["a.jpg", "", "3", "cat, tabby", "0.75", "", "", ""]
-    assert rows[3] == ["caf\udce9.jpg", "cannot read 'caf\udce9.jpg'", *[""] * 6]
+    assert rows[3] == [r"caf\xe9.jpg", r"cannot read 'caf\xe9.jpg'", *[""] * 6]
+    assert rows[4][0].startswith(r"a\x0d\x0a\x09\x1b[31m\x00\x7f\xc2\x85\xc2\x9b\\x41\\\xe9é")
+    images = [record.image for record in CLASSIFICATIONS]
+    assert [unescape(row[0]) for row in rows[1:]] == images
+    assert [document["image"] for document in documents] == images
 
 
 CSV_HEADERS = {topk: CsvClassifications(topk).header for topk in (1, 2)}
@@ -133,6 +143,9 @@ def test_missing_file_is_created_when_resuming(tmp_path: Path) -> None:
 def test_unwritable_files(tmp_path: Path) -> None:
     with pytest.raises(resrt.FileError, match="cannot write '.*none/x': No such file"):
         RecordFile(tmp_path / "none" / "x", JsonRanks(), resume=False)
+    for resume in (False, True):
+        with pytest.raises(resrt.FileError, match="cannot write '.*': File name too long"):
+            RecordFile(tmp_path / ("x" * 300), JsonRanks(), resume=resume)
     file = RecordFile(tmp_path / "records", JsonRanks(), resume=False)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

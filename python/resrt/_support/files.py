@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
 from typing import TextIO
 
@@ -18,6 +19,16 @@ from resrt.errors import Error, FileError
 
 # The suffix of files that are being written, each under a name of its own.
 TEMPORARY_SUFFIX = ".tmp"
+
+
+def file_kind(path: str | PathLike[str]) -> int | None:
+    """Return a path's file type, such as stat.S_IFREG: None if it is missing, 0 if unknown."""
+    try:
+        return stat.S_IFMT(Path(path).stat().st_mode)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):  # such as a folder that may not be searched, or a long name
+        return 0
 
 
 @contextlib.contextmanager

@@ -6,11 +6,13 @@ The modules import what a command needs only when it runs, so that help appears 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TextIO, cast
 
 from resrt._core import __version__
 from resrt.cli import (
@@ -29,6 +31,7 @@ from resrt.cli import (
     weights,
 )
 from resrt.cli.arguments import DONE, FAILED
+from resrt.cli.terminal import Output, report_error
 from resrt.errors import Error
 
 
@@ -64,28 +67,39 @@ _COMMANDS: tuple[_Command, ...] = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status, one of those in `resrt.cli.arguments`."""
-    options = _parser().parse_args(arguments)
-    if getattr(options, "offline", False):
-        os.environ["RESRT_OFFLINE"] = "1"
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
+    if sys.stdout is None:
+        report_error("standard output is closed; redirect it to a file")
+        return FAILED
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file name may contain any bytes and is printed unchanged. A character that the
             # terminal cannot show must not be an error.
             is_unicode = stream.encoding.lower().startswith("utf")
             stream.reconfigure(errors="surrogateescape" if is_unicode else "replace")
+    with contextlib.redirect_stdout(cast(TextIO, Output(sys.stdout))):
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = argparse.Namespace(debug=False, quiet=False)
     try:
-        status: int | None = options.run(options)
-        sys.stdout.flush()  # here, where a closed pipe is handled
+        try:
+            _parser().parse_args(arguments, options)
+            if getattr(options, "offline", False):
+                os.environ["RESRT_OFFLINE"] = "1"
+            status: int | None = options.run(options)
+        finally:
+            sys.stdout.flush()  # here, where a failure is reported
     except Error as error:
         if options.debug:
             raise
-        print(f"resrt: {error}", file=sys.stderr)
+        report_error(str(error))
         return FAILED
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of the output has closed it. Nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return DONE if status is None else status
 
@@ -103,22 +117,18 @@ class _PrintCMakeDir(argparse.Action):
         parser.exit()
 
 
-def _common() -> argparse.ArgumentParser:
-    """Return the options that are accepted before and after a command's name."""
-    # No defaults here: those of the second parser would override what the first has read.
-    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    parser.add_argument("--quiet", action="store_true", help="print only results and errors")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
-
-
 def _parser() -> argparse.ArgumentParser:
+    # These are accepted before and after a command's name. They have no defaults: those of the
+    # command's parser would override what the first parser has read.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--quiet", action="store_true", help="print only results and errors")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = argparse.ArgumentParser(
         prog="resrt",
         description="ResNet, ResNeSt and RegNet classifiers as fast engines.",
         epilog="resrt COMMAND --help describes each command. Exit status: 0 success, 1 failure, "
         "2 usage error, 3 success except for some inputs that were skipped.",
-        parents=[_common()],
+        parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"resrt {__version__}")
     parser.add_argument(
@@ -126,7 +136,6 @@ def _parser() -> argparse.ArgumentParser:
         action=_PrintCMakeDir,
         help="print the folder of the CMake package for C++ programs and exit",
     )
-    parser.set_defaults(debug=False, quiet=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         subparser = commands.add_parser(
@@ -134,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
             help=command.SUMMARY,
             description=command.DESCRIPTION,
             epilog=f"example: {command.EXAMPLE}",
-            parents=[_common()],
+            parents=[common],
         )
         subparser.set_defaults(run=command.run)
         command.add_arguments(subparser)

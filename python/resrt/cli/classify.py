@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from resrt.cli.arguments import DONE, SKIPPED, add_shared, check_resume
-from resrt.cli.terminal import progress
+from resrt.cli.terminal import progress, report_skipped, visible
 from resrt.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,15 +88,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report(record: Classification) -> bool:
-    """Report a skipped image on standard error."""
     if record.error is not None:
-        print(f"resrt: skipped: {record.error}", file=sys.stderr)
+        report_skipped(record.error)
     return record.error is not None
 
 
 def _paths(arguments: list[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == "-":
+            if sys.stdin is None:
+                raise InputError("standard input is closed; - requires a list of files there")
             yield from filter(
                 None, (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
             )
@@ -121,7 +122,9 @@ def _printer(options: argparse.Namespace) -> Callable[[Classification], None]:
 
 
 def _print(record: Classification) -> None:
+    # A line break in a name must not look like another result.
+    shown = visible if sys.stdout.isatty() else str
     if record.error is None:
-        print(record.image)
+        print(shown(record.image))
         for prediction in record.predictions:
-            print(f"  {prediction.probability:6.2%}  {prediction.label}", flush=True)
+            print(f"  {prediction.probability:6.2%}  {shown(prediction.label)}", flush=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from resrt.cli.arguments import DONE, SKIPPED, add_shared, check_resume
 from resrt.cli.tables import print_json
-from resrt.cli.terminal import progress
+from resrt.cli.terminal import progress, report_skipped
 
 if TYPE_CHECKING:
     from resrt import Evaluation, Rank
@@ -62,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
         found = resrt.eval(engine, listed, workers=options.workers, known=known, each=each)
     for skipped in found.skipped:
-        print(f"resrt: skipped: {skipped.error}", file=sys.stderr)
+        report_skipped(skipped.error or "")
     if options.format == "json":
         print_json(found)
     else:

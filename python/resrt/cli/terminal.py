@@ -1,14 +1,78 @@
-"""Progress, which is shown only on a terminal."""
+"""Standard output and error: control characters, failures, and progress on a terminal."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
+
+from resrt.errors import FileError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+# Control characters of ASCII and Unicode, and the bytes of a file name that are not UTF-8.
+_CONTROLS = {
+    first + code: f"\\x{code:02x}"
+    for first, codes in ((0, [*range(0x20), *range(0x7F, 0xA0)]), (0xDC00, range(0x80, 0x100)))
+    for code in codes
+}
+_CONTROLS_IN_LINE = {code: text for code, text in _CONTROLS.items() if chr(code) not in "\t\n"}
+
+
+def visible(text: str) -> str:
+    """Return a name without control characters, which could act on a terminal."""
+    return text.translate(_CONTROLS)
+
+
+def report_error(message: str) -> None:
+    """Report an error, which may have several lines, on standard error."""
+    print(f"resrt: {message.translate(_CONTROLS_IN_LINE)}", file=sys.stderr)
+
+
+class Output:
+    """Standard output. A failure raises FileError, or BrokenPipeError if its reader is gone.
+
+    The control characters of a file name or label do not reach a terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._failure: OSError | None = None
+        self._replaced = _CONTROLS_IN_LINE if stream.isatty() else {}
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        self._try(self._stream.write, text.translate(self._replaced))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system. Raises an earlier failure again."""
+        if self._failure is not None:  # argparse ignores it
+            raise self._failure
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, method: Callable[..., object], *arguments: str) -> None:
+        try:
+            method(*arguments)
+        except OSError as error:
+            # Python writes the rest at exit, which must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self._failure = error
+            if not isinstance(error, BrokenPipeError):
+                reason = f"cannot write to standard output: {error.strerror}"
+                self._failure = FileError(reason)
+            raise self._failure from None
+
+
+def report_skipped(error: str) -> None:
+    """Report a skipped image on standard error."""
+    report_error(f"skipped: {visible(error)}")
 
 
 @contextmanager
@@ -38,12 +102,13 @@ def waiting(description: str, *, quiet: bool) -> Iterator[Callable[[str, int, in
         yield None
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(description) as status:
+    with Console(stderr=True).status(Text(description)) as status:
 
         def show(phase: str, done: int, steps: int) -> None:
             of = f" of {steps}" if steps else ""
-            status.update(f"{description}: {phase} {done}{of}")
+            status.update(Text(f"{description}: {phase} {done}{of}"))
 
         yield show
 

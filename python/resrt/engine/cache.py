@@ -12,19 +12,18 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from resrt import _core
-from resrt._support.environment import cache_folder
+from resrt._support.environment import cache_folder, cache_limit
 from resrt._support.files import TEMPORARY_SUFFIX, replacing
 from resrt.engine.backends import backends
 from resrt.engine.engine import Engine
 from resrt.engine.network import Network
-from resrt.errors import EngineFileError, InputError
+from resrt.errors import EngineFileError
 from resrt.system import gpus, machine
 from resrt.weights.metadata import fields
 
@@ -41,7 +40,8 @@ class CachedEngine:
     def __init__(self, network: Network, options: Mapping[str, Any]) -> None:
         self._network = network
         self._options = options
-        self._file = cache_folder() / "engines" / f"{_key(network, options)}.engine"
+        self._limit = cache_limit()
+        self._name = f"{_key(network, options)}.engine"
 
     def copy_to(self, output: Path) -> _core.EngineInfo | None:
         """Copy the cached file to `output` and return its description; None if it is missing.
@@ -50,32 +50,40 @@ class CachedEngine:
         FileError if `output` cannot be written.
         """
         try:
-            cached = self._file.open("rb")
+            file = self._file()
+            cached = file.open("rb")
         except OSError:
             return None
         try:
             with cached, replacing(output) as temporary:
-                with temporary.open("wb") as file:
-                    shutil.copyfileobj(cached, file, _CHUNK)
+                with temporary.open("wb") as copy:
+                    for chunk in _chunks(cached):
+                        copy.write(chunk)
                 # What is checked is the copy, which nobody else can replace.
                 info = _core.inspect(os.fsencode(temporary))
                 self._check(info)
         except EngineFileError as error:
-            _logger.warning("removed '%s' from the engine cache: %s", self._file, error)
-            self._file.unlink(missing_ok=True)
+            _logger.warning("removed '%s' from the engine cache: %s", file, error)
+            with contextlib.suppress(OSError):  # the next build is saved in its place
+                file.unlink()
             return None
         with contextlib.suppress(OSError):  # it may belong to another user
-            os.utime(self._file)  # now the most recently used
+            os.utime(file)  # now the most recently used
         return info
 
     def keep(self, engine: Engine) -> None:
         """Add an engine to the cache. A failure is logged only: the engine itself was built."""
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            engine.save(self._file)
-            _trim(self._file.parent)
+            file = self._file()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            engine.save(file)
+            _trim(file.parent, self._limit)
         except OSError as error:
             _logger.warning("the engine was built but could not be cached: %s", error)
+
+    def _file(self) -> Path:
+        """Return the path of the file. Raises FileError if there is no folder for the cache."""
+        return cache_folder() / "engines" / self._name
 
     def _check(self, info: _core.EngineInfo) -> None:
         """Raise EngineFileError unless it is an engine of the network."""
@@ -121,9 +129,8 @@ def _fields(value: object) -> dict[str, Any]:
     return {name: getattr(value, name) for name in sorted(fields)}
 
 
-def _trim(folder: Path) -> None:
+def _trim(folder: Path, room: float) -> None:
     """Remove the least recently used engines beyond the size limit, and abandoned files."""
-    room = _size_limit()
     for file in sorted(folder.glob("*.engine"), key=lambda file: -file.stat().st_mtime):
         room -= file.stat().st_size
         if room < 0:
@@ -134,11 +141,10 @@ def _trim(folder: Path) -> None:
                 file.unlink()
 
 
-def _size_limit() -> float:
-    text = os.environ.get("RESRT_CACHE_GB", "5")
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the content of a file of the cache. Raises EngineFileError if it cannot be read."""
     try:
-        return float(text) * 1e9
-    except ValueError:
-        raise InputError(
-            f"RESRT_CACHE_GB must be a number of gigabytes, such as 2.5, not {text!r}"
-        ) from None
+        while chunk := file.read(_CHUNK):
+            yield chunk
+    except OSError as error:
+        raise EngineFileError(f"it cannot be read: {error.strerror}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
@@ -14,6 +15,8 @@ from PIL import Image
 
 from resrt import images
 from resrt._support.arguments import whole
+from resrt._support.environment import max_pixels
+from resrt._support.files import file_kind
 from resrt.engine import batches
 from resrt.engine.engine import Engine
 from resrt.errors import FileError
@@ -51,9 +54,10 @@ def classify(
             over pixels anyway; that changes grey levels by 2 on average where there is much detail.
         workers: threads that decode and infer; None: one per core.
 
-    Raises what `resrt.load` raises, and InputError for invalid arguments.
+    Raises what `resrt.load` raises, and InputError for invalid arguments or RESRT_MAX_PIXELS.
     """
     topk = whole("topk", topk)
+    max_pixels()  # its errors are not those of an image
     ready = batches.ready(engine)
     outcomes = batches.infer_files(ready, files, exact=exact, workers=workers)
     return _classifications(outcomes, topk, ready.info.labels)
@@ -89,32 +93,41 @@ def _classifications(
 def find_images(paths: Iterable[str | PathLike[str]]) -> list[str]:
     """List the image files that paths name: files, folders with their subfolders, and patterns.
 
-    A folder's images are the files with the suffix of a format that Pillow reads, sorted by name;
-    hidden files are omitted. A path such as ``photos/**/*.jpg`` is a pattern unless such a file
-    exists. Raises FileError for a pattern without a match or a folder without images.
+    A folder's images are the files with the suffix of a supported format, sorted by name; hidden
+    files are omitted. A path such as ``photos/**/*.jpg`` is a pattern unless such a file exists.
+    A path that cannot be read is listed too, also that of a folder, so that classifying it reports
+    the reason. Raises FileError for a pattern without a match or a folder without images.
     """
     found: list[str] = []
     for path in paths:
         name = fspath(path)
-        if Path(name).is_dir():
+        kind = file_kind(name)
+        if kind == stat.S_IFDIR:
             found += _in_folder(name)
-        elif not Path(name).exists() and glob.has_magic(name):
+        elif kind is None and glob.has_magic(name):
             found += _matching(name)
         else:
-            found.append(name)  # if it is missing, classifying it reports that
+            found.append(name)
     return found
 
 
 def _in_folder(folder: str) -> list[str]:
-    suffixes = Image.registered_extensions().keys()
+    formats = Image.registered_extensions()
     files: list[str] = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [
-            str(Path(root, name))
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes
-        ]
+    folders = [folder]
+    while folders:
+        here = folders.pop()
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif formats.get(Path(entry.name).suffix.lower()) in images.FORMATS:
+                        files.append(str(Path(entry.path)))
+        except OSError:
+            files.append(here)
     if not files:
         raise FileError(f"the folder '{folder}' and its subfolders contain no images")
     return sorted(files)
@@ -123,6 +136,6 @@ def _in_folder(folder: str) -> list[str]:
 def _matching(pattern: str) -> list[str]:
     # Path.glob does not support absolute patterns.
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
-    if files := sorted(path for path in matches if Path(path).is_file()):
+    if files := sorted(path for path in matches if file_kind(path) in (stat.S_IFREG, 0, None)):
         return files
     raise FileError(f"no file matches '{pattern}'")

@@ -18,7 +18,7 @@ from typing import Any
 
 from resrt import _core
 from resrt._support.environment import cache_folder, is_offline
-from resrt.errors import Error
+from resrt.errors import Error, FileError
 from resrt.system import gpus, limits, machine
 from resrt.system.gpus import Gpus
 
@@ -226,7 +226,10 @@ def _modules() -> dict[str, str]:
 
 
 def _cache() -> Cache:
-    folder = cache_folder()
+    try:
+        folder = cache_folder()
+    except FileError as error:
+        return Cache("none", exists=False, size=0, is_offline=is_offline(), problem=str(error))
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):

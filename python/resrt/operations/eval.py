@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
@@ -13,6 +14,8 @@ import numpy.typing as npt
 
 from resrt import labels
 from resrt._support.arguments import whole
+from resrt._support.environment import max_pixels
+from resrt._support.files import file_kind
 from resrt.catalog.models import published_for
 from resrt.engine import batches
 from resrt.engine.engine import Engine
@@ -97,8 +100,9 @@ def eval(  # noqa: A001 - named as the command is
         each: called with each image's rank when it is known.
 
     Raises what `resrt.load` and `resrt.labelled_images` raise, and InputError if no image could be
-    read.
+    read or for an invalid RESRT_MAX_PIXELS.
     """
+    max_pixels()  # its errors are not those of an image
     ready = batches.ready(engine)
     if isinstance(data, (str, PathLike)):
         data = labelled_images(data, ready, root=root)
@@ -138,17 +142,20 @@ def labelled_images(
     Raises FileError if there are no images, InputError for subfolders or lines that name no class.
     """
     path = Path(data)
-    if path.is_dir():
+    kind = file_kind(path)
+    if kind == stat.S_IFDIR:
         return _evenly(_from_folders(path, engine), limit)
-    if not path.is_file():
+    if kind not in (stat.S_IFREG, 0):
         raise FileError(f"there is no folder or list file '{fspath(data)}'")
     return _evenly(_from_list(path, path.parent if root is None else Path(root)), limit)
 
 
 def _from_folders(path: Path, engine: Engine) -> list[LabelledImage]:
-    folders = sorted(
-        entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    try:
+        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise FileError(f"cannot read the folder '{path}': {error.strerror}") from None
+    folders = [entry for entry in entries if file_kind(entry) == stat.S_IFDIR]
     if not folders:
         raise FileError(f"'{path}' has no subfolders; expected one per class, with its images")
     numbers = _numbers([folder.name for folder in folders], engine)
@@ -181,7 +188,7 @@ def _numbers(names: list[str], engine: Engine) -> list[int] | None:
 
 def _from_list(path: Path, root: Path) -> list[LabelledImage]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError:
         raise InputError(f"the list '{path}' is not UTF-8 text") from None
     except OSError as error:

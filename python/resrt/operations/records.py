@@ -2,6 +2,11 @@
 
 Each record is a line, and is handed to the operating system before the next one is computed. When a
 file is resumed, a line that was cut off is discarded.
+
+A file name may contain any bytes. In JSON, a byte that is not UTF-8 is a surrogate from U+DC80 to
+U+DCFF, as Python represents it; `os.fsencode` restores the name. In CSV, such a byte is written
+as a backslash, an x and two hexadecimal digits, and so is each byte of a control character, such as
+a line break. A backslash is doubled. `unescape` restores the text of a cell.
 """
 
 from __future__ import annotations
@@ -9,18 +14,43 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from abc import ABC, abstractmethod
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from resrt._support.files import file_kind
 from resrt.errors import FileError, InputError
 from resrt.images import Prediction
 from resrt.operations.classify import Classification
 from resrt.operations.eval import Rank
 
-# File names may contain bytes that are not UTF-8; they are written and read unchanged.
+# A file that is to be resumed may contain anything.
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+
+_SPECIAL = re.compile(r"[\\\x00-\x1f\x7f-\x9f\udc80-\udcff]")
+_ESCAPE = re.compile(rb"\\(\\|x[0-9a-f]{2})")
+
+
+def unescape(text: str) -> str:
+    """Return the text that a cell of a CSV file stands for."""
+    encoded = text.encode(**_ENCODING)
+    return _ESCAPE.sub(_unescaped, encoded).decode(**_ENCODING)
+
+
+def _escape(text: str) -> str:
+    return _SPECIAL.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    if match[0] == "\\":
+        return "\\\\"
+    return "".join(f"\\x{byte:02x}" for byte in match[0].encode(**_ENCODING))
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    return match[1] if match[1] == b"\\" else bytes.fromhex(match[1][1:].decode())
 
 
 class Format(ABC):
@@ -62,7 +92,10 @@ class JsonClassifications(Format):
 
 
 class CsvClassifications(Format):
-    """A row for each image: its path, why it was skipped, and three columns for each class."""
+    """A row for each image: its path, why it was skipped, and three columns for each class.
+
+    Texts are escaped, so that each row is a line of valid UTF-8.
+    """
 
     def __init__(self, topk: int) -> None:
         names = [f"{name}_{i}" for i in range(1, topk + 1) for name in Prediction.__annotations__]
@@ -70,9 +103,9 @@ class CsvClassifications(Format):
         self.header = _csv_line(["image", "error", *names])
 
     def _line(self, record: Classification) -> str:
-        row: list[Any] = [record.image, record.error or ""]
+        row: list[Any] = [_escape(record.image), _escape(record.error or "")]
         for one in record.predictions:
-            row += [one.index, one.label, f"{one.probability:.6g}"]
+            row += [one.index, _escape(one.label), f"{one.probability:.6g}"]
         return _csv_line(row + [""] * (self._columns - len(row)))
 
     def _read(self, line: str) -> Classification:
@@ -80,11 +113,11 @@ class CsvClassifications(Format):
         if len(row) != self._columns:
             raise ValueError(f"{len(row)} columns")
         predictions = [
-            Prediction(int(index), label, float(probability))
+            Prediction(int(index), unescape(label), float(probability))
             for index, label, probability in zip(row[2::3], row[3::3], row[4::3], strict=True)
             if index
         ]
-        return Classification(row[0], predictions, row[1] or None)
+        return Classification(unescape(row[0]), predictions, unescape(row[1]) or None)
 
 
 class JsonRanks(Format):
@@ -108,7 +141,7 @@ class RecordFile:
         self._path = Path(path)
         self._format = format_
         # An existing file is never overwritten: it may be hours of work.
-        mode = "r+b" if resume and self._path.exists() else "x+b"
+        mode = "r+b" if resume and file_kind(self._path) is not None else "x+b"
         try:
             self._file = self._path.open(mode, buffering=0)
             content = self._file.read()
