@@ -12,9 +12,9 @@ namespace resrt {
 RESRT_API std::string read_file(const std::string& path, size_t most = std::string::npos);
 
 // Writes the parts one after another to a temporary file next to `path` and renames it, so `path`
-// always holds a complete file, the old one or the new one. Follows symbolic links and keeps the
-// permissions of an existing file. Throws FileError, also if `path` exists but is not a regular
-// file.
+// always holds a complete file, the old one or the new one. If this fails, the temporary file is
+// removed. Follows symbolic links and keeps the permissions of an existing file. If `path` is a
+// device or a pipe, the parts are written into it. Throws FileError.
 RESRT_API void write_file_atomically(const std::string& path,
                                      const std::vector<std::string_view>& parts);
 
