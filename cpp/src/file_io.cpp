@@ -22,23 +22,6 @@ namespace {
   throw FileError(concat("cannot ", what, " '", path, "': ", std::strerror(error)));
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int descriptor) : descriptor_(descriptor) {}
-  ~Descriptor() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(descriptor_, other.descriptor_);
-    return *this;
-  }
-  int get() const { return descriptor_; }
-
- private:
-  int descriptor_;
-};
-
 void write_all(const Descriptor& file, std::string_view bytes, const std::string& path) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(file.get(), bytes.data(), bytes.size());
@@ -49,24 +32,34 @@ void write_all(const Descriptor& file, std::string_view bytes, const std::string
 
 }  // namespace
 
-std::string read_file(const std::string& path, size_t most) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.get() < 0) fail("read", path, errno);
+InputFile::InputFile(std::string path)
+    : path_(std::move(path)),
+      descriptor_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
   struct stat status{};
-  if (::fstat(file.get(), &status) != 0) fail("read", path, errno);
+  if (descriptor_.get() < 0 || ::fstat(descriptor_.get(), &status) != 0) fail("read", path_, errno);
   if (!S_ISREG(status.st_mode)) {
-    throw FileError(concat("cannot read '", path, "': it is not a regular file"));
+    throw FileError(concat("cannot read '", path_, "': it is not a regular file"));
   }
-  std::string bytes(std::min(most, static_cast<size_t>(status.st_size)), '\0');
+  left_ = static_cast<uint64_t>(status.st_size);
+}
+
+std::string InputFile::read(uint64_t most) {
+  std::string bytes(std::min(most, left_), '\0');
   size_t filled = 0;
   while (filled < bytes.size()) {
-    const ssize_t count = ::read(file.get(), bytes.data() + filled, bytes.size() - filled);
-    if (count < 0 && errno != EINTR) fail("read", path, errno);
-    if (count == 0) break;
+    const ssize_t count = ::read(descriptor_.get(), bytes.data() + filled, bytes.size() - filled);
+    if (count < 0 && errno != EINTR) fail("read", path_, errno);
+    if (count == 0) break;  // the file has become shorter
     if (count > 0) filled += static_cast<size_t>(count);
   }
+  left_ = filled < bytes.size() ? 0 : left_ - filled;
   bytes.resize(filled);
   return bytes;
+}
+
+std::string read_file(const std::string& path) {
+  InputFile file(path);
+  return file.read(file.left());
 }
 
 namespace {
