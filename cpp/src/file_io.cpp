@@ -1,15 +1,16 @@
 #include "file_io.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <random>
 #include <sys/stat.h>
 #include <system_error>
 #include <unistd.h>
+#include <utility>
 
 #include "resrt/error.h"
 #include "text.h"
@@ -21,20 +22,6 @@ namespace {
   throw FileError(concat("cannot ", what, " '", path, "': ", std::strerror(error)));
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int descriptor) : descriptor_(descriptor) {}
-  ~Descriptor() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return descriptor_; }
-
- private:
-  int descriptor_;
-};
-
 void write_all(const Descriptor& file, std::string_view bytes, const std::string& path) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(file.get(), bytes.data(), bytes.size());
@@ -45,57 +32,125 @@ void write_all(const Descriptor& file, std::string_view bytes, const std::string
 
 }  // namespace
 
-std::string read_file(const std::string& path, size_t most) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.get() < 0) fail("read", path, errno);
+InputFile::InputFile(std::string path)
+    : path_(std::move(path)),
+      descriptor_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
   struct stat status{};
-  if (::fstat(file.get(), &status) != 0) fail("read", path, errno);
+  if (descriptor_.get() < 0 || ::fstat(descriptor_.get(), &status) != 0) fail("read", path_, errno);
   if (!S_ISREG(status.st_mode)) {
-    throw FileError(concat("cannot read '", path, "': it is not a regular file"));
+    throw FileError(concat("cannot read '", path_, "': it is not a regular file"));
   }
-  std::string bytes(std::min(most, static_cast<size_t>(status.st_size)), '\0');
+  left_ = static_cast<uint64_t>(status.st_size);
+}
+
+std::string InputFile::read(uint64_t most) {
+  std::string bytes(std::min(most, left_), '\0');
   size_t filled = 0;
   while (filled < bytes.size()) {
-    const ssize_t count = ::read(file.get(), bytes.data() + filled, bytes.size() - filled);
-    if (count < 0 && errno != EINTR) fail("read", path, errno);
-    if (count == 0) break;
+    const ssize_t count = ::read(descriptor_.get(), bytes.data() + filled, bytes.size() - filled);
+    if (count < 0 && errno != EINTR) fail("read", path_, errno);
+    if (count == 0) break;  // the file has become shorter
     if (count > 0) filled += static_cast<size_t>(count);
   }
+  left_ = filled < bytes.size() ? 0 : left_ - filled;
   bytes.resize(filled);
   return bytes;
 }
 
+std::string read_file(const std::string& path) {
+  InputFile file(path);
+  return file.read(file.left());
+}
+
 namespace {
 
-// Follows symbolic links, because renaming over a link would replace the link itself.
-std::string resolve(const std::string& path) {
+namespace fs = std::filesystem;
+
+// Follows symbolic links, which must not form a loop, also to a file that does not exist. Renaming
+// over a link would replace the link itself.
+fs::path follow_links(fs::path path) {
   std::error_code error;
-  const std::filesystem::path resolved = std::filesystem::weakly_canonical(path, error);
-  return error ? path : resolved.string();
+  while (fs::is_symlink(path, error)) {
+    const fs::path target = fs::read_symlink(path, error);
+    if (error) break;
+    path = path.parent_path() / target;  // which is the target alone if it is absolute
+  }
+  return path;
+}
+
+// Returns at most that many bytes, without cutting a character of UTF-8.
+std::string_view shortened(std::string_view name, size_t most) {
+  if (name.size() <= most) return name;
+  const auto continues = [](char byte) { return (static_cast<unsigned char>(byte) >> 6U) == 2; };
+  while (most > 0 && continues(name[most])) --most;
+  return name.substr(0, most);
+}
+
+// A file next to `target` that does not exist yet, under a name like those that the Python package
+// gives. The destructor removes it unless it was renamed.
+class Temporary {
+ public:
+  explicit Temporary(const fs::path& target) {
+    constexpr size_t most_of_the_name = 100;
+    const std::string name = target.filename();
+    std::random_device random;
+    do {
+      char digits[17] = {};
+      std::snprintf(digits, sizeof digits, "%08x%08x", random(), random());
+      path_ = target.parent_path() /
+              concat(".", shortened(name, most_of_the_name), ".", digits, ".tmp");
+      file_ = Descriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    } while (file_.get() < 0 && errno == EEXIST);
+  }
+  ~Temporary() {
+    if (file_.get() >= 0 && !renamed_) ::unlink(path_.c_str());
+  }
+  Temporary(const Temporary&) = delete;
+  Temporary& operator=(const Temporary&) = delete;
+
+  const Descriptor& file() const { return file_; }
+  bool rename(const fs::path& target) {
+    renamed_ = std::rename(path_.c_str(), target.c_str()) == 0;
+    return renamed_;
+  }
+
+ private:
+  fs::path path_;
+  Descriptor file_{-1};
+  bool renamed_ = false;
+};
+
+// Makes a renaming durable. Some file systems cannot do so for a folder, and a folder may be
+// writable but not readable; the file is there all the same.
+void sync_folder(const fs::path& folder, const std::string& path) {
+  const char* name = folder.empty() ? "." : folder.c_str();
+  const Descriptor descriptor(::open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (descriptor.get() < 0) return;
+  if (::fsync(descriptor.get()) != 0 && errno != EINVAL && errno != ENOTSUP) {
+    fail("write", path, errno);
+  }
 }
 
 }  // namespace
 
 void write_file_atomically(const std::string& path, const std::vector<std::string_view>& parts) {
-  const std::string target = resolve(path);
   struct stat status{};
-  const bool exists = ::stat(target.c_str(), &status) == 0;
+  const bool exists = ::stat(path.c_str(), &status) == 0;
+  if (!exists && errno != ENOENT) fail("write", path, errno);
   if (exists && !S_ISREG(status.st_mode)) {
-    throw FileError(concat("cannot write '", path, "': it exists and is not a regular file"));
+    const Descriptor stream(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    if (stream.get() < 0) fail("write", path, errno);
+    for (const std::string_view part : parts) write_all(stream, part, path);
+    return;
   }
-  static std::atomic<unsigned> counter{0};
-  const std::string temporary = concat(target, ".", ::getpid(), "-", counter++, ".tmp");
-  const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-  if (file.get() < 0) fail("write", path, errno);
-  try {
-    if (exists && ::fchmod(file.get(), status.st_mode & 07777U) != 0) fail("write", path, errno);
-    for (const std::string_view part : parts) write_all(file, part, path);
-    if (::fsync(file.get()) != 0) fail("write", path, errno);
-    if (std::rename(temporary.c_str(), target.c_str()) != 0) fail("write", path, errno);
-  } catch (...) {
-    ::unlink(temporary.c_str());
-    throw;
-  }
+  const fs::path target = follow_links(path);
+  Temporary temporary(target);
+  const int file = temporary.file().get();
+  if (file < 0) fail("write", path, errno);
+  if (exists && ::fchmod(file, status.st_mode & 07777U) != 0) fail("write", path, errno);
+  for (const std::string_view part : parts) write_all(temporary.file(), part, path);
+  if (::fsync(file) != 0 || !temporary.rename(target)) fail("write", path, errno);
+  sync_folder(target.parent_path(), path);
 }
 
 }  // namespace resrt

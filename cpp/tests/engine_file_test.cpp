@@ -54,6 +54,31 @@ TEST_F(EngineFile, IsRejectedIfModified) {
   }
 }
 
+TEST_F(EngineFile, IsRejectedBeforeALargeFileIsRead) {
+  const std::string magic_only = valid_.substr(0, 8);
+  const std::string up_to_version = valid_.substr(0, 12);
+  const uint64_t long_metadata = uint64_t{7} << 30U;
+  const std::string announces_metadata =
+      up_to_version + std::string(reinterpret_cast<const char*>(&long_metadata), 8);
+  for (const std::string& begin :
+       {std::string(), magic_only, up_to_version, announces_metadata, valid_}) {
+    file_.write(begin);
+    file_.enlarge();
+    const uint64_t before = bytes_read();
+    EXPECT_THROW(Engine::load(file_.path()), EngineFileError);
+    EXPECT_THROW(inspect(file_.path()), EngineFileError);
+    EXPECT_LT(bytes_read() - before, 3 * valid_.size()) << begin.size();
+  }
+}
+
+TEST_F(EngineFile, IsNotWrittenWithMoreMetadataThanIsRead) {
+  const Graph graph = tiny_graph();
+  const std::vector<std::string> labels(5, std::string(14U << 20U, 'x'));
+  const Engine engine = Engine::build(graph, random_weights(graph), {.notes = {.labels = labels}});
+  EXPECT_THROW(engine.save(file_.path()), InputError);
+  EXPECT_TRUE(file_.read() == valid_);
+}
+
 // Lengths and counts are checked before they are trusted, even with a valid checksum. Some other
 // bytes of the metadata, such as a letter of the network's name, can change without an error.
 TEST_F(EngineFile, SurvivesCorruptedMetadata) {

@@ -5,6 +5,7 @@
 
 #include "resrt/error.h"
 #include "support.h"
+#include "text.h"
 
 namespace resrt::test {
 namespace {
@@ -27,10 +28,14 @@ class Safetensors : public testing::Test {
     return read_safetensors(file_.path());
   }
 
+  enum class Length { exact, large };
+
   // Returns the error message for such a file.
-  std::string error_for(const std::string& content) const {
+  std::string error_for(const std::string& content, Length length = Length::exact) const {
+    file_.write(content);
+    if (length == Length::large) file_.enlarge();
     try {
-      read(content);
+      read_safetensors(file_.path());
     } catch (const WeightsError& error) {
       return error.what();
     }
@@ -82,11 +87,25 @@ TEST_F(Safetensors, ReadsNonFiniteFloat16) {
 }
 
 TEST_F(Safetensors, ReadsUnalignedArrays) {
+  for (size_t offset = 0; offset < 4; ++offset) {
+    const std::string header = concat(
+        R"({"before":{"dtype":"U8","shape":[)", offset, R"(],"data_offsets":[0,)", offset,
+        R"(]},"x":{"dtype":"F32","shape":[2],"data_offsets":[)", offset, ",", offset + 8, "]}}");
+    for (size_t spaces = 0; spaces < 4; ++spaces) {
+      const std::string arrays = std::string(offset, 'x') + bytes_of(0.5F, 3.0F);
+      const Weights weights = read(safetensors(header + std::string(spaces, ' '), arrays));
+      EXPECT_EQ(weights.at("x").data.get()[1], 3.0F);
+    }
+  }
+}
+
+TEST_F(Safetensors, AreRejectedBeforeALargeFileIsRead) {
   const std::string entry = R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
-  for (size_t spaces = 0; spaces < 4; ++spaces) {
-    const Weights weights =
-        read(safetensors(entry + std::string(spaces, ' '), bytes_of(0.5F, 3.0F)));
-    EXPECT_EQ(weights.at("x").data.get()[1], 3.0F);
+  for (const std::string& begin :
+       {std::string(), bytes_of(uint64_t{7} << 30U) + "{", safetensors("{"), safetensors(entry)}) {
+    const uint64_t before = bytes_read();
+    EXPECT_NE(error_for(begin, Length::large), "no error");
+    EXPECT_LT(bytes_read() - before, 10000U);
   }
 }
 

@@ -27,6 +27,9 @@ class TemporaryFile {
 
   std::string path() const { return path_.string(); }
 
+  // Makes the file as long as a machine's memory, with a hole at its end.
+  void enlarge() const { std::filesystem::resize_file(path_, uint64_t{8} << 30U); }
+
   void write(std::string_view bytes) const {
     std::ofstream(path_, std::ios::binary).write(bytes.data(), std::ssize(bytes));
   }
@@ -38,6 +41,15 @@ class TemporaryFile {
  private:
   std::filesystem::path path_;
 };
+
+// Returns how many bytes this process has read from files.
+inline uint64_t bytes_read() {
+  std::ifstream counters("/proc/self/io");
+  std::string name;
+  uint64_t count = 0;
+  counters >> name >> count;  // "rchar: 123"
+  return count;
+}
 
 // A network that builds quickly and has most kinds of layers, for 3x12x12 images and 5 classes.
 inline Graph tiny_graph() {

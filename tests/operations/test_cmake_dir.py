@@ -90,7 +90,7 @@ def test_own_network(tmp_path: Path) -> None:
 
     result = subprocess.run([program, tmp_path], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "not a regular file" in result.stderr
+    assert "Is a directory" in result.stderr
 
 
 def test_shared_engine(tmp_path: Path, digits) -> None:  # type: ignore[no-untyped-def]

@@ -1,5 +1,6 @@
 #include "engine/engine_file.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <map>
@@ -19,6 +20,8 @@ using Metadata = std::map<std::string, std::string>;
 
 constexpr std::string_view kMagic("resrt\0\r\n", 8);
 constexpr uint32_t kFormatVersion = 2;
+// Enough for the names of a million classes.
+constexpr uint64_t kLongestMetadata = 64U << 20U;
 
 template <class Number>
 void append(std::string& bytes, Number number) {
@@ -40,43 +43,74 @@ std::string encode(const Metadata& metadata) {
   return bytes;
 }
 
-// Reads values from the front of the bytes, and checks that each of them is complete.
-class Reader {
- public:
-  Reader(std::string_view bytes, const std::string& path) : bytes_(bytes), path_(path) {}
+// Checks that a part of an engine file is complete, before memory is allocated for it.
+void require(uint64_t size, const char* what, uint64_t left, const std::string& path) {
+  if (size <= left) return;
+  throw EngineFileError(concat("the engine file '", path, "' is cut short: its ", what, " has ",
+                               size, " bytes, but only ", left,
+                               " are left; copy or build it again"));
+}
 
+template <class Number>
+Number to_number(std::string_view bytes) {
+  Number number{};
+  std::memcpy(&number, bytes.data(), sizeof number);
+  return number;
+}
+
+// Reads the parts of an engine file one after another, each only if it is complete.
+class FileReader {
+ public:
+  explicit FileReader(const std::string& path) : path_(path), file_(path) {}
+
+  uint64_t left() const { return file_.left(); }
+  uint32_t checksum() const { return checksum_; }  // of what has been read
+
+  std::string take(uint64_t size, const char* what) {
+    require(size, what, file_.left(), path_);
+    std::string bytes = file_.read(size);
+    require(size, what, bytes.size(), path_);  // the file may have become shorter
+    checksum_ = crc32(bytes, checksum_);
+    return bytes;
+  }
   template <class Number>
   Number number(const char* what) {
-    Number number{};
-    std::memcpy(&number, take(sizeof number, what).data(), sizeof number);
-    return number;
+    return to_number<Number>(take(sizeof(Number), what));
   }
 
-  std::string_view take(uint64_t size, const char* what) {
-    if (size > bytes_.size()) {
-      throw EngineFileError(concat("the engine file '", path_, "' is cut short: its ", what,
-                                   " has ", size, " bytes, but only ", bytes_.size(),
-                                   " are left; copy or build it again"));
-    }
+ private:
+  const std::string& path_;
+  InputFile file_;
+  uint32_t checksum_ = 0;
+};
+
+// Reads values from the front of the metadata, and checks that each of them is complete.
+class MetadataReader {
+ public:
+  MetadataReader(std::string_view bytes, const std::string& path) : bytes_(bytes), path_(path) {}
+
+  uint32_t number() { return to_number<uint32_t>(take(sizeof(uint32_t))); }
+  std::string_view text() { return take(number()); }
+
+ private:
+  std::string_view take(uint32_t size) {
+    require(size, "metadata", bytes_.size(), path_);
     const std::string_view taken = bytes_.substr(0, size);
     bytes_.remove_prefix(size);
     return taken;
   }
 
-  size_t left() const { return bytes_.size(); }
-
- private:
   std::string_view bytes_;
   const std::string& path_;
 };
 
 Metadata decode(std::string_view bytes, const std::string& path) {
-  Reader reader(bytes, path);
+  MetadataReader reader(bytes, path);
   Metadata metadata;
-  const auto count = reader.number<uint32_t>("metadata");
+  const uint32_t count = reader.number();
   for (uint32_t i = 0; i < count; ++i) {
-    const std::string key(reader.take(reader.number<uint32_t>("metadata"), "metadata"));
-    metadata[key] = reader.take(reader.number<uint32_t>("metadata"), "metadata");
+    const std::string key(reader.text());
+    metadata[key] = reader.text();
   }
   return metadata;
 }
@@ -210,7 +244,6 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
   return info;
 }
 
-// Checks the first bytes, so that a large file of another format need not be read.
 void check_magic(const std::string& head, const std::string& path) {
   if (head == kMagic) return;
   if (head.empty()) {
@@ -231,6 +264,11 @@ void check_magic(const std::string& head, const std::string& path) {
 
 void write_engine_file(const std::string& path, const EngineInfo& info, const Plan& plan) {
   const std::string metadata = encode(to_metadata(info));
+  if (metadata.size() > kLongestMetadata) {
+    throw InputError(concat("the labels and other metadata of the engine have ", metadata.size(),
+                            " bytes, but an engine file has room for ", kLongestMetadata,
+                            "; use shorter labels"));
+  }
   std::string head(kMagic);
   append(head, kFormatVersion);
   append(head, uint64_t{metadata.size()});
@@ -242,36 +280,41 @@ void write_engine_file(const std::string& path, const EngineInfo& info, const Pl
 }
 
 EngineFile read_engine_file(const std::string& path) {
-  check_magic(read_file(path, kMagic.size()), path);
-  std::string bytes = read_file(path);
-  Reader reader(bytes, path);
-  reader.take(kMagic.size(), "head");
+  // The lengths are checked before what they announce is read: a file of another format, or one
+  // that is damaged, may be of any size.
+  FileReader reader(path);
+  check_magic(reader.take(std::min<uint64_t>(kMagic.size(), reader.left()), "head"), path);
   const auto version = reader.number<uint32_t>("head");
   if (version != kFormatVersion) {
     throw EngineFileError(concat("the engine file '", path, "' has format version ", version,
                                  "; this resrt reads version ", kFormatVersion,
                                  "; build the engine again"));
   }
-  const std::string_view metadata = reader.take(reader.number<uint64_t>("metadata"), "metadata");
-  const std::string_view plan = reader.take(reader.number<uint64_t>("plan"), "plan");
-  const std::string_view covered(bytes.data(), bytes.size() - reader.left());
-  const auto checksum = reader.number<uint32_t>("checksum");
-  if (reader.left() != 0) {
-    throw EngineFileError(concat("the engine file '", path, "' has ", reader.left(),
+  const auto metadata_size = reader.number<uint64_t>("metadata");
+  require(metadata_size, "metadata", reader.left(), path);
+  if (metadata_size > kLongestMetadata) {
+    throw EngineFileError(concat("the engine file '", path, "' is damaged: its metadata has ",
+                                 metadata_size, " bytes, but at most ", kLongestMetadata,
+                                 " are valid; copy or build it again"));
+  }
+  const std::string metadata = reader.take(metadata_size, "metadata");
+  const auto plan_size = reader.number<uint64_t>("plan");
+  require(plan_size, "plan", reader.left(), path);
+  const uint64_t rest = reader.left() - plan_size;
+  require(sizeof(uint32_t), "checksum", rest, path);
+  if (rest > sizeof(uint32_t)) {
+    throw EngineFileError(concat("the engine file '", path, "' has ", rest - sizeof(uint32_t),
                                  " extra bytes at its end; copy or build it again"));
   }
-  if (const uint32_t actual = crc32(covered); actual != checksum) {
+  EngineFile file;
+  file.plan.bytes = reader.take(plan_size, "plan");
+  const uint32_t actual = reader.checksum();
+  if (const auto checksum = reader.number<uint32_t>("checksum"); actual != checksum) {
     throw EngineFileError(
         concat("the engine file '", path, "' was altered or damaged: its checksum is ", std::hex,
                checksum, ", but that of its content is ", actual, "; copy or build it again"));
   }
-  EngineFile file{to_info(decode(metadata, path), path), {}};
-  // The plan is too large to copy, so it moves to the front of the buffer it was read into.
-  const auto offset = static_cast<size_t>(plan.data() - bytes.data());
-  const size_t size = plan.size();
-  bytes.erase(0, offset);
-  bytes.resize(size);
-  file.plan.bytes = std::move(bytes);
+  file.info = to_info(decode(metadata, path), path);
   return file;
 }
 

@@ -95,10 +95,18 @@ void check_preprocessing(const Preprocessing& steps, int channels) {
   const bool has_none = steps.mean.empty() && steps.std.empty();
   const bool fits = steps.mean.size() == count && steps.std.size() == count &&
                     std::all_of(steps.std.begin(), steps.std.end(), [](float x) { return x > 0; });
+  const auto given = [&] { return concat("(", join(steps.mean), ") and (", join(steps.std), ")"); };
   if (!has_none && !fits) {
     throw InputError(concat("mean and std must have one value for each of ", channels,
-                            " channels, and std must be positive, not (", join(steps.mean),
-                            ") and (", join(steps.std), ")"));
+                            " channels, and std must be positive, not ", given()));
+  }
+  for (size_t channel = 0; channel < steps.mean.size(); ++channel) {
+    // The values of the darkest and the brightest pixel, which a mean that is not finite changes.
+    const float dark = (0 - steps.mean[channel]) / steps.std[channel];
+    const float bright = (1 - steps.mean[channel]) / steps.std[channel];
+    if (!std::isfinite(steps.std[channel]) || !std::isfinite(dark) || !std::isfinite(bright)) {
+      throw InputError(concat("mean and std must be finite and give finite values, not ", given()));
+    }
   }
 }
 

@@ -258,26 +258,32 @@ Array to_array(const Entry& entry, const Dtype& dtype, const std::shared_ptr<con
 }  // namespace
 
 Weights read_safetensors(const std::string& path) {
-  const auto content = std::make_shared<const std::string>(read_file(path));
-  const std::string_view bytes = *content;
-  uint64_t length = 0;
-  if (bytes.size() > sizeof length) std::memcpy(&length, bytes.data(), sizeof length);
+  // Everything is checked before the arrays are read: a file of another format may be of any size.
+  InputFile file(path);
+  const std::string length_bytes = file.read(sizeof(uint64_t));
+  const uint64_t left = file.left();
+  std::string text = file.read(1);
   // No text file and no other format begins with a length and this brace.
-  if (bytes.size() <= sizeof length || bytes[sizeof length] != '{') {
+  if (text != "{") {
     throw WeightsError(concat("'", path,
                               "' is not a safetensors file: its first bytes do not match the "
                               "format; create one with `resrt convert`"));
   }
-  const std::string_view rest = bytes.substr(sizeof length);
-  if (length > std::min<uint64_t>(rest.size(), kLongestHeader)) {
+  uint64_t length = 0;
+  std::memcpy(&length, length_bytes.data(), sizeof length);
+  if (length > std::min(left, kLongestHeader)) {
     throw WeightsError(concat("'", path, "' declares a header of ", length, " bytes, but has ",
-                              rest.size(), " bytes left and resrt reads up to ", kLongestHeader,
+                              left, " bytes left and resrt reads up to ", kLongestHeader,
                               ". Copy or download it again, or save only the network's weights"));
   }
-  HeaderReader header(rest.substr(0, length), path);
+  text.resize(std::min<uint64_t>(length, 1));
+  text += file.read(length - text.size());
+  HeaderReader header(text, path);
   const std::vector<Entry> entries = header.entries();
-  const std::shared_ptr<const char[]> arrays(content, rest.data() + length);
-  check_places(entries, rest.size() - length, path, header);
+  check_places(entries, left - length, path, header);
+  const auto content = std::make_shared<const std::string>(file.read(left - length));
+  if (content->size() != left - length) header.fail("it became shorter while it was read");
+  const std::shared_ptr<const char[]> arrays(content, content->data());
   Weights weights;
   for (const Entry& entry : entries) {
     const Dtype& dtype = find_dtype(entry, path);

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <gtest/gtest.h>
+#include <limits>
 #include <memory>
 #include <random>
 #include <string>
@@ -192,6 +194,21 @@ class EngineOnFakeGpu : public testing::Test {
     expect_clean();
   }
 };
+
+TEST_F(EngineOnFakeGpu, GivesNanForImagesThatAreNotFinite) {
+  const Engine engine = load();
+  Floats some = images(kMaxBatch + 1, 0);
+  const Floats expected_logits = expected(some);
+  some[kPixels + 1] = std::numeric_limits<float>::infinity();
+  const Floats logits = engine.infer(some);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (i / kClasses == 1) {
+      EXPECT_TRUE(std::isnan(logits[i])) << "logit " << i;
+    } else {
+      EXPECT_EQ(logits[i], expected_logits[i]) << "logit " << i;
+    }
+  }
+}
 
 TEST_F(EngineOnFakeGpu, InfersEveryBatchSize) {
   const Engine engine = load();
