@@ -186,18 +186,21 @@ def test_limit_of_pixels(
     assert capsys.readouterr() == ("", f"resrt: {message}\n")
 
 
-def test_logits_that_are_not_finite_are_an_error(tmp_path: Path, folder: Path) -> None:
-    """They have no most probable class, and JSON has no number for them."""
+def test_json_of_logits_that_are_not_finite(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON has no number for the probabilities."""
     graph = resrt.build_graph(resrt.ResNet(depths=[1], width=8), classes=3, input_size=16)
     weights = resrt._core.random_weights(graph, 1)
     weights["fc.weight"][:] = 3e38
-    engine = resrt.build(graph, weights, precision="fp32")
-    (record,) = resrt.classify(engine, [folder / "a.jpg"])
-    assert record.predictions == []
-    assert "the engine computes logits that are not finite" in (record.error or "")
-    labelled = resrt.LabelledImage(str(folder / "a.jpg"), 1)
-    with pytest.raises(resrt.InputError, match="none of the 1 images could be read; .*not finite"):
-        resrt.eval(engine, [labelled])
+    resrt.build(graph, weights, precision="fp32").save(tmp_path / "x.engine")
+    out = tmp_path / "out"
+    arguments = [tmp_path / "x.engine", folder / "a.jpg", "--topk", "1", "--format", "json"]
+    assert run(*arguments) == 0
+    (prediction,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["predictions"]
+    assert prediction["probability"] is None
+    assert run(*arguments, "-o", out) == run(*arguments, "-o", out, "--resume") == 0
+    assert out.read_text().count("\n") == 1
 
 
 def test_files_are_read_only_a_little_ahead(engine_file: Path) -> None:
