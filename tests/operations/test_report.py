@@ -232,6 +232,8 @@ def test_latency_is_the_median_of_the_rounds() -> None:
         ({"threads": 0}, "threads must be"),
         ({"output": "nowhere/page.html"}, "its folder does not exist; create it first"),
         ({"output": "."}, "is a folder"),
+        ({"output": "a" * 300}, "cannot write 'a{300}': File name too long"),
+        ({"save_measurements": "kept.json/x"}, "cannot write 'kept.json/x': Not a directory"),
         ({"save_measurements": "kept.json"}, "exists"),
         ({"save_measurements": "nowhere/kept.json"}, "its folder does not exist; create it first"),
         ({"save_measurements": "new.json", "measurements": "kept.json"}, "not both"),
