@@ -399,6 +399,16 @@ def test_limit_of_pillow_does_not_apply(
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
+def test_limit_of_pillow_does_not_apply_to_webp(
+    photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow 13 checks it when it reads the header, and an image beyond it takes long to write."""
+    Image.open(photograph).save(photograph, "WEBP")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    images.preprocess(photograph, STEPS[3], (3, 224, 224))
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
 def test_large_images_are_decoded_one_at_a_time(
     photograph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

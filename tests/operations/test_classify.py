@@ -124,7 +124,7 @@ def locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scandir, stat = os.scandir, Path.stat
 
     def refuse(path: str | Path) -> None:
-        if Path(path) == locked or locked in Path(path).parents:
+        if locked in (Path(path).absolute(), *Path(path).absolute().parents):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     def checked_scandir(path: str) -> Any:
@@ -141,7 +141,11 @@ def locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_unreadable_folders_are_reported(
-    engine_file: Path, folder: Path, locked: Path, capsys: pytest.CaptureFixture[str]
+    engine_file: Path,
+    folder: Path,
+    locked: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     files = resrt.find_images([folder])
     assert len(files) == IMAGES + 1
@@ -150,6 +154,8 @@ def test_unreadable_folders_are_reported(
     assert record.error == f"cannot read the image '{locked}': Permission denied"
     assert run(engine_file, folder / "deeper", locked) == 3
     assert f"resrt: skipped: {record.error}\n" in capsys.readouterr().err
+    monkeypatch.chdir(folder)
+    assert "locked" in resrt.find_images(["."])
     # Names that cannot be looked up are not patterns.
     assert resrt.find_images([locked, locked / "b[1].jpg"]) == [str(locked), f"{locked}/b[1].jpg"]
 
