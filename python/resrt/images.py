@@ -153,7 +153,11 @@ def _from_file(
         if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
             raise FileError(f"cannot read the image '{path}': not a regular file")
         with Path(path).open("rb") as file:
-            opened = _identify(file, path)
+            try:
+                opened = _identify(file, path)
+            except Image.DecompressionBombError:  # from WebP's plugin
+                with _turn():
+                    opened = _identify(file, path)
             if least is not None:
                 _reduce(opened, least)
             decode = _convert
@@ -180,6 +184,7 @@ def _identify(file: BinaryIO, path: str) -> ImageFile.ImageFile:
     Raises InputError for other formats than FORMATS, and for more than `max_pixels` pixels.
     """
     Image.init()
+    file.seek(0)
     prefix = file.read(16)
     for factory, accepts in (Image.OPEN[name] for name in FORMATS if name in Image.OPEN):
         try:

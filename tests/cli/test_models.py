@@ -150,3 +150,9 @@ def test_readme_contains_the_table_of_the_tool() -> None:
     )
     assert len(result.stdout.splitlines()) == 23
     assert result.stdout in (ROOT / "README.md").read_text()
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.print_json({"a": [float("nan"), float("inf"), 1.5], "b": resrt.Accuracy(1, -1e400, 1)})
+    document = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert document == {"a": [None, None, 1.5], "b": {"value": 1, "low": None, "high": 1}}

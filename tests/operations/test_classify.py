@@ -124,7 +124,7 @@ def locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scandir, stat = os.scandir, Path.stat
 
     def refuse(path: str | Path) -> None:
-        if Path(path) == locked or locked in Path(path).parents:
+        if locked in (Path(path).absolute(), *Path(path).absolute().parents):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     def checked_scandir(path: str) -> Any:
@@ -141,7 +141,11 @@ def locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_unreadable_folders_are_reported(
-    engine_file: Path, folder: Path, locked: Path, capsys: pytest.CaptureFixture[str]
+    engine_file: Path,
+    folder: Path,
+    locked: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     files = resrt.find_images([folder])
     assert len(files) == IMAGES + 1
@@ -150,6 +154,8 @@ def test_unreadable_folders_are_reported(
     assert record.error == f"cannot read the image '{locked}': Permission denied"
     assert run(engine_file, folder / "deeper", locked) == 3
     assert f"resrt: skipped: {record.error}\n" in capsys.readouterr().err
+    monkeypatch.chdir(folder)
+    assert "locked" in resrt.find_images(["."])
     # Names that cannot be looked up are not patterns.
     assert resrt.find_images([locked, locked / "b[1].jpg"]) == [str(locked), f"{locked}/b[1].jpg"]
 
@@ -186,18 +192,21 @@ def test_limit_of_pixels(
     assert capsys.readouterr() == ("", f"resrt: {message}\n")
 
 
-def test_logits_that_are_not_finite_are_an_error(tmp_path: Path, folder: Path) -> None:
-    """They have no most probable class, and JSON has no number for them."""
+def test_json_of_logits_that_are_not_finite(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON has no number for the probabilities."""
     graph = resrt.build_graph(resrt.ResNet(depths=[1], width=8), classes=3, input_size=16)
     weights = resrt._core.random_weights(graph, 1)
     weights["fc.weight"][:] = 3e38
-    engine = resrt.build(graph, weights, precision="fp32")
-    (record,) = resrt.classify(engine, [folder / "a.jpg"])
-    assert record.predictions == []
-    assert "the engine computes logits that are not finite" in (record.error or "")
-    labelled = resrt.LabelledImage(str(folder / "a.jpg"), 1)
-    with pytest.raises(resrt.InputError, match="none of the 1 images could be read; .*not finite"):
-        resrt.eval(engine, [labelled])
+    resrt.build(graph, weights, precision="fp32").save(tmp_path / "x.engine")
+    out = tmp_path / "out"
+    arguments = [tmp_path / "x.engine", folder / "a.jpg", "--topk", "1", "--format", "json"]
+    assert run(*arguments) == 0
+    (prediction,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["predictions"]
+    assert prediction["probability"] is None
+    assert run(*arguments, "-o", out) == run(*arguments, "-o", out, "--resume") == 0
+    assert out.read_text().count("\n") == 1
 
 
 def test_files_are_read_only_a_little_ahead(engine_file: Path) -> None:

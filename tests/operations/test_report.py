@@ -156,6 +156,29 @@ def test_interrupted_measurement_is_resumed(
     assert output.exists()
 
 
+def test_interruption_before_anything_was_saved(
+    tmp_path: Path, fake_engines: type[FakeEngine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept of today.json"
+    arguments = ["report", "--networks", "ResNet18", "--precisions", "fp32"]
+    arguments += ["-o", str(tmp_path / "page.html"), "--save-measurements", str(kept)]
+    fake_engines.interrupt_after = 0
+    assert cli.main(arguments) == 130
+    assert capsys.readouterr().err == "resrt: no measurements were saved yet\n"
+    fake_engines.interrupt_after = 1
+    assert cli.main(arguments) == 130
+    error = capsys.readouterr().err
+    assert error == f"resrt: resume with: resrt report --measurements '{kept}'\n"
+
+
+def test_measurements_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
+    found = measured(settings())
+    found.runs[Key(0, "ResNet18", "fp32")] = Run(DATE, timings(float("nan"), (1, 4)))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        measurements.write(found, tmp_path / "kept.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_measurements_of_another_machine_are_drawn_but_not_resumed(
     tmp_path: Path, fake_engines: type[FakeEngine]
 ) -> None:
@@ -209,6 +232,8 @@ def test_latency_is_the_median_of_the_rounds() -> None:
         ({"threads": 0}, "threads must be"),
         ({"output": "nowhere/page.html"}, "its folder does not exist; create it first"),
         ({"output": "."}, "is a folder"),
+        ({"output": "a" * 300}, "cannot write 'a{300}': File name too long"),
+        ({"save_measurements": "kept.json/x"}, "cannot write 'kept.json/x': Not a directory"),
         ({"save_measurements": "kept.json"}, "exists"),
         ({"save_measurements": "nowhere/kept.json"}, "its folder does not exist; create it first"),
         ({"save_measurements": "new.json", "measurements": "kept.json"}, "not both"),
@@ -282,6 +307,10 @@ def _with(value: Any, *path: str | int) -> Any:
         (_with(-1.0, "runs", 0, "timings", 0, "median_ms"), "-1.0 is not a positive number"),
         (_with(float("nan"), "runs", 0, "timings", 0, "median_ms"), "nan is not a positive .*"),
         (_with("1", "runs", 0, "timings", 0, "median_ms"), "'1' is not a positive number"),
+        (_with(10**400, "runs", 0, "timings", 0, "median_ms"), "int too large to convert to float"),
+        (_with(float("inf"), "runs", 0, "round"), "round must be an integer .* 0, not inf"),
+        (_with(float("nan"), "machine", "memory_gib"), "nan is not a positive number"),
+        (_with(float("inf"), "settings", "repeats"), "repeats must be an integer .*, not inf"),
         (_without("runs", 0, "timings", 0, "p99_ms"), "'p99_ms' is missing"),
     ],
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import shlex
+from pathlib import Path
 
 from resrt._core import precision_names
 from resrt.cli.arguments import add_shared
-from resrt.cli.terminal import stages
+from resrt.cli.terminal import report_error, stages
 
 _QUICK = {"repeats": 3, "rounds": 1}
 
@@ -84,7 +85,10 @@ def run(options: argparse.Namespace) -> None:
             )
     except KeyboardInterrupt:
         if kept and not options.quiet:
-            print(f"resrt: resume with: resrt report --measurements {kept}", file=sys.stderr)
+            if Path(kept).exists():
+                report_error(f"resume with: resrt report --measurements {shlex.quote(kept)}")
+            else:
+                report_error("no measurements were saved yet")
         raise
     if not options.quiet:
         settings = measurements.settings

@@ -66,8 +66,12 @@ def show(rows: Sequence[Row], columns: Sequence[Column[Row]], form: str) -> None
 
 
 def print_json(document: object) -> None:
-    """Print a document or dataclasses as JSON, in ASCII because file names may not be Unicode."""
-    print(json.dumps(document, indent=2, default=dataclasses.asdict))
+    """Print a document or dataclasses as JSON, in ASCII because file names may not be Unicode.
+
+    JSON has no NaN or infinity, so they are null.
+    """
+    text = json.dumps(document, default=dataclasses.asdict)
+    print(json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2))
 
 
 def render(rows: Sequence[Row], columns: Sequence[Column[Row]], form: str) -> str:

@@ -102,16 +102,5 @@ def _infer(engine: Engine, files: Sequence[str | PathLike[str]], exact: bool) ->
         return outcomes
     logits = iter(engine.infer(np.stack(prepared)))
     return [
-        (file, found if isinstance(found, Exception) else _finite(file, next(logits)))
-        for file, found in outcomes
+        (file, found if isinstance(found, Exception) else next(logits)) for file, found in outcomes
     ]
-
-
-def _finite(file: str, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | InputError:
-    if np.isfinite(logits).all():
-        return logits
-    # They have no order, so the class of the image would seem to be the most probable one.
-    return InputError(
-        f"cannot classify '{file}': the engine computes logits that are not finite; check its "
-        "weights, or build it in fp32"
-    )

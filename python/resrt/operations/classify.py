@@ -127,7 +127,7 @@ def _in_folder(folder: str) -> list[str]:
                     elif formats.get(Path(entry.name).suffix.lower()) in images.FORMATS:
                         files.append(str(Path(entry.path)))
         except OSError:
-            files.append(here)
+            files.append(str(Path(here)))
     if not files:
         raise FileError(f"the folder '{folder}' and its subfolders contain no images")
     return sorted(files)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from os import PathLike
@@ -74,21 +75,30 @@ class Format(ABC):
 
 
 class JsonClassifications(Format):
-    """A JSON object on each line: {"image": path, "predictions": [...]}, or "error"."""
+    """A JSON object on each line: {"image": path, "predictions": [...]}, or "error".
+
+    A probability that is NaN is null, because JSON has no number for it.
+    """
 
     def _line(self, record: Classification) -> str:
         document: dict[str, Any] = {"image": record.image}
         if record.error is None:
-            document["predictions"] = [vars(prediction) for prediction in record.predictions]
+            document["predictions"] = [
+                vars(one) if math.isfinite(one.probability) else {**vars(one), "probability": None}
+                for one in record.predictions
+            ]
         else:
             document["error"] = record.error
-        return json.dumps(document) + "\n"
+        return json.dumps(document, allow_nan=False) + "\n"
 
     def _read(self, line: str) -> Classification:
         document = json.loads(line)
         error = document.get("error")
-        predictions = document["predictions"] if error is None else []
-        return Classification(document["image"], [Prediction(**one) for one in predictions], error)
+        predictions = [
+            Prediction(**{**one, "probability": math.nan} if one["probability"] is None else one)
+            for one in (document["predictions"] if error is None else [])
+        ]
+        return Classification(document["image"], predictions, error)
 
 
 class CsvClassifications(Format):

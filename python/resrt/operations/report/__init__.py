@@ -115,6 +115,12 @@ def report(
 def _check_destination(file: str | PathLike[str]) -> None:
     """Raise FileError for a path that cannot be written."""
     path(file)
+    try:
+        Path(file).stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise FileError(f"cannot write '{fspath(file)}': {error.strerror}") from None
     if Path(file).is_dir():
         raise FileError(f"cannot write '{fspath(file)}': it is a folder; name a file")
     if not Path(file).parent.is_dir():

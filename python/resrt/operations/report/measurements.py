@@ -154,8 +154,9 @@ def write(measurements: Measurements, file: Path) -> None:
             for key, run in measurements.runs.items()
         ],
     }
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     with files.writing_whole(file) as written:
-        written.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        written.write(text + "\n")
 
 
 def read(file: Path) -> Measurements:
@@ -168,7 +169,14 @@ def read(file: Path) -> Measurements:
         text = ""
     try:
         return _parse(json.loads(text))
-    except (InputError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (
+        AttributeError,
+        KeyError,
+        OverflowError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise InputError(
             f"'{file}' is not a measurements file of this version of resrt: {reason}; start a new "
@@ -228,9 +236,8 @@ def _parse(document: Any) -> Measurements:
         if tuple(timing.batch for timing in timings) != settings.batch_sizes:
             raise ValueError(f"a run of {network} has other batch sizes than the settings")
         date = datetime.fromisoformat(given["date"]).isoformat()
-        runs[Key(int(given["round"]), network, precision)] = Run(
-            date, {timing.batch: timing for timing in timings}
-        )
+        key = Key(whole("round", given["round"], least=0), network, precision)
+        runs[key] = Run(date, {timing.batch: timing for timing in timings})
     return Measurements(_convert(document["machine"], Machine), settings, runs)
 
 
