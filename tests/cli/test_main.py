@@ -72,7 +72,9 @@ def test_help_and_lists_import_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_heavy_imports_would_be_detected() -> None:
-    script = f"import resrt, sys; resrt.build; print(*({HEAVY} & sys.modules.keys()))"
+    script = (
+        f"import resrt, sys; resrt.build, resrt.convert; print(*({HEAVY} & sys.modules.keys()))"
+    )
     script = script.replace(str(HEAVY), f"set({HEAVY})")
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -49,24 +49,14 @@ class Target:
         tracemalloc.reset_peak()
         before, _ = tracemalloc.get_traced_memory()
         start = time.process_time()
-        with _file(content) as path, contextlib.suppress(resrt.Error):
+        with contextlib.suppress(resrt.Error):
             view = memoryview(content)
             if self.reader.recognises(view):
-                _use(self.reader.read(view, path).arrays.values())
+                _use(self.reader.read(view, "the input").arrays.values())
         seconds = time.process_time() - start
         taken = tracemalloc.get_traced_memory()[1] - before
         assert seconds < SECONDS, f"{seconds:.1f} s"
         assert taken < 2 * len(content) + SLACK, f"{taken} bytes of memory for {len(content)}"
-
-
-@contextlib.contextmanager
-def _file(content: bytes) -> Iterator[str]:
-    """Write a file, because some readers pass its path to a library."""
-    memory = Path("/dev/shm")  # to spare the disk
-    with tempfile.NamedTemporaryFile(dir=memory if memory.is_dir() else None) as file:
-        file.write(content)
-        file.flush()
-        yield file.name
 
 
 def _use(arrays: Iterable[npt.NDArray[np.generic]]) -> None:

@@ -20,9 +20,8 @@ from safetensors.numpy import save
 
 import resrt
 from resrt import _core
-from resrt._support import files
-from resrt.engine import network
-from resrt.weights import fetch
+from resrt.weights import formats
+from resrt.weights.formats.checkpoint import Checkpoint
 from support.weights_server import (
     FILE,
     HALF,
@@ -107,6 +106,10 @@ def test_the_error_for_a_changed_file_has_both_checksums(server: Server, folder:
     first, now = (hashlib.sha256(content).hexdigest() for content in (WEIGHTS, OTHER))
     with pytest.raises(resrt.DownloadError, match=f"{now}, and was {first}.*[Dd]elete"):
         resrt.fetch(NAME)
+    path.write_bytes(b"damaged")
+    with pytest.raises(resrt.DownloadError, match=f"and was {first}.*[Dd]elete"):
+        resrt.fetch(NAME)
+    path.write_bytes(OTHER)
     # As the message says, without the record the file is used as it is.
     (folder / f"{FILE}.sha256").unlink()
     assert resrt.fetch(NAME) == path
@@ -317,27 +320,32 @@ def test_building_by_name(server: Server) -> None:
     np.testing.assert_array_equal(engine.infer(batch), same.infer(batch))
 
 
-def test_the_checksum_of_a_file_is_computed_once(
+def test_the_checksum_is_that_of_the_bytes_in_the_engine(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Even if the file changes after it was read, which happens only once."""
     graph = resrt.build_graph("RegNetX_200MF")
     server.answers = [whole(save(_core.random_weights(graph, 3)))]
     file = resrt.fetch("RegNetX_200MF")
+    content = file.read_bytes()
     read: list[Path] = []
 
-    def counted(path: Path) -> str:
+    def read_then_changed(path: Path) -> Checkpoint:
         read.append(path)
-        return files.sha256(path)
+        path.write_bytes(content)
+        checkpoint = formats_read(path)
+        path.write_bytes(content[::-1])
+        return checkpoint
 
-    for module in (fetch, network):
-        monkeypatch.setattr(module, "sha256", counted)
+    formats_read = formats.read
+    monkeypatch.setattr(formats, "read", read_then_changed)
     for weights in (None, file):
         for from_cache in (False, True):
             built = resrt.build_file(
                 "RegNetX_200MF", tmp_path / "x.engine", weights, input_size=32, max_batch=1
             )
             assert built.from_cache is from_cache
-            assert built.info.weights_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+            assert built.info.weights_sha256 == hashlib.sha256(content).hexdigest()
             assert read == [file]
             read.clear()
 

@@ -165,6 +165,17 @@ def test_the_command_reports_what_is_unusual(
     assert "1 arrays do not belong to resnet18: extra.thing" in text
 
 
+def test_the_command_names_a_few_of_many_odd_arrays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({f"x{i:05}": np.zeros((2, 2), np.float32) for i in range(20_000)}, tmp_path / "odd")
+    assert cli.main(["weights", str(tmp_path / "odd")]) == 0
+    text = capsys.readouterr().out
+    assert [f"x{i:05} is all zeros" in text for i in range(6)] == [True] * 5 + [False]
+    assert "19995 more arrays: each is all zeros" in text
+    assert text.count("\n") < 20
+
+
 def test_converted_weights_are_the_same_and_have_labels(
     fine_tuned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,7 +189,7 @@ def test_converted_weights_are_the_same_and_have_labels(
     batch = np.random.default_rng(0).standard_normal((1, 1, 32, 32)).astype(np.float32)
     np.testing.assert_array_equal(before.infer(batch), after.infer(batch))
     assert (before.info.labels, after.info.labels) == ([], list("abcdefg"))
-    # The arrays are memory-mapped.
+    # The arrays are views of the file's content.
     arrays = weights.load(out, resrt.build_graph("resnet18", classes=7, in_channels=1))
     assert not any(array.flags.owndata or array.flags.writeable for array in arrays.values())
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import struct
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import resrt
-from resrt import weights
+from resrt import cli, weights
 
 Arrays = dict[str, np.ndarray]
 
@@ -64,6 +67,52 @@ class TestSafetensors:
                 resrt.WeightsError, match=r"is not a valid safetensors file .*again"
             ):
                 weights.read(path)
+
+    @pytest.mark.parametrize(
+        ("header", "message"),
+        [
+            ({"x": ("F32", [2], [0, 8]), "y": ("F32", [2], [4, 12])}, "begins at byte 4, expected"),
+            ({"x": ("F32", [3], [0, 12]), "y": ("F32", [3], [0, 12])}, "begins at byte 0"),
+            ({"x": ("F32", [2], [4, 12])}, "begins at byte 4, expected 0"),
+            ({"x": ("F32", [1], [0, 4])}, "arrays have 4 bytes, but 12 follow"),
+            ({"x": ("F32", [2], [0, 1 << 63])}, "arrays have 9223372036854775808 bytes, but 12"),
+            ({"x": ("F32", [1 << 62], [0, 12])}, "shape contains 4611686018427387904"),
+            ({"x": ("F32", [-3], [-12, 0])}, "begins at byte -12"),
+            ({"x": ("F32", [3], [12, 0])}, "begins at byte 12"),
+            ({"x": ("F32", [2], [0, 12])}, r"shape \(2,\) has 12 bytes"),
+            ({"x": ("F64", [1], [0, 12])}, "'x' of F64 has 12 bytes"),
+            ({"x": ("F32", [3.0], [0, 12])}, "'x' has no valid dtype, shape"),
+            ({"x": ("U8", [True, 12], [0, 12])}, "'x' has no valid dtype, shape"),
+            ({"x": ("F32", [3], [0, 12, 12])}, "'x' has no valid dtype, shape"),
+            ({"x": (3, [3], [0, 12])}, "'x' has no valid dtype, shape"),
+            ({"\x1b": {}}, r"'\\x1b' has no valid dtype, shape"),
+            ({"x": []}, "'x' has no valid dtype, shape"),
+            ({"__metadata__": {"a": 1}}, "its metadata are not texts"),
+            ({"__metadata__": []}, "its metadata are not texts"),
+            (b'{"\\ud800": {}}', "not valid JSON"),
+            (b'{"\xff": {}}', "not valid JSON"),
+            (b'{"x":' + b"[" * 100_000, "not valid JSON"),
+            (b'{"x":' + b"9" * 5_000 + b"}", "not valid JSON|'x' has no valid dtype"),
+            (b'{"x": {}, "x": {}}', "two entries with the same name"),
+            (b'{"x": [' + b"{}," * 100_000 + b"{}]}", "more than 40000 objects"),
+        ],
+    )
+    def test_invalid_headers(
+        self, header: bytes | dict[str, object], message: str, tmp_path: Path
+    ) -> None:
+        if isinstance(header, dict):
+            keys = ("dtype", "shape", "data_offsets")
+            entries = {
+                name: dict(zip(keys, entry, strict=True)) if isinstance(entry, tuple) else entry
+                for name, entry in header.items()
+            }
+            header = json.dumps(entries).encode()
+        path = tmp_path / "x"
+        path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(12))
+        with pytest.raises(
+            resrt.WeightsError, match=rf"is not a valid safetensors file \(.*{message}.*again"
+        ):
+            weights.read(path)
 
 
 class _Calls:
@@ -165,11 +214,24 @@ class TestCheck:
         )
         assert "1 unexpected:\n    extra.weight (2, 2)" in message
 
-    def test_a_long_list_is_not_shortened(self) -> None:
+    def test_a_long_list_is_shortened(self) -> None:
         graph = resrt.build_graph("ResNet152_vd")
         with pytest.raises(resrt.WeightsError) as caught:
             resrt.build(graph, {})
-        assert all(f"    {parameter.name} (" in str(caught.value) for parameter in graph.parameters)
+        listed = "".join(
+            f"\n    {parameter.name} {parameter.shape}" for parameter in graph.parameters[:5]
+        )
+        count = len(graph.parameters)
+        assert f"  {count} missing:{listed}\n    and {count - 5} more\n" in str(caught.value)
+
+    @pytest.mark.parametrize("pattern", ["something.{}", "blocks.{}.conv0._conv._mean"])
+    def test_any_number_of_unknown_names(self, arrays: Arrays, pattern: str) -> None:
+        unknown = {pattern.format(i): np.zeros(3, np.float32) for i in range(28_000)}
+        start = time.process_time()
+        with pytest.raises(resrt.WeightsError, match=r"28\d{3} unexpected:\n") as caught:
+            resrt.build("resnet18", {**arrays, **unknown})
+        assert len(str(caught.value)) < 2_000
+        assert time.process_time() - start < 2
 
     def test_the_error_names_the_file(
         self, small_graph: resrt.Graph, arrays: Arrays, tmp_path: Path
@@ -201,6 +263,44 @@ class TestCheck:
             weights.fit({3: arrays["fc.bias"]}, small_graph)  # type: ignore[dict-item]
         with pytest.raises(resrt.WeightsError, match=r"fc.bias cannot be converted to a NumPy arr"):
             weights.fit({"fc.bias": [[1], [2, 3]]}, small_graph)  # type: ignore[dict-item]
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({1: 2}, "the arrays: parameter names must be str, not int"),
+            ({"a": object()}, "the arrays: a must be an array of numbers, not object"),
+            ({"a": {"b": np.zeros(3)}}, "the arrays: a must be an array of numbers, not dict"),
+            ({"a": None}, "the arrays: a must be an array of numbers, not NoneType"),
+            ({"a": "text"}, "the arrays: a has the dtype <U4; parameters are floats"),
+            ({"a": 2}, "the arrays: a has the dtype int64; parameters are floats"),
+            ({"\x1b[2J\n": None}, r"the arrays: '\\x1b\[2J\\n' must be an array of numbers"),
+            ({"\ud800": np.zeros(3, np.float32)}, r"1 unexpected:\n    '\\ud800' \(3,\)"),
+            ([np.zeros(3)], 'a dict of arrays by name, or "random", not list'),
+            ({np.float32}, 'a dict of arrays by name, or "random", not set'),
+            (np.zeros(3), 'a dict of arrays by name, or "random", not ndarray'),
+            (3, 'a dict of arrays by name, or "random", not int'),
+            (b"model.pth", 'a dict of arrays by name, or "random", not bytes'),
+        ],
+    )
+    @pytest.mark.parametrize("model", ["resnet18", "small"])
+    def test_other_values_than_weights(
+        self, given: object, message: str, model: str, small_graph: resrt.Graph
+    ) -> None:
+        network = small_graph if model == "small" else model
+        with pytest.raises(resrt.WeightsError, match=message):
+            resrt.build(network, given)  # type: ignore[arg-type]
+
+    def test_arrays_of_other_libraries(self, small_graph: resrt.Graph, arrays: Arrays) -> None:
+        class Tensor:
+            def __init__(self, array: np.ndarray) -> None:
+                self.array = array
+
+            def __array__(self, *_: object, **__: object) -> np.ndarray:
+                return self.array
+
+        tensors = {name: Tensor(array) for name, array in arrays.items()}
+        built = resrt.build(small_graph, tensors)  # type: ignore[arg-type]
+        assert built.info.weights_sha256 == resrt.build(small_graph, arrays).info.weights_sha256
 
     def test_other_numbers_than_floats(self, small_graph: resrt.Graph, arrays: Arrays) -> None:
         arrays["fc.bias"] = np.zeros(7, np.int32)
@@ -236,3 +336,47 @@ def test_invalid_paths(tmp_path: Path, small_graph: resrt.Graph) -> None:
         resrt.build(small_graph, "/dev/zero")
     with pytest.raises(resrt.FileError, match="regular file"):
         resrt.build(small_graph, tmp_path)
+
+
+NAME = "\x1b[2J\n\x9b\u202e"
+
+
+def _write_safetensors(path: Path, array: np.ndarray) -> None:
+    save_file({NAME: array}, path, {NAME: NAME})
+
+
+def _write_pdparams(path: Path, array: np.ndarray) -> None:
+    path.write_bytes(pickle.dumps({NAME: array}, protocol=4))
+
+
+def _write_npz(path: Path, array: np.ndarray) -> None:
+    np.savez(path, **{NAME: array})
+
+
+@pytest.mark.parametrize(
+    ("write", "dtype"),
+    [
+        (_write_safetensors, np.float32),
+        (_write_safetensors, np.int32),
+        (_write_safetensors, np.uint16),  # unsupported
+        (_write_pdparams, np.int32),
+        (_write_npz, np.float32),
+        (_write_npz, np.complex64),  # unsupported
+    ],
+)
+def test_control_characters_are_not_printed(
+    write: Callable[[Path, np.ndarray], None],
+    dtype: type[np.generic],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, out = str(tmp_path / "x.npz"), str(tmp_path / "out")
+    write(Path(path), np.ones(3, dtype))
+    build = ["build", "resnet18", "--weights", path, "-o", out]
+    for arguments in (["weights", path], ["convert", path, out], build):
+        status = cli.main(arguments)
+        captured = capsys.readouterr()
+        printed = captured.out + captured.err
+        assert printed.replace("\n", "").isprintable()
+        assert status == 1 or arguments[0] == "weights"
+    assert "\\x1b[2J\\n\\x9b\\u202e" in printed

@@ -5,12 +5,16 @@
 #include <functional>
 #include <numeric>
 #include <set>
+#include <span>
 
 #include "resrt/error.h"
 #include "text.h"
 
 namespace resrt {
 namespace {
+
+// How many names of each kind an error lists. There may be any number of them.
+constexpr size_t kMostListed = 5;
 
 // splitmix64 (https://prng.di.unimi.it/splitmix64.c), because the standard library's distributions
 // differ between implementations.
@@ -96,8 +100,11 @@ void check_weights(const Graph& graph, const Weights& weights) {
   std::string text = concat("these weights do not fit ", graph.name(), ", which has ",
                             expected.size(), " parameters and buffers:");
   const auto list = [&](const char* what, const std::vector<std::string>& names) {
-    if (!names.empty())
-      text += concat("\n  ", names.size(), " ", what, ":\n    ", join(names, "\n    "));
+    if (names.empty()) return;
+    const size_t listed = std::min(names.size(), kMostListed);
+    text += concat("\n  ", names.size(), " ", what, ":\n    ",
+                   join(std::span(names).first(listed), "\n    "));
+    if (listed < names.size()) text += concat("\n    and ", names.size() - listed, " more");
   };
   list("missing", missing);
   list("with the wrong shape", misshapen);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from resrt.cli.arguments import add_shared
+from resrt.cli.tables import printable
 
 SUMMARY = "write weights as a safetensors file that loads directly"
 DESCRIPTION = (
@@ -34,4 +35,4 @@ def run(options: argparse.Namespace) -> None:
     )
     if not options.quiet:
         for name, value in metadata.items():
-            print(f"{name:<14} {value if len(value) <= 80 else f'{value[:80]}…'}")
+            print(f"{name:<14} {printable(value, 80)}")

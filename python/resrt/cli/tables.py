@@ -18,6 +18,12 @@ Value: TypeAlias = str | int | float | bool | list[str] | None
 _ABSENT = "–"  # shown for a missing value
 
 
+def printable(text: str, longest: int) -> str:
+    """Return a text from a file, shortened, and quoted if it has control characters."""
+    shortened = text if len(text) <= longest else f"{text[:longest]}…"
+    return shortened if shortened.isprintable() else repr(shortened)
+
+
 @dataclass(frozen=True)
 class Column(Generic[Row]):
     """A column of a table.

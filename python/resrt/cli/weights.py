@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from resrt.cli.arguments import add_shared
-from resrt.cli.tables import print_json
+from resrt.cli.tables import print_json, printable
 
 if TYPE_CHECKING:
     from resrt.weights import Description
@@ -61,6 +61,6 @@ def _rows(found: Description) -> Iterator[tuple[str, str]]:
         channels = "" if found.in_channels is None else f", {found.in_channels} input channels"
         yield "trained for", f"{found.classes} classes{channels}"
     for name, value in found.metadata.items():
-        yield name, value if len(value) <= 60 else f"{value[:60]}…"
+        yield printable(name, 60), printable(value, 60)
     for oddity in found.oddities:
         yield "odd", oddity

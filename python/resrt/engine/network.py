@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike, fsdecode
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,12 +15,11 @@ import numpy.typing as npt
 
 from resrt import _core, images
 from resrt._support.arguments import whole
-from resrt._support.files import sha256
 from resrt.catalog import pretrained
 from resrt.catalog.models import Config, build_graph, model_info
-from resrt.errors import InputError
+from resrt.errors import InputError, WeightsError
 from resrt.weights import fetch, formats, identify
-from resrt.weights.fit import Weights, fit_checkpoint
+from resrt.weights.fit import Weights, as_arrays, fit_checkpoint
 from resrt.weights.formats.checkpoint import Checkpoint
 from resrt.weights.metadata import Metadata
 
@@ -69,10 +68,10 @@ def resolve(
     entry = pretrained.find(model) if isinstance(model, str) else None
     if entry is not None:
         model = entry.model
-    given, checksum = weights, None
-    if given is None:
-        given, checksum = _fetch(model, entry, classes, in_channels, progress)
-    checkpoint, called = _read(given)
+    if weights is None:
+        checkpoint, called = _fetch(model, entry, classes, in_channels, progress)
+    else:
+        checkpoint, called = _read(weights)
     # What the caller gives is not read from the file, where it may be damaged.
     overrides = {"labels": labels, "preprocessing": preprocessing}
     texts = {} if checkpoint is None else checkpoint.metadata
@@ -97,7 +96,7 @@ def resolve(
     return Network(
         graph,
         arrays,
-        sha256=checksum or _sha256(given),
+        sha256=_sha256(checkpoint),
         metadata=dataclasses.replace(
             metadata,
             origin=_origin(weights, entry),
@@ -112,49 +111,54 @@ def _fetch(
     classes: int | None,
     in_channels: int | None,
     progress: BuildProgress | None,
-) -> tuple[Path, str]:
-    """Return the file of the network's pretrained weights, and its checksum."""
+) -> tuple[Checkpoint | None, str]:
+    """Return the network's pretrained weights, and what an error calls them."""
     if not isinstance(model, str):
         raise InputError(
             "a network of your own has no pretrained weights; give weights: a file, arrays, or "
             '"random"'
         )
-    if entry is None:
-        return fetch.fetch_checked(model)  # which raises: there are none
-    if classes not in (None, entry.classes) or in_channels not in (None, 3):
+    name = model if entry is None else entry.name  # without an entry, fetch_checked raises
+    if entry and (classes not in (None, entry.classes) or in_channels not in (None, 3)):
         # Checked before anything is downloaded.
         raise InputError(
-            f"the pretrained weights {entry.name} have {entry.classes} classes and 3 input "
+            f"the pretrained weights {name} have {entry.classes} classes and 3 input "
             f"channels, not {classes or entry.classes} and {in_channels or 3}; omit these options, "
             "or give weights of your own"
         )
-    phase, megabyte = f"downloading {entry.name} (MB)", 1_000_000
+    phase, megabyte = f"downloading {name} (MB)", 1_000_000
 
     def report(received: int, total: int | None) -> None:
         assert progress is not None
         progress(phase, received // megabyte, (total or 0) // megabyte)
 
-    return fetch.fetch_checked(entry.name, progress=None if progress is None else report)
+    path, checkpoint = fetch.fetch_checked(name, progress=None if progress is None else report)
+    return checkpoint, f"'{path}'"
 
 
 def _read(weights: WeightsLike) -> tuple[Checkpoint | None, str]:
     """Return a checkpoint, None for random parameters, and what an error calls it."""
     if isinstance(weights, Mapping):
-        return Checkpoint("arrays", weights), "the arrays"
-    if isinstance(weights, str) and weights == "random":
+        return Checkpoint("arrays", as_arrays(weights, "the arrays")), "the arrays"
+    if not isinstance(weights, (str, PathLike)):
+        raise WeightsError(
+            "weights must be the path of a file, a dict of arrays by name, or "
+            f'"random", not {type(weights).__name__}'
+        )
+    if weights == "random":
         return None, "random"
-    return formats.read(weights), f"'{fspath(weights)}'"
+    return formats.read(weights), f"'{fsdecode(weights)}'"
 
 
-def _sha256(weights: WeightsLike) -> str:
-    """Return the checksum of a file's bytes, or of arrays' names, types, shapes and values."""
-    if isinstance(weights, str) and weights == "random":
+def _sha256(checkpoint: Checkpoint | None) -> str:
+    """Return the checksum of what was read, or of arrays' names, types, shapes and values."""
+    if checkpoint is None:
         return ""
-    if not isinstance(weights, Mapping):
-        return sha256(Path(weights))
+    if checkpoint.contents:
+        return checkpoint.sha256
     digest = hashlib.sha256()
-    for name, array in sorted(weights.items()):
-        digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
+    for name, array in sorted(checkpoint.arrays.items()):
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode(errors="replace"))
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
@@ -182,7 +186,7 @@ def _graph(
 def _origin(weights: WeightsLike | None, entry: pretrained.Pretrained | None) -> str:
     if weights is None:
         return entry.name if entry is not None else ""
-    return "arrays" if isinstance(weights, Mapping) else Path(weights).name
+    return "arrays" if isinstance(weights, Mapping) else Path(fsdecode(weights)).name
 
 
 def _checked(preprocessing: object) -> _core.Preprocessing | None:

@@ -2,7 +2,7 @@
 
 Such a file holds float32 arrays under the names of the network's parameters, which are timm's, and
 in its metadata what an engine is built with: network, preprocessing, input size, labels, and what
-the file was made from. Its arrays are memory-mapped, not copied.
+the file was made from. Its arrays are used as they are read, without a conversion.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from resrt._support.files import replacing, sha256
+from resrt._support.files import replacing
 from resrt.catalog import pretrained
 from resrt.errors import FileError, WeightsError
 from resrt.weights import formats, identify
@@ -31,7 +31,7 @@ def convert(
     network: str | None = None,
     names: Sequence[str] | None = None,
 ) -> dict[str, str]:
-    """Write weights as a safetensors file that loads without a copy, and return its metadata.
+    """Write weights as a safetensors file that loads without conversion, and return its metadata.
 
     The file's preprocessing and input size are those of the source, if it has any, or else those
     of the network's pretrained weights.
@@ -59,7 +59,7 @@ def convert(
     texts = {
         "network": name,
         "source": f"{Path(source).name}: {checkpoint.format}, named as {convention} does",
-        "source_sha256": sha256(Path(source)),
+        "source_sha256": checkpoint.sha256,
         **metadata.write(),
     }
     with replacing(Path(destination)) as temporary:

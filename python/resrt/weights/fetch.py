@@ -29,6 +29,7 @@ from resrt._support.files import replacing, sha256, writing_to_cache, writing_wh
 from resrt.catalog.pretrained import Pretrained, find
 from resrt.errors import DownloadError, FileError, InputError, PackageError, WeightsError
 from resrt.weights import formats
+from resrt.weights.formats.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from resrt.weights.http import Progress
@@ -69,8 +70,8 @@ def fetch_checked(
     offline: bool = False,
     cache: str | PathLike[str] | None = None,
     progress: Progress | None = None,
-) -> tuple[Path, str]:
-    """Return the file as `fetch` does, and its SHA-256."""
+) -> tuple[Path, Checkpoint]:
+    """Return the file as `fetch` does, and its content, which was checked."""
     entry = find(name)
     if entry is None:
         raise WeightsError(
@@ -161,32 +162,40 @@ def _from_server(url: str, path: Path, progress: Progress | None) -> None:
     discard(part)
 
 
-def _check(file: Path, path: Path, *, called: str) -> str:
-    """Return a file's checksum, after comparing it with the recorded one next to `path`.
+def _check(file: Path, path: Path, *, called: str) -> Checkpoint:
+    """Read a file, and compare its checksum with the recorded one next to `path`.
 
     Without a record, the file must be valid weights, and its checksum is recorded. Raises
     DownloadError if the checksums differ, and WeightsError if the file is not valid.
     """
     record = path.with_name(path.name + ".sha256")
-    now = sha256(file)
     try:
-        then = record.read_text().split()[0]
+        then = record.read_text(errors="replace").split()[0]
     except (FileNotFoundError, IndexError):
-        formats.read(file)
+        checkpoint = formats.read(file)
         with writing_to_cache(record):
             record.parent.mkdir(parents=True, exist_ok=True)
         with writing_whole(record) as text:
-            text.write(f"{now}  {path.name}\n")  # the format of sha256sum -c
-        return now
+            # This is the format of sha256sum -c.
+            text.write(f"{checkpoint.sha256}  {path.name}\n")
+        return checkpoint
     except OSError as error:
         raise FileError(f"cannot read '{record}': {error.strerror}") from None
+    try:
+        checkpoint = formats.read(file)
+        now = checkpoint.sha256
+    except WeightsError:
+        # It was valid when its checksum was recorded.
+        now = sha256(file)
+        if now == then:
+            raise
     if now != then:
         raise DownloadError(
             f"{called} has changed since the first download: its SHA-256 is {now}, and was {then} "
             f"according to '{record}'. Delete a damaged file to download it again, or delete "
             f"'{record}' to use the file as it is now"
         )
-    return now
+    return checkpoint
 
 
 @contextlib.contextmanager

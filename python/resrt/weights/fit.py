@@ -14,7 +14,7 @@ from resrt import _core
 from resrt.errors import WeightsError
 from resrt.weights import identify, names
 from resrt.weights.formats import read
-from resrt.weights.formats.checkpoint import Array, Checkpoint
+from resrt.weights.formats.checkpoint import Array, Checkpoint, shown
 
 Weights: TypeAlias = dict[str, npt.NDArray[np.float32]]
 
@@ -51,16 +51,41 @@ def fit(
     `origin` is what an error calls the arrays. If they are `flat`, because a format lost their
     shapes, they take those of parameters with the same size. Raises WeightsError as `load` does.
     """
-    checked = {name: _checked(name, array, origin) for name, array in arrays.items()}
+    checked = as_arrays(arrays, origin)
     ours = names.to_ours(checked, graph)
     if flat:
         ours = _unflatten(ours, graph)
     weights = {name: _float32(name, array, origin) for name, array in ours.items()}
     try:
-        _core.check_weights(graph, weights)
+        known = _shapes(graph)
+        _core.check_weights(
+            graph, {k if k in known else shown(k): array for k, array in weights.items()}
+        )
     except WeightsError as error:
         raise WeightsError(f"{origin}: {error}{_better_match(checked, graph)}") from None
     return weights
+
+
+def as_arrays(arrays: Mapping[str, object], origin: str) -> dict[str, Array]:
+    """Convert what a caller gives as arrays. Raises WeightsError."""
+    converted: dict[str, Array] = {}
+    for name, value in arrays.items():
+        if not isinstance(name, str):
+            raise WeightsError(f"{origin}: parameter names must be str, not {type(name).__name__}")
+        try:
+            array = np.asarray(value)
+        except Exception as error:
+            # Other libraries' arrays convert themselves and fail in their own ways, for example a
+            # tensor of bfloat16.
+            raise WeightsError(
+                f"{origin}: {shown(name)} cannot be converted to a NumPy array: {error}"
+            ) from None
+        if array.dtype == object:
+            raise WeightsError(
+                f"{origin}: {shown(name)} must be an array of numbers, not {type(value).__name__}"
+            )
+        converted[name] = array
+    return converted
 
 
 def _better_match(arrays: Mapping[str, Array], graph: _core.Graph) -> str:
@@ -69,19 +94,6 @@ def _better_match(arrays: Mapping[str, Array], graph: _core.Graph) -> str:
     if not matches or graph.name in [match.network for match in matches]:
         return ""
     return f" They look like the weights of {matches[0].network}."
-
-
-def _checked(name: object, array: object, origin: str) -> Array:
-    if not isinstance(name, str):
-        raise WeightsError(f"{origin}: parameter names must be str, not {type(name).__name__}")
-    try:
-        return np.asarray(array)
-    except Exception as error:
-        # Other libraries' arrays convert themselves and fail in their own ways, for example a
-        # tensor of bfloat16.
-        raise WeightsError(
-            f"{origin}: {name} cannot be converted to a NumPy array: {error}"
-        ) from None
 
 
 def _shapes(graph: _core.Graph) -> dict[str, tuple[int, ...]]:
@@ -100,5 +112,7 @@ def _unflatten(arrays: Mapping[str, Array], graph: _core.Graph) -> dict[str, Arr
 
 def _float32(name: str, array: Array, origin: str) -> npt.NDArray[np.float32]:
     if not np.issubdtype(array.dtype, np.floating):
-        raise WeightsError(f"{origin}: {name} has the dtype {array.dtype}; parameters are floats")
+        raise WeightsError(
+            f"{origin}: {shown(name)} has the dtype {array.dtype}; parameters are floats"
+        )
     return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"])

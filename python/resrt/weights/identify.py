@@ -14,11 +14,13 @@ from resrt import _core
 from resrt.catalog.models import build_graph
 from resrt.errors import WeightsError
 from resrt.weights import names
-from resrt.weights.formats.checkpoint import Array, Checkpoint
+from resrt.weights.formats.checkpoint import Array, Checkpoint, shown
 
 # A network that shares less than this part of its parameters is not reported.
 _LIKELY = 0.8
 _SHORTLIST = 12
+# How many arrays with the same property are named.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -85,18 +87,22 @@ def _ranked(arrays: Mapping[str, Array], *, least_ndim: int) -> list[Match]:
     convention = names.convention_of(arrays)
     found = _sizes((array.shape for array in arrays.values()), least_ndim)
 
-    def share(shapes: Iterable[Sequence[int]]) -> float:
+    def share(shapes: Iterable[Sequence[int]], different: int = 0) -> float:
         expected = _sizes(shapes, least_ndim)
-        either = (found | expected).total()
-        return (found & expected).total() / either if either else 0.0
+        common = sum(min(count, found[size]) for size, count in expected.items())
+        either = found.total() + expected.total() - common
+        return (common + different) / max(1, either - different)
 
-    roughly = sorted(_core.catalog(), key=lambda model: -share(_shapes(model.name)))
+    # Another number of classes or input channels changes up to three parameters.
+    roughly = [(share(_shapes(model.name), different=3), model) for model in _core.catalog()]
+    roughly = [pair for pair in roughly if pair[0] >= _LIKELY]
+    roughly.sort(key=lambda pair: -pair[0])
     ranked = []
-    for model in roughly[:_SHORTLIST]:
-        graph = trained_graph(arrays, model.name)
+    for _, model in roughly[:_SHORTLIST]:
+        ours = names.to_ours(arrays, build_graph(model.name))
+        graph = trained_graph(ours, model.name)
         match = Match(model.name, model.source, share(p.shape for p in graph.parameters))
-        known = {parameter.name for parameter in graph.parameters}
-        common = len(names.to_ours(arrays, graph).keys() & known)
+        common = len(ours.keys() & {parameter.name for parameter in graph.parameters})
         # Names decide between variants whose parameters have the same sizes, and the convention
         # between identical networks of several sources.
         ranked.append(((-match.share, -common, match.source != convention.name), match))
@@ -148,22 +154,33 @@ def _differences(
     expected = {parameter.name for parameter in graph.parameters}
     missing, unexpected = expected - ours.keys(), ours.keys() - expected
     return [
-        f"{len(some)} arrays {what} {graph.name}: {', '.join(sorted(some)[:5])}"
-        f"{', …' if len(some) > 5 else ''}"
+        f"{len(some)} arrays {what} {graph.name}: {', '.join(map(shown, sorted(some)[:_NAMED]))}"
+        f"{', …' if len(some) > _NAMED else ''}"
         for what, some in (("are missing for", missing), ("do not belong to", unexpected))
         if some
     ]
 
 
 def _oddities(arrays: Mapping[str, Array]) -> list[str]:
-    odd = []
+    odd: dict[str, list[str]] = {}
     for name, array in arrays.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            odd.append(f"{name} has the dtype {array.dtype}, expected floats")
-        elif not np.isfinite(array).all():
-            odd.append(f"{name} has non-finite values")
-        elif name.endswith(("running_var", "_variance")) and np.less(array, 0).any():
-            odd.append(f"{name} is a variance with negative values")
-        elif array.size > 1 and array.ndim > 1 and not array.any():
-            odd.append(f"{name} is all zeros")
-    return odd
+        if (what := _oddity(name, array)) is not None:
+            odd.setdefault(what, []).append(name)
+    listed = []
+    for what, those in odd.items():
+        listed += [f"{shown(name)} {what}" for name in those[:_NAMED]]
+        if len(those) > _NAMED:
+            listed.append(f"{len(those) - _NAMED} more arrays: each {what}")
+    return listed
+
+
+def _oddity(name: str, array: Array) -> str | None:
+    if not np.issubdtype(array.dtype, np.floating):
+        return f"has the dtype {array.dtype}, expected floats"
+    if not np.isfinite(array).all():
+        return "has non-finite values"
+    if name.endswith(("running_var", "_variance")) and np.less(array, 0).any():
+        return "is a variance with negative values"
+    if array.size > 1 and array.ndim > 1 and not array.any():
+        return "is all zeros"
+    return None

@@ -120,6 +120,9 @@ def _rgb_stem(name: str, array: Array) -> Array:
     return array[:, ::-1] if name == "stem.conv.weight" and array.ndim == 4 else array
 
 
+# More arrays than any checkpoint has, with everything that training adds.
+_MOST = 5000
+
 TIMM = Convention("timm", mark=r".*", rules=())
 CONVENTIONS = (
     Convention("PaddleClas", r".*\._(?:mean|variance)", _PADDLE, _PLACES, _transposed_linear),
@@ -158,8 +161,11 @@ def without_counters(arrays: Mapping[str, Array]) -> dict[str, Array]:
 def to_ours(arrays: Mapping[str, Array], graph: _core.Graph) -> dict[str, Array]:
     """Return the arrays under the graph's names. An array without a counterpart keeps its name.
 
-    The convention is recognised from the names. Counters for training are omitted.
+    The convention is recognised from the names. Counters for training are omitted. To bound the
+    time, nothing is renamed if there are more arrays than any checkpoint has.
     """
+    if len(arrays) > _MOST:
+        return without_counters(arrays)
     convention = convention_of(arrays)
     rename = _Renaming(convention, graph).ours
     ours: dict[str, Array] = {}

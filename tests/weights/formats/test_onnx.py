@@ -15,10 +15,11 @@ from onnx import helper, numpy_helper
 
 import resrt
 from resrt import weights
-from resrt.weights.formats import onnx_file
+from resrt.weights.formats import content, onnx_file
 from support.golden import draw_parameter
 from support.onnx_models import Arrays, export, folded, scramble
 from support.paths import TESTS
+from support.samples import bounded_memory
 
 CONFIGS: dict[str, resrt.ResNet | resrt.ResNeSt | resrt.RegNet] = {
     "basic": resrt.ResNet(depths=[2, 1], block="basic", width=8, stem_channels=8),
@@ -351,6 +352,47 @@ class TestExternalData:
         self._set(model, key, value)
         with pytest.raises(resrt.WeightsError, match=message):
             weights.load(save(model, path), graph)
+
+    def test_a_huge_file_of_which_little_is_used(self, exported: Exported, tmp_path: Path) -> None:
+        graph, arrays, _, path = exported
+        os.truncate(tmp_path / "sub" / "model.data", 8 << 30)
+        with bounded_memory(16 << 20):
+            assert_same(weights.load(path, graph), arrays)
+
+    def test_tensors_that_share_bytes(self, tmp_path: Path) -> None:
+        """Otherwise each would be widened on its own."""
+        (tmp_path / "data").write_bytes(bytes(2_000_000))
+        (tmp_path / "same").hardlink_to(tmp_path / "data")
+        model = export(*small("basic"))
+        for i in range(100):
+            tensor = onnx.TensorProto(name=f"x{i}", data_type=16, dims=[1_000_000])
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value=("data", "./data", "same")[i % 3])
+            model.graph.initializer.append(tensor)
+        with bounded_memory(16 << 20), pytest.raises(resrt.WeightsError, match="its own bytes"):
+            weights.read(save(model, tmp_path / "model"))
+
+    def test_a_file_that_changes_between_two_tensors(
+        self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = tmp_path / "sub" / "model.data"
+
+        class Changed(content.File):
+            def read(self, offset: int, size: int) -> memoryview:
+                read = super().read(offset, size)
+                data.write_bytes(data.read_bytes())
+                return read
+
+        monkeypatch.setattr(onnx_file, "File", Changed)
+        with pytest.raises(resrt.FileError, match=r"'sub/model.data': the file changed"):
+            weights.read(exported[3])
+
+    def test_the_checksum_covers_it(self, exported: Exported, tmp_path: Path) -> None:
+        before = weights.read(exported[3]).sha256
+        assert weights.read(exported[3]).sha256 == before
+        with (tmp_path / "sub" / "model.data").open("r+b") as data:
+            data.write(b"1234")
+        assert weights.read(exported[3]).sha256 != before
 
     @staticmethod
     def _set(model: onnx.ModelProto, key: str, value: str) -> None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import mmap
-import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from resrt import _core
-from resrt.errors import FileError, WeightsError
+from resrt.errors import WeightsError
 
 Array: TypeAlias = npt.NDArray[np.generic]
+
+_LONGEST_SHOWN = 200  # several times a parameter's name
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Checkpoint:
 
     `flat` is true if the format stores no shapes, so that every array has one dimension. `fit`
     exists for formats that describe the network: it returns the arrays of a graph's parameters
-    under the graph's names, or raises WeightsError.
+    under the graph's names, or raises WeightsError. `contents` are the bytes that were read: the
+    file's, and those of external tensors; none for arrays without a file.
     """
 
     format: str
@@ -34,6 +36,15 @@ class Checkpoint:
     metadata: Mapping[str, str] = field(default_factory=dict)
     flat: bool = False
     fit: Callable[[_core.Graph], Mapping[str, Array]] | None = None
+    contents: tuple[memoryview, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the bytes that were read, in hexadecimal."""
+        digest = hashlib.sha256()
+        for content in self.contents:
+            digest.update(content)
+        return digest.hexdigest()
 
 
 class Malformed(Exception):
@@ -49,33 +60,6 @@ class Refused(Exception):
     def __init__(self, what: str, is_object: bool = False) -> None:
         super().__init__(what)
         self.is_object = is_object
-
-
-def map_file(path: str) -> memoryview:
-    """Map a file into memory, read-only. Raises FileError."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            return map_descriptor(descriptor, path)
-        finally:
-            os.close(descriptor)
-    except FileError:
-        raise
-    except OSError as error:
-        raise FileError(f"cannot read the weights '{path}': {error.strerror}") from None
-
-
-def map_descriptor(descriptor: int, path: str) -> memoryview:
-    """Map an open file, which errors call `path` and which may be closed afterwards.
-
-    Raises FileError and OSError.
-    """
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise FileError(f"cannot read the weights '{path}': not a regular file")
-    if status.st_size == 0:
-        return memoryview(b"")
-    return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
 
 
 @contextmanager
@@ -103,6 +87,11 @@ def shorten(value: object, length: int = 60) -> str:
     if isinstance(value, int):
         return repr(value) if abs(value) < 1 << 64 else "a huge number"
     return f"a {type(value).__name__}"
+
+
+def shown(name: str) -> str:
+    """Return a name from a file as an error may show it: quoted if it is unprintable or long."""
+    return name if name.isprintable() and len(name) <= _LONGEST_SHOWN else shorten(name)
 
 
 def checked_sizes(sizes: object) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from resrt.weights.formats.checkpoint import (
     reported,
     shaped,
     shorten,
+    shown,
     widen_bfloat16,
 )
 
@@ -61,7 +62,7 @@ def _read_member(member: zip_archive.Member, left: int, path: str) -> tuple[Arra
         raise Malformed(f"its member {shorten(member.name)} is not a .npy file")
     unpacked = member.size if member.compressed else 0
     _check_left(unpacked, left, path)
-    array = _read_npy(member.read(), f"'{path}': {member.name.removesuffix('.npy')}")
+    array = _read_npy(member.read(), f"'{path}': {shown(member.name.removesuffix('.npy'))}")
     if array.dtype.kind == "V":
         _check_left(unpacked + 2 * array.nbytes, left, path)
         unpacked = 2 * array.nbytes
@@ -93,8 +94,8 @@ def _read_npy(content: memoryview, what: str) -> Array:
     dtype = _DTYPE.fullmatch(match["descr"])
     if dtype is None:
         raise WeightsError(
-            f"{what} has the unsupported dtype {match['descr'][:40]}; resrt reads little-endian "
-            "numbers, but no pickled objects: save plain arrays"
+            f"{what} has the unsupported dtype {shown(match['descr'][:40])}; resrt reads "
+            "little-endian numbers, but no pickled objects: save plain arrays"
         )
     shape = [_size(size) for size in match["shape"].split(",") if size.strip()]
     itemsize = np.dtype(dtype[1]).itemsize

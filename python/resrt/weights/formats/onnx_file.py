@@ -7,13 +7,16 @@ normalisation or renamed everything, `onnx_match` finds them by following the gr
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from resrt import _core
 from resrt.errors import FileError, WeightsError
 from resrt.weights.formats import onnx_match, onnx_model
-from resrt.weights.formats.checkpoint import Array, Checkpoint, map_descriptor, reported
+from resrt.weights.formats.checkpoint import Array, Checkpoint, reported, shorten
+from resrt.weights.formats.content import OPEN_FLAGS, File, Version
 from resrt.weights.formats.onnx_model import Location, Model
 
 FORMAT = "ONNX"
@@ -42,8 +45,9 @@ def read(content: memoryview, path: str) -> Checkpoint:
     that `resrt.export` wrote have labels and preprocessing in their metadata. Raises WeightsError,
     and FileError if a file of external tensors cannot be read.
     """
+    external = _ExternalFiles(path)
     with reported(path, "ONNX file"):
-        model = onnx_model.decode(content, _ExternalFiles(path).fetch)
+        model = onnx_model.decode(content, external.fetch)
     _refuse_other_models(model, path)
 
     def fit(graph: _core.Graph) -> dict[str, Array]:
@@ -55,7 +59,7 @@ def read(content: memoryview, path: str) -> Checkpoint:
     arrays = {
         name: array for name, array in model.constants.items() if name in in_use and array.ndim > 0
     }
-    return Checkpoint(FORMAT, arrays, model.metadata, fit=fit)
+    return Checkpoint(FORMAT, arrays, model.metadata, fit=fit, contents=tuple(external.contents))
 
 
 def _refuse_other_models(model: Model, path: str) -> None:
@@ -86,41 +90,53 @@ def _refuse_other_models(model: Model, path: str) -> None:
 
 
 class _ExternalFiles:
-    """The files of external tensors in an ONNX file's folder, each mapped into memory once."""
+    """The files of external tensors in an ONNX file's folder."""
 
     def __init__(self, path: str) -> None:
+        self.contents: list[memoryview] = []
         self._path = path
-        self._maps: dict[str, memoryview] = {}
+        self._versions: dict[str, Version] = {}
+        self._taken: Counter[Version] = Counter()
 
     def fetch(self, location: Location) -> memoryview:
-        if location.file not in self._maps:
-            self._maps[location.file] = self._map(location.file)
-        content = self._maps[location.file]
-        length = len(content) - location.offset if location.length is None else location.length
-        if not 0 <= location.offset <= location.offset + length <= len(content):
-            raise WeightsError(
-                f"'{self._path}' stores {length} bytes at byte {location.offset} of "
-                f"'{location.file}', which has {len(content)}; copy or download both again"
-            )
-        return content[location.offset : location.offset + length]
+        """Read a tensor's bytes. Raises WeightsError or FileError."""
+        with self._opened(location.file) as file:
+            length = file.size - location.offset if location.length is None else location.length
+            if not 0 <= location.offset <= location.offset + length <= file.size:
+                raise WeightsError(
+                    f"'{self._path}' stores {length} bytes at byte {location.offset} of "
+                    f"'{location.file}', which has {file.size}; copy or download both again"
+                )
+            if self._versions.setdefault(location.file, file.version) != file.version:
+                raise file.changed()
+            self._taken[file.version] += length
+            if self._taken[file.version] > file.size:
+                # Otherwise many tensors could be widened copies of the same bytes.
+                raise WeightsError(
+                    f"'{self._path}' stores tensors of more than {file.size} bytes in "
+                    f"'{location.file}', which has no more; give each tensor its own bytes"
+                )
+            self.contents.append(file.read(location.offset, length))
+            return self.contents[-1]
 
-    def _map(self, file: str) -> memoryview:
+    @contextmanager
+    def _opened(self, file: str) -> Iterator[File]:
         where = PurePosixPath(file)
         if not where.parts or where.is_absolute() or ".." in where.parts or not file.isprintable():
             raise WeightsError(
-                f"'{self._path}' stores tensors in {file!r}, which is not in its own folder; "
-                "resrt reads no other files"
+                f"'{self._path}' stores tensors in {shorten(file)}, which is not in its own "
+                "folder; resrt reads no other files"
             )
         # Open folder by folder, because a symbolic link anywhere could lead elsewhere.
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+        flags = OPEN_FLAGS | os.O_NOFOLLOW
         opened: list[int] = []
         try:
             folder = Path(self._path).parent
-            opened.append(os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY))
+            opened.append(os.open(folder, OPEN_FLAGS | os.O_DIRECTORY))
             for part in where.parts[:-1]:
                 opened.append(os.open(part, flags | os.O_DIRECTORY, dir_fd=opened[-1]))
             opened.append(os.open(where.name, flags, dir_fd=opened[-1]))
-            return map_descriptor(opened[-1], file)
+            yield File(opened[-1], file)
         except FileError:
             raise
         except OSError as error:

@@ -6,15 +6,24 @@ import json
 from typing import Any
 
 import numpy as np
-import safetensors
 
 from resrt.errors import WeightsError
-from resrt.weights.formats.checkpoint import Array, Checkpoint, reported, shaped, widen_bfloat16
+from resrt.weights.formats.checkpoint import (
+    Array,
+    Checkpoint,
+    Malformed,
+    reported,
+    shaped,
+    shorten,
+    shown,
+    widen_bfloat16,
+)
 
 FORMAT = "safetensors"
 
 # Python's objects for a header take up to 20 times its size.
 _LONGEST_HEADER = 2 << 20
+_MOST_OBJECTS = 40_000
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -47,26 +56,68 @@ def read(content: memoryview, path: str) -> Checkpoint:
             f"'{path}' has a header of {end} bytes; resrt reads up to {_LONGEST_HEADER}, enough "
             "for more arrays than any network has. Save only the network's weights"
         )
-    try:
-        # The library checks that each array fills its shape and that all of them fill the file.
-        with safetensors.safe_open(path, framework="np"):
-            pass
-    except (safetensors.SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"'{path}' is not a valid safetensors file ({error}); copy or download it again"
-        ) from None
-    header: dict[str, dict[str, Any]] = json.loads(bytes(content[8:end]))
-    metadata = header.pop("__metadata__", {})
-    arrays: dict[str, Array] = {}
-    for name, entry in header.items():
-        if entry["dtype"] not in _DTYPES:
-            raise WeightsError(
-                f"'{path}': {name} has the unsupported dtype {entry['dtype']}; resrt reads "
-                f"{', '.join(_DTYPES)}"
-            )
-        begin, stop = entry["data_offsets"]
-        array = np.frombuffer(content[end + begin : end + stop], _DTYPES[entry["dtype"]])
-        with reported(path, "safetensors file"):
-            array = shaped(array, entry["shape"])
-        arrays[name] = widen_bfloat16(array) if entry["dtype"] == "BF16" else array
+    with reported(path, "safetensors file"):
+        header, metadata = _header(content, end)
+        data = content[end:]
+        places = {name: _place(name, entry) for name, entry in header.items()}
+        _check_adjacent(places, len(data))
+        arrays: dict[str, Array] = {}
+        for name, (begin, stop) in places.items():
+            dtype = header[name]["dtype"]
+            if dtype not in _DTYPES:
+                raise WeightsError(
+                    f"'{path}': {shown(name)} has the unsupported dtype {shorten(dtype)}; resrt "
+                    f"reads {', '.join(_DTYPES)}"
+                )
+            if (stop - begin) % _DTYPES[dtype].itemsize:
+                raise Malformed(f"{shorten(name)} of {dtype} has {stop - begin} bytes")
+            array = np.frombuffer(data[begin:stop], _DTYPES[dtype])
+            array = shaped(array, header[name]["shape"])
+            arrays[name] = widen_bfloat16(array) if dtype == "BF16" else array
     return Checkpoint(FORMAT, arrays, metadata)
+
+
+def _header(content: memoryview, end: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the entries of the arrays, which are not checked, and the metadata."""
+    if end > len(content):
+        raise Malformed(f"it is truncated: its header ends at byte {end} of {len(content)}")
+    objects = 0
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal objects
+        objects += 1
+        if objects > _MOST_OBJECTS:
+            raise Malformed(f"its header has more than {_MOST_OBJECTS} objects")
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise Malformed("its header has two entries with the same name")
+        return found
+
+    try:
+        header = json.loads(str(content[8:end], "utf-8"), object_pairs_hook=unique)
+        metadata = header.pop("__metadata__", {})
+        # JSON can also contain other values than texts, and texts with half of a character.
+        "".join([*header, *metadata, *metadata.values()]).encode()
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        raise Malformed("its header is not valid JSON, or its metadata are not texts") from None
+    return header, metadata
+
+
+def _place(name: str, entry: object) -> tuple[int, int]:
+    """Return where an array begins and ends."""
+    match entry:
+        case {"dtype": str(), "shape": [*shape], "data_offsets": [begin, stop]}:
+            if all(type(number) is int for number in (*shape, begin, stop)):
+                return begin, stop
+    raise Malformed(f"the entry of {shorten(name)} has no valid dtype, shape and data_offsets")
+
+
+def _check_adjacent(places: dict[str, tuple[int, int]], size: int) -> None:
+    """Raise Malformed if arrays overlap, have gaps between them or do not fill the file."""
+    position = 0
+    for begin, stop in sorted(places.values()):
+        if begin != position or stop < begin:
+            raise Malformed(f"an array begins at byte {begin}, expected {position}")
+        position = stop
+    if position != size:
+        raise Malformed(f"its arrays have {position} bytes, but {size} follow its header")
