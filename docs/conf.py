@@ -114,7 +114,8 @@ class _Property(_ReadableTypes, PropertyDocumenter):
     def add_directive_header(self, sig: str) -> None:
         """Add the type of a property of the core, which is in its getter's docstring."""
         super().add_directive_header(sig)
-        if returned := re.fullmatch(r"\(.*\) -> (.*)\n", self.object.fget.__doc__ or ""):
+        getter = getattr(self.object, "fget", None)  # which a cached property does not have
+        if returned := re.fullmatch(r"\(.*\) -> (.*)\n", getattr(getter, "__doc__", None) or ""):
             self.add_line(f"   :type: {returned[1]}", self.get_sourcename())
 
 
