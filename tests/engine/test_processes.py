@@ -1,9 +1,10 @@
-"""Engines in forked processes."""
+"""Engines in forked processes, and in threads that run while the interpreter exits."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,24 @@ print(status, engine.infer(batch).shape)
     assert expected in done.stdout
     if "another process" in expected:
         assert "start processes with multiprocessing's 'spawn' method" in done.stdout
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+@pytest.mark.parametrize(
+    "statement", ["engine.infer(batch)", "resrt.load(path, threads=threads).infer(batch)"]
+)
+def test_interpreter_exits_while_daemon_threads_run(
+    saved: Path, threads: int, statement: str
+) -> None:
+    script = f"""{PREPARE}
+def work():
+    while True:
+        {statement}
+
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.1)
+"""
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(lambda _: run(script, saved, threads), range(10)):
+            assert (done.returncode, done.stderr) == (0, "")
