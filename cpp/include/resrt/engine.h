@@ -90,7 +90,8 @@ RESRT_API EngineInfo inspect(const std::string& path);
 // A network that is ready to run. Its const members are safe to call from many threads at once;
 // callers wait only while all cores are busy. Engines can be moved, but not copied; a moved-from
 // engine can only be assigned to or destroyed. An engine keeps no reference to the graph and the
-// weights that it was built from.
+// weights that it was built from. In a process that was forked after an engine was built or loaded,
+// its members that compute throw BackendError, and so do `build` and `load` for its backend.
 class RESRT_API Engine {
  public:
   // Builds an engine and loads it. If engines can be built but not run here (see BackendStatus), or

@@ -10,6 +10,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/dlpack.h"
+#include "bindings/gil.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -108,12 +109,12 @@ std::shared_ptr<const DeviceArray> keep_batch(std::unique_ptr<DeviceArray> logit
   const auto free = [kept = batch.release().ptr()](const DeviceArray* array) {
     {
       // Deleting waits for the GPU. Other threads can run meanwhile.
-      std::optional<py::gil_scoped_release> release;
+      std::optional<ReleasedGil> release;
       if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) release.emplace();
       delete array;
     }
     if (Py_IsInitialized() == 0) return;  // the interpreter and its objects are gone
-    const py::gil_scoped_acquire gil;
+    const HeldGil gil;
     Py_DECREF(kept);
   };
   return {logits.release(), free};

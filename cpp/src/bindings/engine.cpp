@@ -11,6 +11,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/device_arrays.h"
+#include "bindings/gil.h"
 #include "engine/library_folders.h"
 #include "engine/notes.h"
 #include "passes/passes.h"
@@ -30,7 +31,7 @@ Weights to_weights(const std::map<std::string, FloatArray>& arrays) {
   Weights weights;
   for (const auto& [name, array] : arrays) {
     const std::shared_ptr<py::object> owner(new py::object(array), [](py::object* object) {
-      const py::gil_scoped_acquire gil;
+      const HeldGil gil;
       delete object;
     });
     weights[name] = {{array.shape(), array.shape() + array.ndim()},
@@ -62,7 +63,7 @@ class Steps {
   explicit Steps(const std::optional<Step>& function) : function_(function) {}
 
   bool operator()(const BuildStep& step) {
-    const py::gil_scoped_acquire gil;
+    const HeldGil gil;
     try {
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
       if (function_) (*function_)(step.phase, step.done, step.steps);
@@ -126,7 +127,7 @@ void bind_engine(py::module_& module) {
                             : concat("BackendStatus(", self.name, " ", self.version, ": ",
                                      join(names(self.precisions)), ")");
       });
-  module.def("backends", &backends, py::call_guard<py::gil_scoped_release>(),
+  module.def("backends", &backends, py::call_guard<ReleasedGil>(),
              "Return the status of every backend that this build supports.");
   module.def(
       "add_library_folder",
@@ -175,7 +176,7 @@ void bind_engine(py::module_& module) {
         const auto& [channels, height, width] = input_shape;
         FloatArray output(std::vector<py::ssize_t>{channels, height, width});
         float* out = output.mutable_data();
-        const py::gil_scoped_release release;
+        const ReleasedGil release;
         preprocess(image, steps, {channels, height, width}, out);
         return output;
       },
@@ -214,7 +215,7 @@ void bind_engine(py::module_& module) {
       "inspect",
       [](const py::bytes& path) {
         const std::string file = path;
-        const py::gil_scoped_release release;
+        const ReleasedGil release;
         return inspect(file);
       },
       py::arg("path"),
@@ -239,7 +240,7 @@ void bind_engine(py::module_& module) {
                 .progress = std::ref(steps)};
             const Weights parameters = to_weights(weights);
             try {
-              const py::gil_scoped_release release;
+              const ReleasedGil release;
               return Engine::build(graph, parameters, options,
                                    {.threads = threads, .device = device});
             } catch (const BackendError&) {
@@ -258,7 +259,7 @@ void bind_engine(py::module_& module) {
             const std::string file = path;
             LoadOptions options = {.threads = threads, .device = device};
             if (runtime_cache) options.tensorrt = TensorRTLoadOptions{*runtime_cache};
-            const py::gil_scoped_release release;
+            const ReleasedGil release;
             return Engine::load(file, options);
           },
           py::arg("path"), py::kw_only(), py::arg("threads"), py::arg("device"),
@@ -267,7 +268,7 @@ void bind_engine(py::module_& module) {
           "save",
           [](const Engine& self, const py::bytes& path) {
             const std::string file = path;
-            const py::gil_scoped_release release;
+            const ReleasedGil release;
             self.save(file);
           },
           py::arg("path"))
@@ -288,7 +289,7 @@ void bind_engine(py::module_& module) {
             }
             FloatArray logits(std::vector<py::ssize_t>{expected.front(), info.classes});
             float* out = logits.mutable_data();
-            const py::gil_scoped_release release;
+            const ReleasedGil release;
             self.infer(batch.data(), expected.front(), out);
             return logits;
           },
@@ -309,7 +310,7 @@ void bind_engine(py::module_& module) {
              py::object owner) {
             std::unique_ptr<DeviceArray> logits;
             {
-              const py::gil_scoped_release release;
+              const ReleasedGil release;
               logits = self.infer_on_device(reinterpret_cast<const float*>(pointer), batch, stream);
             }
             return LogitsOnDevice{keep_batch(std::move(logits), std::move(owner)), batch,

@@ -6,6 +6,7 @@
 #include <pybind11/typing.h>
 
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 
 namespace py = pybind11;
 
@@ -28,11 +29,11 @@ int to_number(LogLevel level) {
 LogSink to_sink(const PythonSink& function) {
   // The function must be freed with the GIL held, by whichever thread releases it last.
   const std::shared_ptr<PythonSink> shared(new PythonSink(function), [](PythonSink* owned) {
-    const py::gil_scoped_acquire gil;
+    const HeldGil gil;
     delete owned;
   });
   return [shared](LogLevel level, const std::string& source, const std::string& message) {
-    const py::gil_scoped_acquire gil;
+    const HeldGil gil;
     try {
       // Messages of libraries are not always valid UTF-8.
       const auto text = py::reinterpret_steal<py::str>(
@@ -51,7 +52,7 @@ void bind_log(py::module_& module) {
       "set_log",
       [](const std::optional<PythonSink>& sink) {
         LogSink made = sink ? to_sink(*sink) : LogSink();
-        const py::gil_scoped_release release;
+        const ReleasedGil release;
         set_log(std::move(made), LogLevel::debug);
       },
       py::arg("sink"),

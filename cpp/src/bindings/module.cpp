@@ -1,4 +1,5 @@
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "resrt/error.h"
 
 namespace py = pybind11;
@@ -38,6 +39,7 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of resrt.";
   module.attr("__version__") = py::str(RESRT_VERSION);
   bind_errors(module);
+  resrt::bind_gil();
   resrt::bind_graph(module);
   resrt::bind_models(module);
   resrt::bind_log(module);

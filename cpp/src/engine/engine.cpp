@@ -10,6 +10,7 @@
 #include "backends/backend.h"
 #include "choices.h"
 #include "engine/engine_file.h"
+#include "engine/fork.h"
 #include "engine/notes.h"
 #include "engine/pool.h"
 #include "engine/registry.h"
@@ -118,6 +119,17 @@ void Loaded::warm_up(const EngineInfo& info) {
   executable->warmed_up();
 }
 
+// Deletes a plan, unless this process is a fork of the one that loaded it. Deleting it would then
+// wait for threads that exist only there.
+struct DeleteLoaded {
+  ProcessMark loaded_in;
+
+  void operator()(Loaded* loaded) const {
+    if (loaded_in.is_here()) delete loaded;
+  }
+};
+using LoadedPointer = std::unique_ptr<Loaded, DeleteLoaded>;
+
 }  // namespace
 
 const char* to_string(Precision precision) {
@@ -136,13 +148,14 @@ DeviceArray::~DeviceArray() = default;
 
 struct Engine::State {
   void load(Backend& backend, const LoadOptions& options) {
-    auto ready = std::make_unique<Loaded>(backend.load(plan, info, options));
+    LoadedPointer ready(new Loaded(backend.load(plan, info, options)));
     ready->warm_up(info);
     loaded = std::move(ready);
   }
 
   Loaded& get_loaded() const {
-    if (loaded != nullptr) return *loaded;
+    if (loaded != nullptr && loaded.get_deleter().loaded_in.is_here()) return *loaded;
+    if (loaded != nullptr) throw BackendError(forked_message("this engine was loaded"));
     throw BackendError(concat("this engine was only built, not loaded: ", why_build_only));
   }
 
@@ -171,7 +184,7 @@ struct Engine::State {
 
   EngineInfo info;
   Plan plan;
-  std::unique_ptr<Loaded> loaded;  // null if the engine was only built
+  LoadedPointer loaded;  // null if the engine was only built
   std::string why_build_only;
 };
 
@@ -189,7 +202,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   check_weights(graph, weights);
   require_vector(graph);
   check_notes(options.notes, graph.input_shape().channels, graph.classes());
-  Backend& backend = find_backend(options.backend);
+  Backend& backend = use_backend(options.backend);
   backend.check(options);
   backend.check(load);
   const int device = load.device.value_or(0);
@@ -227,7 +240,7 @@ EngineInfo inspect(const std::string& path) {
 
 Engine Engine::load(const std::string& path, const LoadOptions& options) {
   EngineFile file = read_engine_file(path);
-  Backend& backend = find_backend(file.info.backend);
+  Backend& backend = use_backend(file.info.backend);
   backend.check(options);
   if (file.info.backend_version != backend.version() && !file.info.version_compatible) {
     throw EngineFileError(concat("the engine file '", path, "' was built with ", file.info.backend,

@@ -7,7 +7,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 
+#include "engine/fork.h"
 #include "engine/library_folders.h"
 #include "resrt/error.h"
 #include "text.h"
@@ -127,6 +129,22 @@ std::unique_ptr<Backend> open(const Known& known) {
   throw BackendError(join(reasons, "; "));
 }
 
+struct Opened {
+  std::unique_ptr<Backend> backend;
+  std::optional<ProcessMark> used_in;  // the first process that built or loaded an engine
+};
+
+std::mutex opened_mutex;
+
+// Requires the mutex.
+Opened& find_opened(const std::string& name) {
+  // Never destroyed, because engines in static storage may be destroyed later.
+  static auto& all = *new std::map<std::string, Opened>();
+  if (const auto found = all.find(name); found != all.end()) return found->second;
+  std::unique_ptr<Backend> backend = open(find_known(name));
+  return all[name] = {std::move(backend), std::nullopt};
+}
+
 }  // namespace
 
 fs::path backend_folder() {
@@ -165,12 +183,16 @@ void add_library_folder(const fs::path& folder) {
 }
 
 Backend& find_backend(const std::string& name) {
-  // Never destroyed, because engines in static storage may be destroyed later.
-  static auto& backends = *new std::map<std::string, std::unique_ptr<Backend>>();
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-  if (const auto found = backends.find(name); found != backends.end()) return *found->second;
-  return *(backends[name] = open(find_known(name)));
+  const std::lock_guard lock(opened_mutex);
+  return *find_opened(name).backend;
+}
+
+Backend& use_backend(const std::string& name) {
+  const std::lock_guard lock(opened_mutex);
+  Opened& opened = find_opened(name);
+  if (!opened.used_in) opened.used_in.emplace();
+  if (opened.used_in->is_here()) return *opened.backend;
+  throw BackendError(forked_message(concat("backend '", name, "' was used")));
 }
 
 std::vector<std::string> backend_names() {

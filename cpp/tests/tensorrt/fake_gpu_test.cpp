@@ -467,7 +467,8 @@ TEST_F(EngineOnFakeGpu, ReportsThatTheGpuIsLost) {
   const Floats some = images(1, 0);
   for (const auto& [result, words] :
        {std::pair{CUDA_ERROR_ILLEGAL_ADDRESS, "the GPU is lost to this process"},
-        std::pair{CUDA_ERROR_DEINITIALIZED, "driver has shut down"}}) {
+        std::pair{CUDA_ERROR_DEINITIALIZED, "driver has shut down"},
+        std::pair{CUDA_ERROR_NOT_INITIALIZED, "another process, from which this one was forked"}}) {
     fake::lose(0, result);
     for (const std::string& error :
          {error_of([&] { engine.infer(some); }), error_of([&] { engine.device_of(some.data()); }),

@@ -121,6 +121,14 @@ void check(CUresult result, const char* what) {
         concat("out of GPU memory: CUDA could not ", what, " (", reason,
                "); stop other programs on the GPU or build with a smaller max_batch"));
   }
+  if (result == CUDA_ERROR_NOT_INITIALIZED) {
+    throw BackendError(
+        concat("NVIDIA's driver was started in another process, from which this one was forked: "
+               "CUDA could not ",
+               what, " (", reason,
+               "); use the GPU only after the fork, or start processes with multiprocessing's "
+               "'spawn' method"));
+  }
   if (result == CUDA_ERROR_DEINITIALIZED) {
     throw BackendError(
         concat("NVIDIA's driver has shut down because the process is exiting: CUDA could not ",

@@ -1,0 +1,65 @@
+#include "bindings/gil.h"
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <unistd.h>
+
+namespace resrt {
+namespace {
+
+// Enough for any inference. A build may take longer, and is then abandoned.
+constexpr std::chrono::seconds kLongestWait(10);
+
+std::atomic<int> released = 0;            // how many ReleasedGil exist
+thread_local int released_by_thread = 0;  // of them in this thread
+
+// Python before 3.14 calls pthread_exit in a thread that takes the GIL while the interpreter exits,
+// as a daemon thread does. That would unwind the thread, and abort the process in the first
+// noexcept function. Instead the thread sleeps until the process ends, as in Python 3.14.
+template <class Take>
+void take_gil(Take take) {
+  try {
+    take();
+  } catch (...) {  // the only exception here is that of pthread_exit
+    released -= released_by_thread;
+    for (;;) ::pause();
+  }
+}
+
+// Python calls this when no other thread can take the GIL any more, and thus begin something new.
+void wait_for_other_threads() {
+  const auto end = std::chrono::steady_clock::now() + kLongestWait;
+  while (released > 0 && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+}  // namespace
+
+ReleasedGil::ReleasedGil() {
+  ++released;
+  ++released_by_thread;
+  state_ = PyEval_SaveThread();
+}
+
+ReleasedGil::~ReleasedGil() {
+  --released_by_thread;
+  --released;
+  take_gil([this] { PyEval_RestoreThread(state_); });
+}
+
+HeldGil::HeldGil() {
+  take_gil([this] { state_ = PyGILState_Ensure(); });
+}
+
+HeldGil::~HeldGil() {
+  PyGILState_Release(state_);
+}
+
+void bind_gil() {
+  // If this fails, because too many modules have done so, the process exits without waiting.
+  static_cast<void>(Py_AtExit(&wait_for_other_threads));
+}
+
+}  // namespace resrt

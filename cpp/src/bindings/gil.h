@@ -1,0 +1,36 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace resrt {
+
+// Releases the interpreter lock (GIL) for its lifetime. The process exits only when no thread has
+// released it here any more, see bind_gil.
+class ReleasedGil {
+ public:
+  ReleasedGil();
+  ~ReleasedGil();
+  ReleasedGil(const ReleasedGil&) = delete;
+  ReleasedGil& operator=(const ReleasedGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+// Holds the GIL for its lifetime, in any thread. The thread may hold it already.
+class HeldGil {
+ public:
+  HeldGil();
+  ~HeldGil();
+  HeldGil(const HeldGil&) = delete;
+  HeldGil& operator=(const HeldGil&) = delete;
+
+ private:
+  PyGILState_STATE state_{};
+};
+
+// Lets daemon threads use engines while the interpreter exits: the process waits for what they
+// compute before the libraries of the backends are finalised.
+void bind_gil();
+
+}  // namespace resrt
