@@ -165,3 +165,12 @@ def test_text_is_written_in_utf_8(output: Path) -> None:
     for path in (output.parent, output / "x"):
         with pytest.raises(resrt.FileError, match="cannot write"), writing_whole(path):
             pytest.fail("the block must not run")
+
+
+def test_a_link_to_a_pipe_is_written_into() -> None:
+    """/dev/stdout is such a link, and the pipe has no path of its own."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe:
+        write(Path(f"/dev/fd/{writing}"))
+        os.close(writing)
+        assert pipe.read() == b"new"

@@ -53,13 +53,15 @@ def replacing(path: Path) -> Iterator[Path]:
     Into a device or a pipe the finished content is copied. Raises FileError if `path` cannot be
     written, and then leaves nothing behind.
     """
-    target = Path(os.path.realpath(path))
+    target = path
     temporary: Path | None = None
     try:
-        status = _status(target)
+        status = _status(path)
         if status is not None and stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         is_stream = status is not None and not stat.S_ISREG(status.st_mode)
+        if not is_stream:  # a link such as /dev/stdout may point to a pipe, which has no path
+            target = Path(os.path.realpath(path))
         folder = Path(tempfile.gettempdir()) if is_stream else target.parent
         temporary = _create(folder, target.name)
         yield temporary
