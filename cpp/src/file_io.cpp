@@ -43,17 +43,21 @@ InputFile::InputFile(std::string path)
   left_ = static_cast<uint64_t>(status.st_size);
 }
 
+uint64_t InputFile::read(char* bytes, uint64_t size) {
+  uint64_t filled = 0;
+  while (filled < size) {
+    const ssize_t count = ::read(descriptor_.get(), bytes + filled, size - filled);
+    if (count < 0 && errno != EINTR) fail("read", path_, errno);
+    if (count == 0) break;
+    if (count > 0) filled += static_cast<uint64_t>(count);
+  }
+  left_ = filled < size ? 0 : left_ - std::min(left_, filled);
+  return filled;
+}
+
 std::string InputFile::read(uint64_t most) {
   std::string bytes(std::min(most, left_), '\0');
-  size_t filled = 0;
-  while (filled < bytes.size()) {
-    const ssize_t count = ::read(descriptor_.get(), bytes.data() + filled, bytes.size() - filled);
-    if (count < 0 && errno != EINTR) fail("read", path_, errno);
-    if (count == 0) break;  // the file has become shorter
-    if (count > 0) filled += static_cast<size_t>(count);
-  }
-  left_ = filled < bytes.size() ? 0 : left_ - filled;
-  bytes.resize(filled);
+  bytes.resize(read(bytes.data(), bytes.size()));
   return bytes;
 }
 

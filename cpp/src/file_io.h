@@ -36,6 +36,8 @@ class RESRT_API InputFile {
   explicit InputFile(std::string path);
 
   uint64_t left() const { return left_; }  // bytes that are not read yet
+  // Reads the next `size` bytes. Returns how many were left, if those are fewer.
+  uint64_t read(char* bytes, uint64_t size);
   // Returns the next bytes, or all that are left if those are fewer.
   std::string read(uint64_t most);
 

@@ -26,6 +26,36 @@ TEST(Engine, AcceptsPointersAndSpans) {
   EXPECT_NE(by_pointer, std::vector<float>(5 * 5));
 }
 
+TEST(Engine, NormalisesPictures) {
+  const std::vector<float> mean = {0.5F, 0.25F, 0.0F};
+  const std::vector<float> std = {0.5F, 0.25F, 1.0F};
+  const Graph graph = tiny_graph();
+  const Engine engine = Engine::build(graph, random_weights(graph),
+                                      {.precision = Precision::fp32,
+                                       .max_batch = 2,
+                                       .notes = {.preprocessing = {.mean = mean, .std = std}}});
+  std::vector<uint8_t> planes(3 * 3 * 144);
+  std::vector<uint8_t> interleaved(planes.size());
+  std::vector<float> images(planes.size());
+  for (size_t i = 0; i < planes.size(); ++i) {
+    const size_t image = i / (3 * 144);
+    const size_t channel = i / 144 % 3;
+    planes[i] = static_cast<uint8_t>(i * 37 % 256);
+    interleaved[image * 3 * 144 + i % 144 * 3 + channel] = planes[i];
+    images[i] = (static_cast<float>(planes[i]) / 255.0F - mean[channel]) / std[channel];
+  }
+  const std::vector<float> expected = engine.infer(images);
+  EXPECT_EQ(engine.infer(planes, PixelLayout::nchw), expected);
+  EXPECT_EQ(engine.infer(interleaved, PixelLayout::nhwc), expected);
+  EXPECT_THROW(engine.infer(std::vector<uint8_t>(431), PixelLayout::nchw), InputError);
+  EXPECT_THROW(tiny_engine().infer(planes, PixelLayout::nchw), InputError);
+}
+
+TEST(Engine, RejectsInvalidBatchSizes) {
+  EXPECT_THROW(tiny_engine({.warm_up = std::vector{3}}), InputError);
+  EXPECT_THROW(tiny_engine({.batch_sizes = {0}}), InputError);
+}
+
 TEST(Engine, RejectsInvalidBatches) {
   const Engine engine = tiny_engine();
   std::vector<float> logits(5);

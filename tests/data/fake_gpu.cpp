@@ -54,7 +54,8 @@ class Session : public Context {
 class Loaded : public Executable, public DeviceAccess {
  public:
   explicit Loaded(const EngineInfo& info) : info_(info) {}
-  std::vector<int> batch_sizes() const override { return {2, 1}; }
+  int next_part(int64_t left) const override { return left < 2 ? 1 : 2; }
+  std::vector<int> warm_sizes() const override { return {1, 2}; }
   int concurrency() const override { return 1; }
   std::unique_ptr<Context> create_context() override { return std::make_unique<Session>(info_); }
   const DeviceAccess* device_access() const override { return this; }

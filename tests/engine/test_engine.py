@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import os
 import shutil
@@ -12,6 +13,7 @@ import threading
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +33,109 @@ def test_any_batch_size_gives_each_image_its_logits(
         logits = small_engine.infer(images[:size])
         assert logits.shape == (size, 7)
         assert logits.dtype == np.float32
-        np.testing.assert_allclose(logits, one_by_one[:size], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(logits, one_by_one[:size])
     assert np.abs(one_by_one).max() > 1e-3
+
+
+def test_logits_do_not_depend_on_the_batch_under_load(
+    small_engine: resrt.Engine, tmp_path: Path
+) -> None:
+    """Concurrent batches of all sizes give each image the same logits, to the bit."""
+    small_engine.save(tmp_path / "engine")
+    engine = resrt.load(tmp_path / "engine", optimize_for="throughput")
+    images = np.random.default_rng(1).standard_normal((9, 3, 32, 32), np.float32)
+    expected = np.concatenate([engine.infer(image[None]) for image in images])
+
+    def infer(number: int) -> bool:
+        start, size = number % 5, 1 + number % 4
+        return np.array_equal(engine.infer(images[start:][:size]), expected[start:][:size])
+
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        assert all(pool.map(infer, range(500)))
+
+
+def pictures(count: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(count).integers(0, 256, (count, 3, 32, 32), np.uint8)
+
+
+def test_pictures_are_normalised(small_engine: resrt.Engine) -> None:
+    """uint8 pictures of either layout give the logits of the normalised images, to the bit."""
+    info, uint8 = small_engine.info, pictures(6)
+    mean, std = (
+        np.array(values, np.float32)[:, None, None]
+        for values in (info.preprocessing.mean, info.preprocessing.std)
+    )
+    expected = small_engine.infer((uint8 / np.float32(255) - mean) / std)
+    np.testing.assert_array_equal(small_engine.infer(uint8), expected)
+    np.testing.assert_array_equal(small_engine.infer(uint8.transpose(0, 2, 3, 1)), expected)
+    assert small_engine.infer(uint8[:0]).shape == (0, 7)
+
+
+def test_logits_into_an_array(small_engine: resrt.Engine, images: Batch) -> None:
+    out = np.full((len(images), 7), np.nan, np.float32)
+    assert small_engine.infer(images, out=out) is out
+    np.testing.assert_array_equal(out, small_engine.infer(images))
+    read_only = out.copy()
+    read_only.flags.writeable = False
+    for wrong, message in (
+        (out[:-1], r"float32 array of shape \(6, 7\), not float32 \(5, 7\)"),
+        (out.astype(np.float64), "not float64"),
+        ([0.0], "not list"),
+        (np.repeat(out, 2, axis=1)[:, ::2], "contiguous"),
+        (read_only, "writeable"),
+    ):
+        with pytest.raises(resrt.InputError, match=message):
+            small_engine.infer(images, out=wrong)  # type: ignore[arg-type]
+
+
+def test_inferences_that_are_awaited(small_engine: resrt.Engine, images: Batch) -> None:
+    async def infer_all() -> list[Batch]:
+        batches = (images[:size] for size in range(1, 7))
+        return await asyncio.gather(*map(small_engine.infer_async, batches))
+
+    for size, logits in enumerate(asyncio.run(infer_all()), 1):
+        np.testing.assert_array_equal(logits, small_engine.infer(images[:size]))
+    with pytest.raises(resrt.InputError, match="float64"):
+        asyncio.run(small_engine.infer_async(images.astype(np.float64)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"warm_up": False},
+        {"warm_up": (4, 2)},
+        {"batch_sizes": [2]},
+        {"batch_sizes": [4, 1], "optimize_for": "throughput"},
+        {"pin_threads": False},
+        {"threads": 1, "pin_threads": True},
+    ],
+)
+def test_options_of_loading_keep_the_logits(
+    small_engine: resrt.Engine, images: Batch, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    small_engine.save(tmp_path / "engine")
+    loaded = resrt.load(tmp_path / "engine", **options)
+    np.testing.assert_allclose(
+        loaded.infer(images), small_engine.infer(images), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"warm_up": (5,)}, "warm_up must have batch sizes from 1 to 4, the engine's max_batch"),
+        ({"warm_up": [0]}, "warm_up must be an integer of at least 1, not 0"),
+        ({"batch_sizes": [1, 8]}, "batch_sizes must have batch sizes from 1 to 4"),
+        ({"optimize_for": "memory"}, "latency or throughput, not memory"),
+        ({"optimize_for": "throughput", "threads": 2}, "leave out threads"),
+    ],
+)
+def test_invalid_options_of_loading(
+    small_engine: resrt.Engine, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    small_engine.save(tmp_path / "engine")
+    with pytest.raises(resrt.InputError, match=message):
+        resrt.load(tmp_path / "engine", **options)
 
 
 def test_memory_layout_does_not_matter(small_engine: resrt.Engine, images: Batch) -> None:
@@ -52,7 +155,8 @@ def test_memory_layout_does_not_matter(small_engine: resrt.Engine, images: Batch
     ("change", "message"),
     [
         (lambda x: x.astype(np.float64), r"float32 .*not float64.*astype"),
-        (lambda x: (x * 255).astype(np.uint8), r"not uint8"),
+        (lambda x: x.astype(np.uint8)[:, :2], r"\(N, 3, 32, 32\) or \(N, 32, 32, 3\), not \(6, 2"),
+        (lambda x: x.astype(np.uint8)[0], r"uint8 .*not a single image of shape .*image\[None\]"),
         (lambda x: x[0], r"not a single image of shape .*image\[None\]"),
         (lambda x: x[:, :1], r"\(N, 3, 32, 32\), not \(6, 1, 32, 32\)"),
         (lambda x: x[..., :31], r"not \(6, 3, 32, 31\)"),
@@ -289,10 +393,21 @@ class TestFile:
         content = content.replace(old, new, 1)
         saved.write_bytes(content + struct.pack("<I", zlib.crc32(content)))
 
-    def test_other_library_version(self, saved: Path) -> None:
+    def test_other_library_version(
+        self, saved: Path, images: Batch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        expected = resrt.load(saved).infer(images)
         self.rewrite(saved, b"2026.4.1", b"2025.1.0")
+        with caplog.at_level("INFO", logger="resrt"):
+            loaded = resrt.load(saved)
+        assert "built with openvino 2025.1.0, but version 2026.4.1 is installed" in caplog.text
+        np.testing.assert_array_equal(loaded.infer(images), expected)
+
+    def test_other_library_version_with_operations_that_are_unknown(self, saved: Path) -> None:
+        self.rewrite(saved, b"2026.4.1", b"2027.1.0")
+        self.rewrite(saved, b'type="Convolution"', b'type="Convolutiom"')
         with pytest.raises(
-            resrt.EngineFileError, match=r"openvino 2025.1.0, but version 2026.4.1 is"
+            resrt.EngineFileError, match=r"(?s)openvino 2027.1.0, but version 2026.4.1 is .*Convolutiom"
         ):
             resrt.load(saved)
 

@@ -37,7 +37,7 @@ struct EngineNotes {
   Preprocessing preprocessing;
 };
 
-// The largest supported max_batch. An engine prepares for a batch of max_batch when it is loaded.
+// The largest supported max_batch.
 inline constexpr int kLargestBatch = 1024;
 
 // The progress of a build: `done` of `steps` in a phase, which the library names. Phases may be
@@ -61,13 +61,28 @@ struct BuildOptions {
 };
 
 struct LoadOptions {
-  // CPU threads per inference. 0 uses one per core. With fewer threads than cores, as many
-  // inferences run concurrently as the cores allow, and further callers wait.
+  // CPU threads per inference. 0 uses one per core that the process may use: its affinity and a
+  // container's CPU quota count. With fewer threads than cores, as many inferences run concurrently
+  // as the cores allow, and further callers wait. One thread gives the highest throughput.
   int threads = 0;
+  // Whether each thread stays on one core. Absent lets the library choose. Only for the CPU.
+  std::optional<bool> pin_threads = {};
+  // The batch sizes to run once before `load` returns, from 1 to max_batch. The first inference of
+  // a size takes longer, because it prepares the kernels for that size. Absent runs the sizes that
+  // the backend deems best (OpenVINO: 1), an empty list none.
+  std::optional<std::vector<int>> warm_up = {};
+  // Only for OpenVINO: the batch sizes to compile the network for, from 1 to max_batch. Each takes
+  // memory for the weights again, and other batches are put together from these sizes and 1. The
+  // default, an empty list, compiles it once for all sizes.
+  std::vector<int> batch_sizes = {};
   // The number of the GPU, only for backends that run on one. Absent means the first GPU.
   std::optional<int> device = {};
   std::optional<TensorRTLoadOptions> tensorrt = {};  // only for the TensorRT backends
 };
+
+// The order of the values of a batch of pictures: (batch, channels, height, width) or (batch,
+// height, width, channels).
+enum class PixelLayout { nchw, nhwc };
 
 // A description of an engine.
 struct EngineInfo {
@@ -78,7 +93,7 @@ struct EngineInfo {
   Shape input;
   int classes = 0;
   int max_batch = 0;
-  bool version_compatible = false;  // whether later versions of the backend can load it too
+  bool version_compatible = false;  // whether other versions of the backend can load it too
   std::string layers;               // the graph as text: layers, shapes and costs
   EngineNotes notes;
 };
@@ -102,9 +117,10 @@ class RESRT_API Engine {
   static Engine build(const Graph& graph, const Weights& weights, const BuildOptions& options = {},
                       const LoadOptions& load = {});
 
-  // Loads an engine file and warms it up. Throws FileError if the file cannot be read,
-  // EngineFileError if it is not an engine file, is damaged or was built with another version of
-  // the backend, and PrecisionError, InputError and BackendError as `build` does.
+  // Loads an engine file and warms it up. The file is not needed afterwards. Throws FileError if it
+  // cannot be read, EngineFileError if it is not an engine file, is damaged or cannot be used by
+  // the installed version of the backend, and PrecisionError, InputError and BackendError as
+  // `build` does.
   static Engine load(const std::string& path, const LoadOptions& options = {});
 
   // Writes the engine file. If that fails, it throws FileError and leaves no partial file behind.
@@ -123,11 +139,18 @@ class RESRT_API Engine {
   // if the device fails or is missing.
   void infer(const float* images, int64_t batch, float* logits) const;
 
+  // The same for pictures of the input's size, as uint8: their values are scaled to 0..1 and
+  // normalised by the mean and standard deviation of info().notes.preprocessing. Also throws
+  // InputError if the preprocessing has no mean and std.
+  void infer(const uint8_t* pixels, PixelLayout layout, int64_t batch, float* logits) const;
+
   // The same, with the batch size given by the length of `images`. Also throws InputError if that
   // is not a multiple of info().input.size(), or if `logits` does not have `classes` floats per
   // image.
   void infer(std::span<const float> images, std::span<float> logits) const;
+  void infer(std::span<const uint8_t> pixels, PixelLayout layout, std::span<float> logits) const;
   std::vector<float> infer(std::span<const float> images) const;
+  std::vector<float> infer(std::span<const uint8_t> pixels, PixelLayout layout) const;
 
   // The number of the GPU that the engine runs on. Absent if it runs on the CPU or was only built.
   std::optional<int> device() const;

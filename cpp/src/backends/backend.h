@@ -5,14 +5,15 @@
 #include <string>
 #include <vector>
 
+#include "bytes.h"
 #include "resrt/engine.h"
 #include "resrt/error.h"
 
 namespace resrt {
 
-// A network compiled by a backend: bytes that only the same version of the same backend can read.
+// A network in the form that a backend loads. An executable may keep reading the bytes.
 struct Plan {
-  std::string bytes;
+  Bytes bytes;
 };
 
 // Images and space for their logits in a GPU's memory, read and written in the order of a stream.
@@ -43,7 +44,7 @@ class DeviceAccess {
 class Context {
  public:
   virtual ~Context() = default;
-  // `batch` is one of the executable's batch sizes.
+  // `batch` is a size that the executable's next_part returned.
   virtual void infer(const float* images, int batch, float* logits) = 0;
   // The same in a GPU's memory; may return before it is complete. Only called if the executable has
   // device_access.
@@ -56,11 +57,11 @@ class Context {
 class Executable {
  public:
   virtual ~Executable() = default;
-  // The supported batch sizes in descending order, from max_batch to 1. Other batches are split
-  // into these sizes.
-  virtual std::vector<int> batch_sizes() const = 0;
-  // The batch sizes to run once when the engine is loaded, so that later inferences are fast.
-  virtual std::vector<int> warm_sizes() const { return batch_sizes(); }
+  // How many of the `left` images of a batch, at least one, the next inference takes.
+  virtual int next_part(int64_t left) const = 0;
+  // The batch sizes to run once when the engine is loaded, unless the user names others, so that
+  // later inferences are fast.
+  virtual std::vector<int> warm_sizes() const = 0;
   // Called when all contexts have run these sizes.
   virtual void warmed_up() {}
   // How many contexts can usefully run at once; more would wait for each other.
@@ -76,6 +77,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string version() const = 0;
+  // Whether plans also load in other versions of the library than the one that built them.
+  virtual bool has_portable_plans() const { return false; }
   // Throw InputError for options that this backend does not support and for values out of range, or
   // PrecisionError if the reason is the precision.
   virtual void check(const BuildOptions& options) const = 0;

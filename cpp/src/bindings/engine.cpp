@@ -3,6 +3,7 @@
 #include <exception>
 #include <functional>
 #include <optional>
+#include <span>
 #include <tuple>
 
 #include <pybind11/numpy.h>
@@ -12,6 +13,7 @@
 #include "bindings/bindings.h"
 #include "bindings/device_arrays.h"
 #include "bindings/gil.h"
+#include "cpus.h"
 #include "engine/library_folders.h"
 #include "engine/notes.h"
 #include "passes/passes.h"
@@ -52,6 +54,15 @@ std::vector<std::string> names(const std::vector<Precision>& precisions) {
   std::vector<std::string> all;
   for (const Precision precision : precisions) all.emplace_back(to_string(precision));
   return all;
+}
+
+template <class Array>
+auto span(const Array& array) {
+  return std::span(array.data(), static_cast<size_t>(array.size()));
+}
+
+std::span<float> mutable_span(FloatArray& array) {
+  return {array.mutable_data(), static_cast<size_t>(array.size())};
 }
 
 using Step = py::typing::Callable<void(const std::string&, int, int)>;
@@ -133,6 +144,12 @@ void bind_engine(py::module_& module) {
       "add_library_folder",
       [](const py::bytes& folder) { add_library_folder(std::string(folder)); }, py::arg("folder"),
       "Add a folder of packages that the core searches for the wheels of inference libraries.");
+  module.def("usable_cpus", &usable_cpus,
+             "Return how many threads this process can keep busy, within its CPU quota.");
+  module.def(
+      "cpu_quota", &cpu_quota, py::arg("proc"), py::arg("groups"),
+      "Return how many CPUs this process may keep busy over time, or None. The arguments are "
+      "the folders in which Linux reports processes and control groups.");
   module.def("library_packages", &library_packages, py::arg("backend"),
              "Return the import names of the packages that may contain a backend's library.");
   module.def("backend_names", &backend_names, "Return the names of the backends.");
@@ -199,7 +216,7 @@ void bind_engine(py::module_& module) {
       .def_readonly("classes", &EngineInfo::classes)
       .def_readonly("max_batch", &EngineInfo::max_batch, "The largest batch that runs at once.")
       .def_readonly("version_compatible", &EngineInfo::version_compatible,
-                    "Whether later versions of the backend can load it too.")
+                    "Whether other versions of the backend can load it too.")
       .def_property_readonly(
           "weights", [](const EngineInfo& self) { return self.notes.weights; },
           "Where the weights came from.")
@@ -255,15 +272,21 @@ void bind_engine(py::module_& module) {
       .def_static(
           "load",
           [](const py::bytes& path, int threads, std::optional<int> device,
-             const std::optional<py::bytes>& runtime_cache) {
+             const std::optional<py::bytes>& runtime_cache, std::optional<std::vector<int>> warm_up,
+             std::vector<int> batch_sizes, std::optional<bool> pin_threads) {
             const std::string file = path;
-            LoadOptions options = {.threads = threads, .device = device};
+            LoadOptions options = {.threads = threads,
+                                   .pin_threads = pin_threads,
+                                   .warm_up = std::move(warm_up),
+                                   .batch_sizes = std::move(batch_sizes),
+                                   .device = device};
             if (runtime_cache) options.tensorrt = TensorRTLoadOptions{*runtime_cache};
             const ReleasedGil release;
             return Engine::load(file, options);
           },
           py::arg("path"), py::kw_only(), py::arg("threads"), py::arg("device"),
-          py::arg("runtime_cache"))
+          py::arg("runtime_cache"), py::arg("warm_up"), py::arg("batch_sizes"),
+          py::arg("pin_threads"))
       .def(
           "save",
           [](const Engine& self, const py::bytes& path) {
@@ -276,26 +299,27 @@ void bind_engine(py::module_& module) {
       .def_property_readonly("plan", [](const Engine& self) { return py::bytes(self.plan()); })
       .def(
           "infer",
-          [](const Engine& self, const FloatArray& batch) {
-            const auto& info = self.info();
-            const std::vector<int64_t> expected = {batch.ndim() > 0 ? batch.shape(0) : 0,
-                                                   info.input.channels, info.input.height,
-                                                   info.input.width};
-            const std::vector<int64_t> found(batch.shape(), batch.shape() + batch.ndim());
-            if (found != expected) {
-              throw InputError(concat(info.model, " requires a batch of shape (N, ",
-                                      info.input.channels, ", ", info.input.height, ", ",
-                                      info.input.width, "), not ", shape_text(found)));
-            }
-            FloatArray logits(std::vector<py::ssize_t>{expected.front(), info.classes});
-            float* out = logits.mutable_data();
+          [](const Engine& self, const FloatArray& batch, FloatArray& logits) {
+            const std::span images = span(batch);
+            const std::span out = mutable_span(logits);
             const ReleasedGil release;
-            self.infer(batch.data(), expected.front(), out);
-            return logits;
+            self.infer(images, out);
           },
-          py::arg("batch").noconvert(),
-          "Return the logits, float32 (N, classes), of a contiguous batch, float32 (N, channels, "
+          py::arg("batch").noconvert(), py::arg("logits").noconvert(),
+          "Write the logits, float32 (N, classes), of a contiguous batch, float32 (N, channels, "
           "height, width).")
+      .def(
+          "infer_pixels",
+          [](const Engine& self, const PixelArray& batch, bool channels_last, FloatArray& logits) {
+            const auto layout = channels_last ? PixelLayout::nhwc : PixelLayout::nchw;
+            const std::span pixels = span(batch);
+            const std::span out = mutable_span(logits);
+            const ReleasedGil release;
+            self.infer(pixels, layout, out);
+          },
+          py::arg("batch").noconvert(), py::arg("channels_last"), py::arg("logits").noconvert(),
+          "The same for a contiguous batch of pictures, uint8 (N, channels, height, width) or (N, "
+          "height, width, channels).")
       .def_property_readonly("device", &Engine::device,
                              "The number of the GPU that the engine runs on, or None.")
       .def(

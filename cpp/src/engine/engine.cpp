@@ -1,6 +1,7 @@
 #include "resrt/engine.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <future>
 #include <limits>
@@ -14,7 +15,9 @@
 #include "engine/notes.h"
 #include "engine/pool.h"
 #include "engine/registry.h"
+#include "images/normalise.h"
 #include "resrt/error.h"
+#include "resrt/log.h"
 #include "text.h"
 
 namespace resrt {
@@ -83,32 +86,69 @@ std::vector<int64_t> find_non_finite(const float* images, int64_t batch, int64_t
   return found;
 }
 
+// The normalised values of pictures, before they are inferred.
+class Normalisation {
+ public:
+  explicit Normalisation(const EngineInfo& info) : pixels_(info.input.height * info.input.width) {
+    const Preprocessing& steps = info.notes.preprocessing;
+    if (steps.mean.empty()) {
+      throw InputError(concat("the preprocessing of ", info.model,
+                              " has no mean and standard deviation to normalise uint8 with; give "
+                              "normalised float32"));
+    }
+    for (size_t channel = 0; channel < steps.mean.size(); ++channel) {
+      values_.push_back(normalised(steps.mean[channel], steps.std[channel], steps.pipeline));
+    }
+  }
+
+  // Writes `batch` pictures as (batch, channels, height, width).
+  void apply(const uint8_t* pictures, PixelLayout layout, int batch, float* output) const {
+    const auto channels = static_cast<int64_t>(values_.size());
+    const bool interleaved = layout == PixelLayout::nhwc;
+    const int64_t step = interleaved ? channels : 1;
+    for (int64_t image = 0; image < batch; ++image, pictures += channels * pixels_) {
+      for (int64_t channel = 0; channel < channels; ++channel) {
+        const std::array<float, 256>& values = values_[static_cast<size_t>(channel)];
+        const uint8_t* from = pictures + channel * (interleaved ? 1 : pixels_);
+        for (int64_t i = 0; i < pixels_; ++i) *output++ = values[from[i * step]];
+      }
+    }
+  }
+
+ private:
+  int64_t pixels_;  // of one channel
+  std::vector<std::array<float, 256>> values_;
+};
+
+// Runs one inference at a time, with memory of its own.
+struct Lane {
+  std::unique_ptr<Context> context;
+  std::vector<float> images;  // normalised pictures
+};
+
 // A plan that is loaded onto its device and ready to run.
 struct Loaded {
   explicit Loaded(std::unique_ptr<Executable> made)
       : executable(std::move(made)),
-        batch_sizes(executable->batch_sizes()),
-        contexts([this] { return executable->create_context(); },
-                 static_cast<size_t>(executable->concurrency())) {}
+        lanes([this] { return std::make_unique<Lane>(executable->create_context()); },
+              static_cast<size_t>(executable->concurrency())) {}
 
-  void warm_up(const EngineInfo& info);
+  void warm_up(const EngineInfo& info, const std::vector<int>& sizes);
 
   std::unique_ptr<Executable> executable;
-  std::vector<int> batch_sizes;
-  Pool<Context> contexts;
+  Pool<Lane> lanes;
 };
 
-// The first inference of each batch size allocates what later ones reuse, in each of the contexts
-// that run concurrently.
-void Loaded::warm_up(const EngineInfo& info) {
-  const auto most = static_cast<size_t>(info.max_batch);
+// The first inference of each batch size allocates what later ones reuse, in each of the lanes that
+// run concurrently.
+void Loaded::warm_up(const EngineInfo& info, const std::vector<int>& sizes) {
+  if (sizes.empty()) return;
+  const auto most = static_cast<size_t>(*std::max_element(sizes.begin(), sizes.end()));
   const std::vector<float> images(most * static_cast<size_t>(info.input.size()));
   const auto run_all_sizes = [&] {
     std::vector<float> logits(most * static_cast<size_t>(info.classes));
-    auto context = contexts.borrow();
-    for (const int batch : executable->warm_sizes()) {
-      context->infer(images.data(), batch, logits.data());
-    }
+    auto lane = lanes.borrow();
+    for (const int batch : sizes) lane->context->infer(images.data(), batch, logits.data());
   };
   std::vector<std::future<void>> others;
   for (int i = 1; i < executable->concurrency(); ++i) {
@@ -148,8 +188,9 @@ DeviceArray::~DeviceArray() = default;
 
 struct Engine::State {
   void load(Backend& backend, const LoadOptions& options) {
+    check_sizes(options);
     LoadedPointer ready(new Loaded(backend.load(plan, info, options)));
-    ready->warm_up(info);
+    ready->warm_up(info, options.warm_up.value_or(ready->executable->warm_sizes()));
     loaded = std::move(ready);
   }
 
@@ -166,21 +207,37 @@ struct Engine::State {
                             "engine with a backend that runs on a GPU"));
   }
 
-  // Splits a batch into the available batch sizes, and calls run(context, images, size, logits) for
-  // each part.
-  template <class Run>
-  void run_in_parts(const float* images, int64_t batch, float* logits, const Run& run) const {
+  void check_sizes(const LoadOptions& options) const {
+    const auto check = [&](const char* name, const std::vector<int>& sizes) {
+      for (const int size : sizes) {
+        if (size >= 1 && size <= info.max_batch) continue;
+        throw InputError(concat(name, " must have batch sizes from 1 to ", info.max_batch,
+                                ", the engine's max_batch, not ", size));
+      }
+    };
+    check("warm_up", options.warm_up.value_or(std::vector<int>()));
+    check("batch_sizes", options.batch_sizes);
+  }
+
+  // Splits a batch into parts that the executable runs at once, and calls run(lane, images, size,
+  // logits) for each of them.
+  template <class Value, class Run>
+  void run_in_parts(const Value* images, int64_t batch, float* logits, const Run& run) const {
     if (batch == 0) return;
     Loaded& ready = get_loaded();
-    auto context = ready.contexts.borrow();
-    for (const int size : ready.batch_sizes) {
-      for (; batch >= size; batch -= size) {
-        run(*context, images, size, logits);
-        images += size * info.input.size();
-        logits += size * int64_t{info.classes};
-      }
+    auto lane = ready.lanes.borrow();
+    while (batch > 0) {
+      const int size = ready.executable->next_part(batch);
+      run(*lane, images, size, logits);
+      batch -= size;
+      images += size * info.input.size();
+      logits += size * int64_t{info.classes};
     }
   }
+
+  // Returns the number of images in a batch of that many values. Throws InputError if that is not a
+  // whole number, or if there is not room for that many logits.
+  int64_t count_images(size_t values, size_t room) const;
 
   EngineInfo info;
   Plan plan;
@@ -209,16 +266,18 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   Precision precision = options.precision;
   if (precision == Precision::automatic) precision = backend.precisions(device).front();
   require_precision(precision, backend, device, options.backend);
-  EngineInfo info = {.model = graph.name(),
-                     .backend = options.backend,
-                     .backend_version = backend.version(),
-                     .precision = precision,
-                     .input = graph.input_shape(),
-                     .classes = graph.classes(),
-                     .max_batch = options.max_batch,
-                     .version_compatible = options.tensorrt && options.tensorrt->version_compatible,
-                     .layers = graph.table(),
-                     .notes = options.notes};
+  EngineInfo info = {
+      .model = graph.name(),
+      .backend = options.backend,
+      .backend_version = backend.version(),
+      .precision = precision,
+      .input = graph.input_shape(),
+      .classes = graph.classes(),
+      .max_batch = options.max_batch,
+      .version_compatible = backend.has_portable_plans() ||
+                            (options.tensorrt && options.tensorrt->version_compatible),
+      .layers = graph.table(),
+      .notes = options.notes};
   Plan plan = backend.build(graph, weights, info, options, device);
   auto state = std::make_unique<State>(State{std::move(info), std::move(plan), nullptr, {}});
   if (const auto reason = backend.why_build_only()) {
@@ -242,15 +301,24 @@ Engine Engine::load(const std::string& path, const LoadOptions& options) {
   EngineFile file = read_engine_file(path);
   Backend& backend = use_backend(file.info.backend);
   backend.check(options);
-  if (file.info.backend_version != backend.version() && !file.info.version_compatible) {
-    throw EngineFileError(concat("the engine file '", path, "' was built with ", file.info.backend,
-                                 " ", file.info.backend_version, ", but version ",
-                                 backend.version(), " is installed; build it again"));
+  const bool other_version = file.info.backend_version != backend.version();
+  const std::string versions =
+      concat("the engine file '", path, "' was built with ", file.info.backend, " ",
+             file.info.backend_version, ", but version ", backend.version(), " is installed");
+  if (other_version && !file.info.version_compatible && !backend.has_portable_plans()) {
+    throw EngineFileError(concat(versions, "; build it again"));
   }
   require_precision(file.info.precision, backend, options.device.value_or(0), file.info.backend);
   auto state =
       std::make_unique<State>(State{std::move(file.info), std::move(file.plan), nullptr, {}});
-  state->load(backend, options);
+  try {
+    state->load(backend, options);
+  } catch (const BackendError& error) {
+    if (!other_version) throw;
+    throw EngineFileError(concat(versions, ", which cannot load it (", error.what(),
+                                 "); build it again, or install the version that built it"));
+  }
+  if (other_version) log(LogLevel::info, state->info.backend, versions + "; it was compiled again");
   return Engine(std::move(state));
 }
 
@@ -263,7 +331,7 @@ const EngineInfo& Engine::info() const {
 }
 
 std::string_view Engine::plan() const {
-  return state_->plan.bytes;
+  return state_->plan.bytes.view();
 }
 
 void Engine::infer(const float* images, int64_t batch, float* logits) const {
@@ -272,13 +340,25 @@ void Engine::infer(const float* images, int64_t batch, float* logits) const {
   // that costs less: it leaves them in the cache.
   const std::vector<int64_t> non_finite = find_non_finite(images, batch, info().input.size());
   state_->run_in_parts(images, batch, logits,
-                       [](Context& context, const float* from, int size, float* to) {
-                         context.infer(from, size, to);
+                       [](Lane& lane, const float* from, int size, float* to) {
+                         lane.context->infer(from, size, to);
                        });
   for (const int64_t image : non_finite) {
     std::fill_n(logits + image * info().classes, info().classes,
                 std::numeric_limits<float>::quiet_NaN());
   }
+}
+
+void Engine::infer(const uint8_t* pixels, PixelLayout layout, int64_t batch, float* logits) const {
+  require_batch(batch);
+  const Normalisation normalisation(info());
+  const auto image_size = static_cast<size_t>(info().input.size());
+  state_->run_in_parts(pixels, batch, logits,
+                       [&](Lane& lane, const uint8_t* from, int size, float* to) {
+                         lane.images.resize(static_cast<size_t>(size) * image_size);
+                         normalisation.apply(from, layout, size, lane.images.data());
+                         lane.context->infer(lane.images.data(), size, to);
+                       });
 }
 
 std::optional<int> Engine::device() const {
@@ -296,8 +376,8 @@ void Engine::infer_on_device(const float* images, int64_t batch, float* logits,
   require_batch(batch);
   state_->device_access();
   state_->run_in_parts(images, batch, logits,
-                       [&](Context& context, const float* from, int size, float* to) {
-                         context.infer_on_device({from, size, to, stream});
+                       [&](Lane& lane, const float* from, int size, float* to) {
+                         lane.context->infer_on_device({from, size, to, stream});
                        });
 }
 
@@ -311,27 +391,43 @@ std::unique_ptr<DeviceArray> Engine::infer_on_device(const float* images, int64_
   return logits;
 }
 
-void Engine::infer(std::span<const float> images, std::span<float> logits) const {
-  const Shape& input = info().input;
-  const auto classes = static_cast<size_t>(info().classes);
+int64_t Engine::State::count_images(size_t values, size_t room) const {
+  const Shape& input = info.input;
   const auto image = static_cast<size_t>(input.size());
-  const size_t batch = images.size() / image;
-  if (images.size() % image != 0) {
-    throw InputError(concat(info().model, " takes images of ", input.channels, "x", input.height,
-                            "x", input.width, " = ", image, " floats, but got ", images.size(),
-                            " floats, which is not a multiple of that"));
+  const auto classes = static_cast<size_t>(info.classes);
+  const size_t batch = values / image;
+  if (values % image != 0) {
+    throw InputError(concat(info.model, " takes images of ", input.channels, "x", input.height, "x",
+                            input.width, " = ", image, " values, but got ", values,
+                            " values, which is not a multiple of that"));
   }
-  if (logits.size() != batch * classes) {
+  if (room != batch * classes) {
     throw InputError(concat("a batch of ", batch, " images has ", batch, "x", classes,
-                            " logits, but the output has room for ", logits.size()));
+                            " logits, but the output has room for ", room));
   }
-  infer(images.data(), static_cast<int64_t>(batch), logits.data());
+  return static_cast<int64_t>(batch);
+}
+
+void Engine::infer(std::span<const float> images, std::span<float> logits) const {
+  infer(images.data(), state_->count_images(images.size(), logits.size()), logits.data());
+}
+
+void Engine::infer(std::span<const uint8_t> pixels, PixelLayout layout,
+                   std::span<float> logits) const {
+  infer(pixels.data(), layout, state_->count_images(pixels.size(), logits.size()), logits.data());
 }
 
 std::vector<float> Engine::infer(std::span<const float> images) const {
   const size_t batch = images.size() / static_cast<size_t>(info().input.size());
   std::vector<float> logits(batch * static_cast<size_t>(info().classes));
   infer(images, logits);
+  return logits;
+}
+
+std::vector<float> Engine::infer(std::span<const uint8_t> pixels, PixelLayout layout) const {
+  const size_t batch = pixels.size() / static_cast<size_t>(info().input.size());
+  std::vector<float> logits(batch * static_cast<size_t>(info().classes));
+  infer(pixels, layout, logits);
   return logits;
 }
 

@@ -66,11 +66,20 @@ class FileReader {
   uint64_t left() const { return file_.left(); }
   uint32_t checksum() const { return checksum_; }  // of what has been read
 
-  std::string take(uint64_t size, const char* what) {
+  std::string take(uint64_t size, const char* what) { return take<std::string>(size, what); }
+  template <class Content>
+  Content take(uint64_t size, const char* what) {
     require(size, what, file_.left(), path_);
-    std::string bytes = file_.read(size);
-    require(size, what, bytes.size(), path_);  // the file may have become shorter
-    checksum_ = crc32(bytes, checksum_);
+    Content bytes = allocate<Content>(size);
+    // In pieces, so that the checksum reads what is still in the processor's cache.
+    for (uint64_t done = 0; done < size;) {
+      char* const piece = bytes.data() + done;
+      const uint64_t wanted = std::min(size - done, kPiece);
+      const uint64_t found = file_.read(piece, wanted);
+      if (found < wanted) require(size, what, done + found, path_);  // the file has become shorter
+      checksum_ = crc32({piece, found}, checksum_);
+      done += found;
+    }
     return bytes;
   }
   template <class Number>
@@ -79,6 +88,17 @@ class FileReader {
   }
 
  private:
+  static constexpr uint64_t kPiece = 256U << 10U;
+
+  template <class Content>
+  static Content allocate(uint64_t size) {
+    if constexpr (std::is_same_v<Content, std::string>) {
+      return std::string(size, '\0');
+    } else {
+      return Content(size);
+    }
+  }
+
   const std::string& path_;
   InputFile file_;
   uint32_t checksum_ = 0;
@@ -275,8 +295,8 @@ void write_engine_file(const std::string& path, const EngineInfo& info, const Pl
   head += metadata;
   append(head, uint64_t{plan.bytes.size()});
   std::string tail;
-  append(tail, crc32(plan.bytes, crc32(head)));
-  write_file_atomically(path, {head, plan.bytes, tail});
+  append(tail, crc32(plan.bytes.view(), crc32(head)));
+  write_file_atomically(path, {head, plan.bytes.view(), tail});
 }
 
 EngineFile read_engine_file(const std::string& path) {
@@ -307,7 +327,7 @@ EngineFile read_engine_file(const std::string& path) {
                                  " extra bytes at its end; copy or build it again"));
   }
   EngineFile file;
-  file.plan.bytes = reader.take(plan_size, "plan");
+  file.plan.bytes = reader.take<Bytes>(plan_size, "plan");
   const uint32_t actual = reader.checksum();
   if (const auto checksum = reader.number<uint32_t>("checksum"); actual != checksum) {
     throw EngineFileError(

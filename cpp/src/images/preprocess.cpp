@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "choices.h"
+#include "images/normalise.h"
 #include "images/resample.h"
 #include "resrt/error.h"
 #include "resrt/images.h"
@@ -49,18 +50,6 @@ Crop centre(Size size, const Shape& input, Pipeline pipeline) {
           input.height};
 }
 
-// The normalised value of each of the 256 pixel values, in the source's order of operations.
-std::array<float, 256> normalised(float mean, float std, Pipeline pipeline) {
-  std::array<float, 256> values{};
-  for (size_t i = 0; i < values.size(); ++i) {
-    const auto pixel = static_cast<float>(i);
-    const float scaled =
-        pipeline == Pipeline::paddleclas ? pixel * (1.0F / 255.0F) : pixel / 255.0F;
-    values[i] = (scaled - mean) / std;
-  }
-  return values;
-}
-
 void check_image(const ImageView& image, const Shape& input) {
   if (image.pixels == nullptr || image.width < 1 || image.height < 1) {
     throw InputError(concat("invalid image: ", image.width, "x", image.height, " pixels"));
@@ -72,6 +61,17 @@ void check_image(const ImageView& image, const Shape& input) {
 }
 
 }  // namespace
+
+std::array<float, 256> normalised(float mean, float std, Pipeline pipeline) {
+  std::array<float, 256> values{};
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto pixel = static_cast<float>(i);
+    const float scaled =
+        pipeline == Pipeline::paddleclas ? pixel * (1.0F / 255.0F) : pixel / 255.0F;
+    values[i] = (scaled - mean) / std;
+  }
+  return values;
+}
 
 const char* to_string(Pipeline pipeline) {
   return kPipelines.name(pipeline);

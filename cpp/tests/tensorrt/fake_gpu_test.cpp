@@ -50,7 +50,7 @@ class PlanFile : public TemporaryFile {
                        .input = kImage,
                        .classes = kClasses,
                        .max_batch = kMaxBatch},
-                      {plan});
+                      {Bytes(plan)});
   }
 };
 

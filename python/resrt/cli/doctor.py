@@ -82,8 +82,6 @@ def _machine(found: Diagnosis) -> Iterator[Line]:
     yield _NOTE, "system", here.system
     yield _NOTE, "processor", here.processor
     yield _NOTE, "cores", f"{limits.cores} of the machine's {limits.cores_of_machine}{quota}"
-    if limits.problem:
-        yield _BAD, "quota", limits.problem
     yield _NOTE, "memory", _memory(here.memory_gib, limits)
     for feature in found.features:
         yield _GOOD if feature.is_present else _ABSENT, feature.name, f"for {feature.good_for}"

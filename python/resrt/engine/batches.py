@@ -28,12 +28,12 @@ _LARGEST_SHARE = 4
 
 
 def ready(engine: Engine | str | PathLike[str]) -> Engine:
-    """Return the engine. An engine file is loaded to run one inference per core at a time.
+    """Return the engine. An engine file is loaded for throughput.
 
     With one core per inference, none waits for another's threads, and the cores stay busy while
     images are decoded.
     """
-    return engine if isinstance(engine, Engine) else load(engine, threads=1)
+    return engine if isinstance(engine, Engine) else load(engine, optimize_for="throughput")
 
 
 def infer_files(
@@ -50,9 +50,9 @@ def infer_files(
         files: paths of images. They are read only a little ahead of the results, so there may be
             any number.
         exact: False allows large JPEGs to be decoded at reduced size; see `images.preprocess`.
-        workers: threads that decode and infer; None: one per core.
+        workers: threads that decode and infer; None: one per core that this process may use.
     """
-    count = machine.cores() if workers is None else whole("workers", workers)
+    count = machine.usable_cores() if workers is None else whole("workers", workers)
     images.require_photographs(engine.info.input_shape[0])
     _keep_image_memory(2 * count)
     return _outcomes(engine, iter(files), exact, count)

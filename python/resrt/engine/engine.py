@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from typing import TYPE_CHECKING, overload
 
@@ -15,12 +18,15 @@ from resrt._support.arguments import choice, path, whole
 from resrt.engine import backends, device_arrays
 from resrt.engine.network import BuildProgress, Network
 from resrt.errors import InputError
+from resrt.system import machine
 
 if TYPE_CHECKING:
     from resrt.images import ImageLike, Prediction
     from resrt.measuring.timing import Timing
 
 logs.forward()
+
+OPTIMIZE_FOR = ("latency", "throughput")
 
 
 class Engine:
@@ -47,9 +53,15 @@ class Engine:
         self, batch: device_arrays.OnDevice, *, stream: int | None = None
     ) -> _core.LogitsOnDevice: ...
     @overload
-    def infer(self, batch: npt.ArrayLike) -> npt.NDArray[np.float32]: ...
     def infer(
-        self, batch: npt.ArrayLike | device_arrays.OnDevice, *, stream: int | None = None
+        self, batch: npt.ArrayLike, *, out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]: ...
+    def infer(
+        self,
+        batch: npt.ArrayLike | device_arrays.OnDevice,
+        *,
+        out: npt.NDArray[np.float32] | None = None,
+        stream: int | None = None,
     ) -> npt.NDArray[np.float32] | _core.LogitsOnDevice:
         """Return the logits of a batch, float32 (N, classes).
 
@@ -63,8 +75,13 @@ class Engine:
 
         Args:
             batch: preprocessed images, float32 (N, channels, height, width). N may be 0 or larger
-                than max_batch, and the memory layout is arbitrary. Or such an array in the memory
-                of the engine's GPU, contiguous, for instance a PyTorch or CuPy array.
+                than max_batch, and the memory layout is arbitrary. Or pictures of the input's size,
+                uint8 (N, channels, height, width) or (N, height, width, channels); the core
+                normalises them by the mean and standard deviation of `info.preprocessing`, and the
+                logits equal those of images that `resrt.preprocess` normalised. Or float32 in the
+                memory of the engine's GPU, contiguous, for instance a PyTorch or CuPy array.
+            out: an array for the logits, float32 (N, classes), contiguous, which is also returned.
+                Only for a batch in host memory.
             stream: the handle of the CUDA stream to compute in, for a batch in GPU memory; None:
                 the stream that the batch names, or else the default stream.
 
@@ -72,24 +89,74 @@ class Engine:
         memory that the engine cannot read.
         """
         if device_arrays.is_on_device(batch):
+            if out is not None:
+                raise InputError("this batch is in GPU memory; out is only for one in host memory")
             return device_arrays.infer(self._core, batch, stream)
         if stream is not None:
             raise InputError(
                 "this batch is in host memory; stream is only for a batch in GPU memory"
             )
         array = np.asarray(batch)
-        expected = "(N, {}, {}, {})".format(*self.info.input_shape)
-        if array.dtype != np.float32:
-            raise InputError(
-                f"{self.info.model} requires float32 of shape {expected}, not {array.dtype}; "
-                "normalise it and convert it with .astype(numpy.float32), or use classify"
+        channels_last = self._is_channels_last(array)
+        logits = self._output(len(array), out)
+        array = np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
+        if array.dtype == np.uint8:
+            self._core.infer_pixels(array, channels_last, logits)
+        else:
+            self._core.infer(array, logits)
+        return logits
+
+    async def infer_async(
+        self, batch: npt.ArrayLike, *, out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return the logits of a batch in host memory without blocking the event loop.
+
+        The inference runs in a thread of the engine, and so do others at the same time. One that
+        has begun also ends if the task is cancelled. The arguments and errors are those of `infer`.
+        """
+        run = functools.partial(self.infer, batch, out=out)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+
+    @functools.cached_property
+    def _executor(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(machine.usable_cores(), thread_name_prefix="resrt")
+
+    def _is_channels_last(self, array: npt.NDArray[np.generic]) -> bool:
+        """Check the dtype and shape of a batch; return whether its channels are last."""
+        channels, height, width = self.info.input_shape
+        shapes = {(channels, height, width): False}
+        expected = f"float32 of shape (N, {channels}, {height}, {width})"
+        if array.dtype == np.uint8:
+            shapes.setdefault((height, width, channels), True)
+            expected = (
+                f"uint8 of shape (N, {channels}, {height}, {width}) or "
+                f"(N, {height}, {width}, {channels})"
             )
-        if array.ndim == 3 and array.shape == self.info.input_shape:
+        elif array.dtype != np.float32:
             raise InputError(
-                f"{self.info.model} requires a batch of shape {expected}, not a single image of "
+                f"{self.info.model} requires {expected}, not {array.dtype}; normalise it and "
+                "convert it with .astype(numpy.float32), give uint8, or use classify"
+            )
+        if array.shape in shapes:
+            raise InputError(
+                f"{self.info.model} requires a batch, {expected}, not a single image of "
                 f"shape {array.shape}; add the batch axis with image[None]"
             )
-        return self._core.infer(np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"]))
+        if array.ndim != 4 or array.shape[1:] not in shapes:
+            raise InputError(f"{self.info.model} requires {expected}, not {array.shape}")
+        return shapes[array.shape[1:]]
+
+    def _output(self, batch: int, out: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
+        shape = (batch, self.info.classes)
+        if out is None:
+            return np.empty(shape, np.float32)
+        if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
+            is_array = isinstance(out, np.ndarray)
+            found = f"{out.dtype} {out.shape}" if is_array else type(out).__name__
+            raise InputError(f"out must be a float32 array of shape {shape}, not {found}")
+        if not out.flags.c_contiguous or not out.flags.aligned or not out.flags.writeable:
+            raise InputError("out must be contiguous, aligned and writeable; use numpy.empty")
+        return out
 
     def classify(
         self, images: ImageLike | Sequence[ImageLike], topk: int = 5
@@ -175,22 +242,50 @@ def load(
     file: str | PathLike[str],
     *,
     threads: int | None = None,
+    optimize_for: str = "latency",
+    warm_up: Sequence[int] | bool = True,
+    batch_sizes: Sequence[int] = (),
+    pin_threads: bool | None = None,
     device: str | None = None,
     runtime_cache: str | PathLike[str] | None = None,
 ) -> Engine:
     """Load an engine file and warm it up, so that its first inference is as fast as later ones.
 
+    The file is not needed once the engine is loaded. An engine for OpenVINO may come from another
+    version of OpenVINO; the installed one then compiles it.
+
     Args:
         file: a file that `Engine.save` wrote.
-        threads: processor threads per inference; None: one per core.
+        threads: processor threads per inference; None: one for each core that this process may use,
+            within a container's CPU quota. With fewer threads than cores, as many inferences run at
+            once as the cores allow, and further callers wait.
+        optimize_for: "latency" computes each inference with all cores, "throughput" as many
+            inferences at once as there are cores, with one thread each, for many callers. Instead
+            of `threads`.
+        warm_up: the batch sizes to run once before this function returns, for instance (1, 8). The
+            first inference of a size prepares its kernels, which takes some tenths of a second.
+            True: the sizes that the backend considers best, for OpenVINO only 1. False: none.
+        batch_sizes: compile the network for each of these sizes instead of once for all. Each takes
+            memory for the weights again, and other batches are put together from these sizes and 1.
+            Only for OpenVINO; see docs/performance.md.
+        pin_threads: whether each thread stays on one core; None lets OpenVINO choose. Only for
+            OpenVINO.
         device: the GPU to run on, such as "cuda:1"; None: the first. Only for a GPU's backend.
         runtime_cache: a file in which TensorRT for RTX keeps the kernels that it compiles for the
             GPU when it loads an engine. It is read if it exists and is for this GPU, and written
             when further kernels were compiled, so that the next load is faster.
 
     Raises FileError if there is no such file, EngineFileError if it is not an engine file, is
-    damaged or was built for another machine, and BackendError if its backend or GPU is missing.
+    damaged or was built for another machine, BackendError if its backend or GPU is missing, and
+    InputError for invalid options.
     """
+    if choice("optimize_for", optimize_for) not in OPTIMIZE_FOR:
+        names = " or ".join(OPTIMIZE_FOR)
+        raise InputError(f"optimize_for must be {names}, not {optimize_for}")
+    if optimize_for == "throughput":
+        if threads is not None:
+            raise InputError("optimize_for='throughput' chooses the threads; leave out threads")
+        threads = 1
     for name in backends.BACKENDS:
         backends.prepare(name)
     return Engine(
@@ -199,8 +294,17 @@ def load(
             threads=_threads(threads),
             device=backends.device_number(device),
             runtime_cache=None if runtime_cache is None else path(runtime_cache),
+            warm_up=_warm_up(warm_up),
+            batch_sizes=[whole("batch_sizes", size) for size in batch_sizes],
+            pin_threads=pin_threads,
         )
     )
+
+
+def _warm_up(sizes: Sequence[int] | bool) -> list[int] | None:
+    if sizes is True:
+        return None
+    return [whole("warm_up", size) for size in sizes or ()]
 
 
 def _threads(threads: int | None) -> int:

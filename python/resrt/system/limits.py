@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import fspath
 from pathlib import Path
 
+from resrt import _core
 from resrt.system import machine, read
 
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -18,9 +20,8 @@ class Limits:
 
     `cores` is the number of logical processors that it may run on, of the `cores_of_machine`.
     `cpu_quota` is how many of them it may keep busy over time, as set by a container's --cpus, or
-    None. `memory_limit` is the limit of the container in bytes, or None, and `memory_available`
-    the free memory of the machine in bytes. `problem` is what to do about a quota that slows down
-    an engine with one thread per core, or None.
+    None; engines use as many threads. `memory_limit` is the limit of the container in bytes, or
+    None, and `memory_available` the free memory of the machine in bytes.
     """
 
     cores: int
@@ -28,36 +29,24 @@ class Limits:
     cpu_quota: float | None
     memory_limit: int | None
     memory_available: int | None
-    problem: str | None
 
 
 def find(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> Limits:
     """Return the limits of this process. Limits that the system does not report are None."""
     cores = machine.cores()
     # The strictest limit of the nested control groups applies.
-    quotas = map(_cpu_quota, _groups("cpu", proc, cgroups))
-    memories = map(_memory_limit, _groups("memory", proc, cgroups))
-    quota = min(filter(None, quotas), default=None)
+    memories = map(_memory_limit, _groups(proc, cgroups))
     return Limits(
         cores=cores,
         cores_of_machine=os.cpu_count() or cores,
-        cpu_quota=quota,
+        cpu_quota=_core.cpu_quota(fspath(proc), fspath(cgroups)),
         memory_limit=min(filter(None, memories), default=None),
         memory_available=_memory_available(proc),
-        problem=None if quota is None or quota >= cores else _throttled(quota, cores),
     )
 
 
-def _throttled(quota: float, cores: int) -> str:
-    threads = max(1, int(quota))
-    return (
-        f"a CPU quota of {quota:g} slows down engines with one thread for each of {cores} cores; "
-        f"load them with threads={threads} (--threads {threads})"
-    )
-
-
-def _groups(controller: str, proc: Path, cgroups: Path) -> Iterator[Path]:
-    """Yield the folders of the control groups of this process, the innermost first.
+def _groups(proc: Path, cgroups: Path) -> Iterator[Path]:
+    """Yield the folders of the control groups that may limit memory, the innermost first.
 
     Version 2 has a single hierarchy, "0::/path", and version 1 one per controller,
     "4:memory:/path". In a container, the path may be that of the host, and only the root exists.
@@ -66,20 +55,12 @@ def _groups(controller: str, proc: Path, cgroups: Path) -> Iterator[Path]:
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
             root = cgroups
-        elif controller in controllers.split(","):
-            root = cgroups / controller
+        elif "memory" in controllers.split(","):
+            root = cgroups / "memory"
         else:
             continue
         innermost = root / path.lstrip("/")
         yield from (f for f in (innermost, *innermost.parents) if f.is_relative_to(root))
-
-
-def _cpu_quota(group: Path) -> float | None:
-    """Return quota / period. Version 2 has both, in microseconds, in one file, version 1 in two."""
-    quota, period = (read(group / "cpu.max") or "max 1").split()
-    if v1 := read(group / "cpu.cfs_quota_us"):
-        quota, period = v1.replace("-1", "max"), read(group / "cpu.cfs_period_us") or "1"
-    return None if quota == "max" else int(quota) / int(period)
 
 
 def _memory_limit(group: Path) -> int | None:

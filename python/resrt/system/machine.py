@@ -56,6 +56,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def usable_cores() -> int:
+    """Return how many threads this process can keep busy: its cores, within its CPU quota."""
+    return _core.usable_cpus()
+
+
 def describe(libraries: Iterable[str] = ("openvino", "numpy", "pillow")) -> Machine:
     """Describe this machine, with the versions of those libraries that are installed."""
     found = {"resrt": _core.__version__}

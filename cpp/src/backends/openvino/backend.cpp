@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 #include <sstream>
+#include <streambuf>
 
 #include <openvino/core/version.hpp>
 #include <openvino/pass/serialize.hpp>
@@ -41,10 +43,84 @@ bool has_native_bf16() {
 #endif
 }
 
-// The plan is the length of the model's XML (u64), the XML, and the constants that it refers to.
+// A stream that writes to memory of a fixed size; without memory it only counts.
+class Sink : public std::streambuf {
+ public:
+  explicit Sink(std::span<char> memory = {}) : memory_(memory) {}
+  size_t size() const { return size_; }
+
+ private:
+  std::streamsize xsputn(const char* bytes, std::streamsize count) override {
+    const auto size = static_cast<size_t>(count);
+    if (!memory_.empty()) {
+      if (size > memory_.size() - size_) return 0;
+      std::memcpy(memory_.data() + size_, bytes, size);
+    }
+    size_ += size;
+    return count;
+  }
+  int_type overflow(int_type character) override {
+    const char byte = traits_type::to_char_type(character);
+    return xsputn(&byte, 1) == 1 ? character : traits_type::eof();
+  }
+  pos_type seekoff(off_type, std::ios_base::seekdir, std::ios_base::openmode) override {
+    return static_cast<off_type>(size_);  // serialisation asks for the position only
+  }
+
+  std::span<char> memory_;
+  size_t size_ = 0;
+};
+
+// A plan is the length of the model's XML (u64), the XML, padded so that the constants are aligned,
+// and the constants that it refers to.
+Plan serialise(const std::shared_ptr<ov::Model>& model) {
+  // The XML refers to the constants by their offsets, so it is known before they are written.
+  std::ostringstream xml;
+  Sink counting;
+  std::ostream nowhere(&counting);
+  ov::pass::Serialize(xml, nowhere).run_on_model(model);
+  std::string head(sizeof(uint64_t), '\0');
+  head += std::move(xml).str();
+  head.resize((head.size() + Bytes::kAlignment - 1) / Bytes::kAlignment * Bytes::kAlignment, ' ');
+  const uint64_t length = head.size() - sizeof length;
+  std::memcpy(head.data(), &length, sizeof length);
+
+  Plan plan{Bytes(head.size() + counting.size())};
+  std::memcpy(plan.bytes.data(), head.data(), head.size());
+  Sink sink({plan.bytes.data() + head.size(), counting.size()});
+  std::ostream constants(&sink);
+  std::ostringstream same;
+  ov::pass::Serialize(same, constants).run_on_model(model);
+  if (!constants || sink.size() != counting.size()) {
+    throw BackendError("OpenVINO serialised the network in two different ways");
+  }
+  return plan;
+}
+
+// Returns the model of a plan. Its constants use the plan's memory.
+std::shared_ptr<ov::Model> read(ov::Core& core, Plan& plan) {
+  uint64_t length = 0;
+  if (plan.bytes.size() < sizeof length) {
+    throw BackendError("the plan is empty; build the engine again");
+  }
+  std::memcpy(&length, plan.bytes.data(), sizeof length);
+  const size_t left = plan.bytes.size() - sizeof length;
+  if (length > left) throw BackendError("the plan is cut short; build the engine again");
+  const std::string xml(plan.bytes.view().substr(sizeof length, length));
+  const ov::Shape size = {left - length};
+  ov::Tensor constants(ov::element::u8, size, plan.bytes.data() + sizeof length + length);
+  if ((sizeof length + length) % Bytes::kAlignment != 0) {  // built by resrt 0.1
+    ov::Tensor aligned(ov::element::u8, size);
+    constants.copy_to(aligned);
+    return core.read_model(xml, aligned);
+  }
+  return core.read_model(xml, constants);
+}
+
 class OpenVino : public Backend {
  public:
   std::string version() const override { return RESRT_OPENVINO_VERSION; }
+  bool has_portable_plans() const override { return true; }
 
   void check(const BuildOptions& options) const override {
     if (options.tensorrt) {
@@ -69,32 +145,15 @@ class OpenVino : public Backend {
     return guard("build the network", [&] {
       Network network = fold_batch_norm({graph, weights});
       network.graph = fuse_add_relu(network.graph);
-      std::ostringstream xml;
-      std::ostringstream constants;
-      ov::pass::Serialize(xml, constants).run_on_model(lower(network));
-      const std::string text = std::move(xml).str();
-      const uint64_t length = text.size();
-      Plan plan;
-      plan.bytes.append(reinterpret_cast<const char*>(&length), sizeof length);
-      plan.bytes += text;
-      plan.bytes += constants.view();
-      return plan;
+      return serialise(lower(network));
     });
   }
 
   std::unique_ptr<Executable> load(const Plan& plan, const EngineInfo& info,
                                    const LoadOptions& options) override {
     return guard("load the plan", [&] {
-      uint64_t length = 0;
-      if (plan.bytes.size() < sizeof length)
-        throw BackendError("the plan is empty; build the engine again");
-      std::memcpy(&length, plan.bytes.data(), sizeof length);
-      const size_t left = plan.bytes.size() - sizeof length;
-      if (length > left) throw BackendError("the plan is cut short; build the engine again");
-      const std::string xml = plan.bytes.substr(sizeof length, length);
-      ov::Tensor constants(ov::element::u8, {left - length});
-      std::memcpy(constants.data(), plan.bytes.data() + sizeof length + length, left - length);
-      return compile(core_, core_.read_model(xml, constants), info, options);
+      Plan shared = plan;  // the same memory
+      return compile(core_, read(core_, shared), shared, info, options);
     });
   }
 

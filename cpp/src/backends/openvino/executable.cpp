@@ -1,53 +1,45 @@
 #include "backends/openvino/executable.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include <openvino/runtime/properties.hpp>
 
 #include "backends/openvino/guard.h"
+#include "cpus.h"
 #include "resrt/error.h"
 
 namespace resrt::openvino {
 namespace {
 
-// The model compiled for a fixed batch size. A dynamic batch size is several per cent slower at
-// batch 1, because each inference then computes shapes and memory again.
-struct Compiled {
-  int batch;
-  ov::CompiledModel model;
+// The network compiled for one or more batch sizes, by size. OpenVINO repacks the weights once for
+// each of these models, so a single model for all sizes takes the least memory.
+struct Models {
+  std::map<int, ov::CompiledModel> by_size;
+  bool any_size;  // whether the only model also runs every smaller batch
 };
-
-// 1, 2, 4, ..., and the largest, which comes first.
-std::vector<int> sizes_up_to(int max_batch) {
-  std::vector<int> sizes = {max_batch};
-  for (int size = 1; size <= max_batch / 2; size *= 2) sizes.push_back(size);
-  std::sort(sizes.rbegin(), sizes.rend());
-  return sizes;
-}
 
 // The threads that compute an inference: the caller's alone, or those of OpenVINO's stream.
 enum class Runs { in_caller, in_stream };
 
 class Requests : public Context {
  public:
-  Requests(std::vector<Compiled>& models, const EngineInfo& info, Runs runs)
+  Requests(Models& models, const EngineInfo& info, Runs runs)
       : runs_(runs),
         image_{0, static_cast<size_t>(info.input.channels), static_cast<size_t>(info.input.height),
                static_cast<size_t>(info.input.width)},
         classes_(static_cast<size_t>(info.classes)) {
-    for (Compiled& compiled : models) {
-      requests_.emplace(compiled.batch, guard("prepare an inference", [&] {
-                          return compiled.model.create_infer_request();
-                        }));
+    for (auto& [size, model] : models.by_size) {
+      requests_.emplace(
+          size, guard("prepare an inference", [&] { return model.create_infer_request(); }));
     }
   }
 
   void infer(const float* images, int batch, float* logits) override {
-    ov::InferRequest& request = requests_.at(batch);
+    ov::InferRequest& request = requests_.lower_bound(batch)->second;
     image_.front() = static_cast<size_t>(batch);
     guard("run an inference", [&] {
       // OpenVINO takes a pointer to mutable memory for inputs, but does not write to it.
@@ -66,19 +58,29 @@ class Requests : public Context {
   Runs runs_;
   ov::Shape image_;
   size_t classes_;
-  std::map<int, ov::InferRequest> requests_;  // by batch size
+  std::map<int, ov::InferRequest> requests_;  // by the largest batch size
 };
 
 class CompiledModels : public Executable {
  public:
-  CompiledModels(std::vector<Compiled> models, EngineInfo info, int streams, Runs runs)
-      : models_(std::move(models)), info_(std::move(info)), streams_(streams), runs_(runs) {}
+  CompiledModels(Plan plan, Models models, EngineInfo info, int streams, Runs runs)
+      : plan_(std::move(plan)),
+        models_(std::move(models)),
+        info_(std::move(info)),
+        streams_(streams),
+        runs_(runs) {}
 
   int concurrency() const override { return streams_; }
 
-  std::vector<int> batch_sizes() const override {
+  int next_part(int64_t left) const override {
+    const auto most = static_cast<int>(std::min<int64_t>(left, info_.max_batch));
+    return models_.any_size ? most : std::prev(models_.by_size.upper_bound(most))->first;
+  }
+
+  std::vector<int> warm_sizes() const override {
+    if (models_.any_size) return {1};
     std::vector<int> sizes;
-    for (const Compiled& compiled : models_) sizes.push_back(compiled.batch);
+    for (const auto& [size, model] : models_.by_size) sizes.push_back(size);
     return sizes;
   }
 
@@ -87,11 +89,33 @@ class CompiledModels : public Executable {
   }
 
  private:
-  std::vector<Compiled> models_;
+  Plan plan_;  // whose memory the models read
+  Models models_;
   EngineInfo info_;
   int streams_;
   Runs runs_;
 };
+
+Models compile_models(ov::Core& core, const std::shared_ptr<ov::Model>& model,
+                      const EngineInfo& info, const LoadOptions& options,
+                      const ov::AnyMap& properties) {
+  const auto compiled = [&](const ov::Dimension& batch) {
+    const std::shared_ptr<ov::Model> shaped = model->clone();
+    shaped->reshape(
+        ov::PartialShape{batch, info.input.channels, info.input.height, info.input.width});
+    return core.compile_model(shaped, "CPU", properties);
+  };
+  Models models{.by_size = {}, .any_size = options.batch_sizes.empty()};
+  if (models.any_size) {
+    models.by_size.emplace(info.max_batch, compiled({1, info.max_batch}));
+  } else {
+    models.by_size.emplace(1, compiled(1));  // from which any batch can be put together
+    for (const int size : options.batch_sizes) {
+      if (!models.by_size.contains(size)) models.by_size.emplace(size, compiled(size));
+    }
+  }
+  return models;
+}
 
 }  // namespace
 
@@ -107,35 +131,32 @@ ov::element::Type to_element(Precision precision) {
 }
 
 std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Model>& model,
-                                    const EngineInfo& info, const LoadOptions& options) {
+                                    Plan plan, const EngineInfo& info, const LoadOptions& options) {
   ov::AnyMap properties = {
       ov::hint::inference_precision(to_element(info.precision)),
       ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
   };
   // A stream runs one inference at a time on its own threads. The default is a single stream with
-  // as many threads as OpenVINO chooses for this CPU.
+  // as many threads as OpenVINO chooses for this CPU, unless a quota allows fewer.
   int streams = 1;
+  const int cpus = usable_cpus();
   if (options.threads > 0) {
-    const int cores = static_cast<int>(std::thread::hardware_concurrency());
-    streams = std::max(1, cores / options.threads);
+    streams = std::max(1, cpus / options.threads);
     properties.insert(ov::inference_num_threads(streams * options.threads));
+  } else if (cpus < allowed_cpus()) {
+    properties.insert(ov::inference_num_threads(cpus));
   }
   properties.insert(ov::num_streams(streams));
-  // With few threads a batch takes as long as its images one by one, so larger sizes than 1 are not
-  // worth their memory and compile time.
-  const std::vector<int> sizes = streams > 1 ? std::vector{1} : sizes_up_to(info.max_batch);
-  std::vector<Compiled> models;
-  for (const int batch : sizes) {
-    const std::shared_ptr<ov::Model> fixed = model->clone();
-    fixed->reshape({batch, info.input.channels, info.input.height, info.input.width});
-    models.push_back({batch, core.compile_model(fixed, "CPU", properties)});
+  if (options.pin_threads) {
+    properties.insert(ov::hint::enable_cpu_pinning(*options.pin_threads));
   }
+  Models models = compile_models(core, model, info, options, properties);
   // OpenVINO's infer() runs in the calling thread and keeps a task arena for each such thread. If
   // worker threads help, the tasks that they take too late on a busy processor pile up in those
   // arenas: some 39 KB with each inference, without bound. A stream's own thread has a single
   // arena, which does not grow. A single thread has no helpers, and infer() saves it a switch.
   const Runs runs = options.threads == 1 ? Runs::in_caller : Runs::in_stream;
-  return std::make_unique<CompiledModels>(std::move(models), info, streams, runs);
+  return std::make_unique<CompiledModels>(std::move(plan), std::move(models), info, streams, runs);
 }
 
 }  // namespace resrt::openvino

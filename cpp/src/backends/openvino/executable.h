@@ -10,7 +10,8 @@ namespace resrt::openvino {
 
 ov::element::Type to_element(Precision precision);
 
+// Compiles the model, whose constants use the plan's memory.
 std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Model>& model,
-                                    const EngineInfo& info, const LoadOptions& options);
+                                    Plan plan, const EngineInfo& info, const LoadOptions& options);
 
 }  // namespace resrt::openvino

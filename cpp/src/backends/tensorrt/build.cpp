@@ -110,7 +110,7 @@ class Build {
     if (monitor_.cancelled()) throw BackendError("the build was stopped by the caller");
     if (plan == nullptr) fail(concat("build ", graph.name()));
     write_timing_cache();
-    return {std::string(static_cast<const char*>(plan->data()), plan->size())};
+    return {Bytes(std::string_view(static_cast<const char*>(plan->data()), plan->size()))};
   }
 
  private:

@@ -400,10 +400,8 @@ class Engine : public Executable, public DeviceAccess {
   }
 
   // Every size runs in one launch.
-  std::vector<int> batch_sizes() const override {
-    std::vector<int> sizes;
-    for (int size = loaded_->info.max_batch; size >= 1; --size) sizes.push_back(size);
-    return sizes;
+  int next_part(int64_t left) const override {
+    return static_cast<int>(std::min<int64_t>(left, loaded_->info.max_batch));
   }
 
   // Each size that runs costs a graph and the time to capture it.

@@ -74,6 +74,10 @@ void check_options(const BuildOptions& options) {
 }
 
 void check_options(const LoadOptions& options) {
+  require(options.batch_sizes.empty(),
+          concat("backend '", kBackend, "' runs every batch size; leave out batch_sizes"));
+  require(!options.pin_threads,
+          concat("backend '", kBackend, "' does not run on the CPU; leave out pin_threads"));
   require(kRtx || !options.tensorrt || options.tensorrt->runtime_cache.empty(),
           concat("backend '", kBackend,
                  "' does not compile kernels when it loads an engine; leave out runtime_cache"));
