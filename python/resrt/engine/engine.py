@@ -114,8 +114,8 @@ class Engine:
         The inference runs in a thread of the engine, and so do others at the same time. One that
         has begun also ends if the task is cancelled. The arguments and errors are those of `infer`.
         """
-        run = functools.partial(self.infer, batch, out=out)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: self.infer(batch, out=out))
 
     @functools.cached_property
     def _executor(self) -> ThreadPoolExecutor:
