@@ -148,7 +148,10 @@ FloatArray infer(const MeasuredEngine& engine, const FloatArray& batch) {
 void bind_engine(py::module_& module) {
   module.def(
       "random_weights",
-      [](const Graph& graph, uint64_t seed) { return to_arrays(random_weights(graph, seed)); },
+      [](const Graph& graph, uint64_t seed) {
+        return to_arrays(interruptibly(
+            [graph, seed](const Abandoned&) { return random_weights(graph, seed); }));
+      },
       py::arg("graph"), py::arg("seed"), "Return seeded random parameters that fit the graph.");
   module.def(
       "check_weights",
@@ -258,6 +261,14 @@ void bind_engine(py::module_& module) {
                       "', mean=[", join(self.mean), "], std=[", join(self.std), "], pipeline='",
                       to_string(self.pipeline), "'", size, ")");
       });
+  module.def(
+      "check_preprocessing",
+      [](const Preprocessing& steps, const std::tuple<int, int, int>& input_shape) {
+        const auto& [channels, height, width] = input_shape;
+        check_preprocessing(steps, {channels, height, width});
+      },
+      py::arg("steps"), py::arg("input_shape"),
+      "Raise InputError unless the preprocessing is valid for inputs of that shape.");
   module.def(
       "preprocess",
       [](const PixelArray& pixels, const Preprocessing& steps,

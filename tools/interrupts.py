@@ -1,10 +1,10 @@
 """How long each long operation takes, and how soon an interrupt (Ctrl-C) ends it.
 
-    python benchmarks/interrupts.py
+    python tools/interrupts.py
 
 Each operation runs once to its end, then `--rounds` times in a process of its own that gets SIGINT
-at a moment in its middle. Prints the seconds from the signal to KeyboardInterrupt, and to the end of
-the process, which is the time until a shell's prompt returns. The network has random weights.
+at a moment in its middle. Prints the seconds from the signal to KeyboardInterrupt, and to the end
+of the process, which is the time until a shell's prompt returns. The network has random weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ PROGRAM = """
 import signal, sys, time
 import numpy, resrt
 name, folder, network = sys.argv[1:]
-engine = None if name in ("build", "load", "report") else resrt.load(f"{folder}/x.engine", threads=1)
+needs_engine = name not in ("build", "load", "report")
+engine = resrt.load(f"{folder}/x.engine", threads=1) if needs_engine else None
 operations = {
     "build": lambda: resrt.build(network, "random"),
     "load": lambda: resrt.load(f"{folder}/x.engine"),
