@@ -36,8 +36,8 @@ ImageLike: TypeAlias = (
 """A path, the content of an image file as bytes or an open file, a Pillow image, or pixels.
 
 Pixels are uint8, (H, W) or (H, W, 1) for grey, (H, W, 3) for RGB, and (H, W, 2) or (H, W, 4) with
-an alpha channel, which is ignored. Array types of other libraries, such as PyTorch's on the CPU, are
-accepted too.
+an alpha channel, which is ignored. Array types of other libraries, such as PyTorch's on the CPU,
+are accepted too.
 """
 
 # What the last axis of an array of pixels may have: grey, grey and alpha, RGB, RGB and alpha.
@@ -185,8 +185,8 @@ def _from_array(image: object) -> Image.Image:
     is_image = pixels.ndim in (2, 3) and pixels.shape[2:] in ((), *((n,) for n in _CHANNELS))
     if pixels.dtype != np.uint8 or not is_image or pixels.size == 0:
         raise InputError(
-            "an image array must be uint8 of shape (H, W) or (H, W, channels) with 1 to 4 channels, "
-            f"not {pixels.dtype} {pixels.shape}; {_advice(pixels)}"
+            "an image array must be uint8 of shape (H, W) or (H, W, channels) with 1 to 4 "
+            f"channels, not {pixels.dtype} {pixels.shape}; {_advice(pixels)}"
         )
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels)
 
@@ -211,8 +211,8 @@ def _seekable(file: Any, name: str) -> BinaryIO:
         raise InputError(f"cannot read the image {name}: {error}") from None
     if not isinstance(content, bytes):
         raise InputError(
-            f"cannot read the image {name}: its read() returns {type(content).__name__}, not bytes; "
-            "open a file with 'rb', or pass the bytes themselves"
+            f"cannot read the image {name}: its read() returns {type(content).__name__}, not "
+            "bytes; open a file with 'rb', or pass the bytes themselves"
         )
     return cast(BinaryIO, file) if can_seek else io.BytesIO(content)
 
