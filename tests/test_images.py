@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 import zlib
@@ -52,6 +54,98 @@ def test_kinds_of_images(engine: resrt.Engine, photograph: Path) -> None:
     assert all(row == several[0] for row in several)
     assert engine.classify(photograph, topk=3) == several[:1]
     assert engine.classify([]) == []
+
+
+class Response(io.RawIOBase):
+    """A stream that cannot seek, as a response over HTTP."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+        return self._content.readinto(buffer)
+
+
+class Tensor:
+    """An array of another library."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self._pixels = pixels
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return self._pixels
+
+
+def test_files_in_memory(engine: resrt.Engine, photograph: Path) -> None:
+    content = photograph.read_bytes()
+    at_the_end = io.BytesIO(content)
+    at_the_end.read()
+    spooled = tempfile.SpooledTemporaryFile()  # noqa: SIM115  # what a web framework has
+    spooled.write(content)
+    (expected,) = engine.classify(photograph)
+    with photograph.open("rb") as file:
+        for image in (
+            content,
+            bytearray(content),
+            memoryview(content),
+            io.BytesIO(content),
+            at_the_end,
+            spooled,
+            file,
+            Response(content),
+        ):
+            assert engine.classify(image) == [expected], image  # type: ignore[arg-type]
+        assert not file.closed
+
+
+def test_arrays(engine: resrt.Engine, photograph: Path) -> None:
+    image = Image.open(photograph)
+    pixels = np.asarray(image)
+    (expected,) = engine.classify(image)
+    transparent = np.dstack([pixels, np.arange(90 * 120).reshape(90, 120) % 256]).astype(np.uint8)
+    for array in (transparent, np.asfortranarray(pixels), Tensor(pixels)):
+        assert engine.classify(array) == [expected]  # type: ignore[arg-type]
+    grey = np.asarray(image.convert("L"))
+    assert (
+        engine.classify(grey)
+        == engine.classify(grey[:, :, None])
+        == engine.classify(np.dstack([grey, grey]))
+        == engine.classify(image.convert("L"))
+    )
+    with pytest.raises(resrt.InputError, match="<192 bytes> is not an image"):
+        engine.classify(np.zeros((8, 8, 3), np.uint8).tobytes())
+
+
+@pytest.mark.parametrize("batch_type", [np.asarray, Tensor])
+def test_batches_of_pixels(engine: resrt.Engine, batch_type) -> None:  # type: ignore[no-untyped-def]
+    batch = np.random.default_rng(0).integers(0, 256, (5, 40, 60, 3), np.uint8)
+    rows = engine.classify(batch_type(batch), topk=3)
+    assert rows == [engine.classify(image, topk=3)[0] for image in batch]
+    alpha = np.pad(batch, ((0, 0),) * 3 + ((0, 1),))
+    assert engine.classify(batch_type(alpha), topk=3) == rows
+    assert engine.classify(batch_type(batch[:0])) == []
+
+
+def test_invalid_files_in_memory(engine: resrt.Engine, photograph: Path) -> None:
+    cut = photograph.read_bytes()[:200]
+    closed = io.BytesIO(cut)
+    closed.close()
+    with photograph.open() as text:
+        for image, message in [
+            (b"", "<0 bytes> is not an image in a supported format"),
+            (b"not an image", "<12 bytes> is not an image in a supported format; expected one of"),
+            (cut, "cannot decode the image <200 bytes>"),
+            (io.BytesIO(cut), "cannot decode the image <BytesIO>"),
+            (text, r"<TextIOWrapper>: its read\(\) returns str, not bytes; open a file with 'rb'"),
+            (closed, "cannot read the image <BytesIO>: .*closed file"),
+        ]:
+            with pytest.raises(resrt.InputError, match=message):
+                engine.classify(image)
+    with pytest.raises(resrt.InputError, match="image 1 of the batch: cannot decode"):
+        engine.classify([photograph, cut])
 
 
 def test_predictions_are_ranked_probabilities(engine: resrt.Engine, photograph: Path) -> None:
@@ -207,6 +301,10 @@ def test_unknown_pipeline() -> None:
     [
         (np.zeros((32, 48, 3), np.float32), "uint8 .*pass float batches to infer"),
         (np.zeros((3, 32, 48), np.uint8), r"not uint8 \(3, 32, 48\)"),
+        (np.zeros((3, 32, 48), np.uint8), r"put the channels last with .transpose\(1, 2, 0\)"),
+        (np.zeros((2, 2, 2, 2, 3), np.uint8), r"pass several images as \(N, H, W, channels\)"),
+        (np.zeros((32, 48, 3), np.uint16), "convert it to uint8"),
+        (np.zeros((0, 48, 3), np.uint8), r"not uint8 \(0, 48, 3\)"),
         (np.zeros(7, np.uint8), "uint8 of shape"),
         (42, "not int"),
     ],

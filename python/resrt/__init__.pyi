@@ -68,6 +68,7 @@ from .operations.export import Exported as Exported
 from .operations.export import export as export
 from .operations.inspect import EngineFile as EngineFile
 from .operations.inspect import inspect as inspect
+from .operations.preprocess import preprocess as preprocess
 from .operations.report import report as report
 from .operations.time import Benchmark as Benchmark
 from .operations.time import time as time

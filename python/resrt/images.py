@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import math
 import stat
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,25 @@ from resrt import _core
 from resrt._support.environment import max_pixels
 from resrt.errors import Error, FileError, InputError
 
-# A path, a Pillow image, or uint8 pixels (H, W), (H, W, 1) or (H, W, 3).
-ImageLike: TypeAlias = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]
+ImageLike: TypeAlias = (
+    str
+    | PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | Image.Image
+    | npt.NDArray[np.uint8]
+)
+"""A path, the content of an image file as bytes or an open file, a Pillow image, or pixels.
+
+Pixels are uint8, (H, W) or (H, W, 1) for grey, (H, W, 3) for RGB, and (H, W, 2) or (H, W, 4) with
+an alpha channel, which is ignored. Array types of other libraries, such as PyTorch's on the CPU,
+are accepted too.
+"""
+
+# What the last axis of an array of pixels may have: grey, grey and alpha, RGB, RGB and alpha.
+_CHANNELS = (1, 2, 3, 4)
 
 # The formats of image files, by Pillow's names. For EPS, for example, it would start Ghostscript.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -116,10 +134,18 @@ def _decoding(
     """Yield upright pixels (H, W, channels). Only one large file is held in memory at a time."""
     require_photographs(channels)
     mode = "L" if channels == 1 else "RGB"
-    if isinstance(image, (str, PathLike)):
-        with contextlib.ExitStack() as turn:
-            yield _from_file(fspath(image), mode, least, turn)
-        return
+    with contextlib.ExitStack() as turn:
+        if isinstance(image, (str, PathLike)):
+            yield _from_path(fspath(image), mode, least, turn)
+            return
+        if isinstance(image, (bytes, bytearray, memoryview)):
+            name = f"<{memoryview(image).nbytes} bytes>"
+            yield _from_file(io.BytesIO(image), name, mode, least, turn)
+            return
+        if not isinstance(image, Image.Image) and hasattr(image, "read"):
+            name = f"<{type(image).__name__}>"
+            yield _from_file(_seekable(image, name), name, mode, least, turn)
+            return
     given = image if isinstance(image, Image.Image) else _from_array(image)
     try:
         pixels = _upright(_convert(given, mode), _orientation(given))
@@ -129,56 +155,118 @@ def _decoding(
     yield pixels
 
 
+def separate(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
+    """Return the images of a sequence, of a batch of pixels (N, H, W, channels), or just one."""
+    if isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray, memoryview)):
+        return images
+    if _is_array(images) and (pixels := _as_numpy(images)).ndim == 4:
+        return list(pixels)
+    return [cast(ImageLike, images)]
+
+
+def _is_array(image: object) -> bool:
+    return hasattr(image, "__array__") and not isinstance(image, Image.Image)
+
+
+def _as_numpy(image: object) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(image)
+    except (RuntimeError, TypeError, ValueError) as error:  # such as a tensor in a GPU's memory
+        raise InputError(f"cannot read the pixels of a {type(image).__name__}: {error}") from None
+
+
 def _from_array(image: object) -> Image.Image:
-    if not isinstance(image, np.ndarray):
+    if not _is_array(image):
         raise InputError(
-            f"an image must be a path, a Pillow image or an array, not {type(image).__name__}"
+            "an image must be a path, bytes, an open file, a Pillow image or an array, not "
+            f"{type(image).__name__}"
         )
-    is_image = image.ndim >= 2 and image.shape[2:] in ((), (1,), (3,)) and image.size > 0
-    if image.dtype != np.uint8 or not is_image:
+    pixels = _as_numpy(image)
+    is_image = pixels.ndim in (2, 3) and pixels.shape[2:] in ((), *((n,) for n in _CHANNELS))
+    if pixels.dtype != np.uint8 or not is_image or pixels.size == 0:
         raise InputError(
-            "an image array must be uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not "
-            f"{image.dtype} {image.shape}; pass float batches to infer"
+            "an image array must be uint8 of shape (H, W) or (H, W, channels) with 1 to 4 "
+            f"channels, not {pixels.dtype} {pixels.shape}; {_advice(pixels)}"
         )
-    return Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image)
+    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels)
 
 
-def _from_file(
+def _advice(pixels: npt.NDArray[Any]) -> str:
+    if np.issubdtype(pixels.dtype, np.floating):
+        return "pass float batches to infer"
+    if pixels.dtype != np.uint8:
+        return "convert it to uint8"
+    if pixels.ndim == 3 and pixels.shape[0] in _CHANNELS:
+        return "put the channels last with .transpose(1, 2, 0)"
+    return "pass several images as (N, H, W, channels) or as a list"
+
+
+def _seekable(file: Any, name: str) -> BinaryIO:
+    """Return a file, or the content of one that cannot seek, such as a response over HTTP."""
+    try:
+        # Before Python 3.11, a SpooledTemporaryFile, which can seek, does not say so.
+        can_seek = file.seekable() if hasattr(file, "seekable") else hasattr(file, "seek")
+        content = file.read(0 if can_seek else -1)
+    except (OSError, ValueError) as error:  # ValueError is that of a closed file
+        raise InputError(f"cannot read the image {name}: {error}") from None
+    if not isinstance(content, bytes):
+        raise InputError(
+            f"cannot read the image {name}: its read() returns {type(content).__name__}, not "
+            "bytes; open a file with 'rb', or pass the bytes themselves"
+        )
+    return cast(BinaryIO, file) if can_seek else io.BytesIO(content)
+
+
+def _from_path(
     path: str, mode: str, least: int | None, turn: contextlib.ExitStack
 ) -> npt.NDArray[np.uint8]:
-    """Return the upright pixels of a file. `turn` ends when those of a large one are released."""
+    """Return the upright pixels of the file with this path; see `_from_file`."""
     try:
         kind = Path(path).stat().st_mode
         # A pipe would wait for a writer. Opening a folder fails with the reason.
         if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
             raise FileError(f"cannot read the image '{path}': not a regular file")
         with Path(path).open("rb") as file:
-            try:
-                opened = _identify(file, path)
-            except Image.DecompressionBombError:  # from WebP's plugin
-                with _turn():
-                    opened = _identify(file, path)
-            if least is not None:
-                _reduce(opened, least)
-            decode = _convert
-            if math.prod(opened.size) > _LARGE:
-                turn.enter_context(_turn())
-                if opened.mode == mode == "RGB" and opened.format in _COMPACT:
-                    decode = _decode_rgb
-            pixels = decode(opened, mode)
-            orientation = _orientation(opened)
-            del opened  # frees Pillow's memory
-            return _upright(pixels, orientation)
+            return _from_file(file, f"'{path}'", mode, least, turn)
+    except Error:
+        raise
+    except OSError as error:
+        raise FileError(f"cannot read the image '{path}': {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"cannot decode the image '{path}': {error}") from None
+
+
+def _from_file(
+    file: BinaryIO, name: str, mode: str, least: int | None, turn: contextlib.ExitStack
+) -> npt.NDArray[np.uint8]:
+    """Return the upright pixels of a file. `turn` ends when those of a large one are released."""
+    try:
+        try:
+            opened = _identify(file, name)
+        except Image.DecompressionBombError:  # from WebP's plugin
+            with _turn():
+                opened = _identify(file, name)
+        if least is not None:
+            _reduce(opened, least)
+        decode = _convert
+        if math.prod(opened.size) > _LARGE:
+            turn.enter_context(_turn())
+            if opened.mode == mode == "RGB" and opened.format in _COMPACT:
+                decode = _decode_rgb
+        pixels = decode(opened, mode)
+        orientation = _orientation(opened)
+        del opened  # frees Pillow's memory
+        return _upright(pixels, orientation)
     except Error:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.strerror is not None:
-            raise FileError(f"cannot read the image '{path}': {error.strerror}") from None
+            raise FileError(f"cannot read the image {name}: {error.strerror}") from None
         # Pillow raises many kinds of exceptions for damaged files and unsupported modes.
-        raise InputError(f"cannot decode the image '{path}': {error}") from None
+        raise InputError(f"cannot decode the image {name}: {error}") from None
 
 
-def _identify(file: BinaryIO, path: str) -> ImageFile.ImageFile:
+def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
     """Read an image's header, as `Image.open` does, but with our own limits.
 
     Raises InputError for other formats than FORMATS, and for more than `max_pixels` pixels.
@@ -199,12 +287,12 @@ def _identify(file: BinaryIO, path: str) -> ImageFile.ImageFile:
         width, height = opened.size
         if width * height > (limit := max_pixels()):
             raise InputError(
-                f"the image '{path}' has {width} x {height} pixels, more than the limit of "
+                f"the image {name} has {width} x {height} pixels, more than the limit of "
                 f"{limit:.0f}; set RESRT_MAX_PIXELS to a higher limit to read it"
             )
         return opened
     raise InputError(
-        f"'{path}' is not an image in a supported format; expected one of {', '.join(FORMATS)}"
+        f"{name} is not an image in a supported format; expected one of {', '.join(FORMATS)}"
     )
 
 
@@ -299,7 +387,7 @@ def preprocess(
     """Return float32 (channels, height, width), preprocessed as by the source of the weights.
 
     Args:
-        image: a path, a Pillow image, or uint8 (H, W), (H, W, 1) or (H, W, 3) in RGB.
+        image: a path, the bytes of a file, an open file, a Pillow image or pixels.
         steps: the `info.preprocessing` of an engine.
         input_shape: (channels, height, width) of the engine's input.
         exact: False allows decoding a large JPEG at a half, a quarter or an eighth of its size if
@@ -323,7 +411,14 @@ def preprocess_batch(
     exact: bool = True,
 ) -> npt.NDArray[np.float32]:
     """Return float32 (N, channels, height, width); see `preprocess`."""
-    prepared = [preprocess(image, steps, input_shape, exact=exact) for image in images]
+    prepared = []
+    for number, image in enumerate(images):
+        try:
+            prepared.append(preprocess(image, steps, input_shape, exact=exact))
+        except InputError as error:
+            if isinstance(image, (str, PathLike)):  # the message names it
+                raise
+            raise InputError(f"image {number} of the batch: {error}") from None
     return np.stack(prepared) if prepared else np.empty((0, *input_shape), np.float32)
 
 

@@ -29,11 +29,16 @@ struct Preprocessing {
   std::vector<float> mean;
   std::vector<float> std;
   Pipeline pipeline = Pipeline::torchvision;
+  // The input's size in pixels. An engine sets it to its own; 0 fits any input.
+  int input_height = 0;
+  int input_width = 0;
+
+  bool operator==(const Preprocessing&) const = default;
 };
 
-// Throws InputError if the steps are invalid for images with that many channels. Mean and std may
-// both be empty; the engine then accepts only prepared batches.
-RESRT_API void check_preprocessing(const Preprocessing& steps, int channels);
+// Throws InputError if the steps are invalid for inputs of that shape. Mean and std may both be
+// empty; the engine then accepts only prepared batches.
+RESRT_API void check_preprocessing(const Preprocessing& steps, const Shape& input);
 
 // An upright image in the caller's memory: uint8 (height, width, channels) in row-major order, with
 // 1 channel (grey) or 3 (RGB).

@@ -1,18 +1,22 @@
 #include "resrt/engine.h"
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <exception>
-#include <functional>
+#include <memory>
 #include <optional>
-#include <span>
 #include <tuple>
 
 #include <pybind11/numpy.h>
+#include <pybind11/operators.h>
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
 #include "bindings/bindings.h"
 #include "bindings/device_arrays.h"
 #include "bindings/gil.h"
+#include "bindings/interrupt.h"
 #include "cpus.h"
 #include "engine/library_folders.h"
 #include "engine/notes.h"
@@ -32,10 +36,7 @@ using PixelArray = py::array_t<uint8_t, py::array::c_style>;
 Weights to_weights(const std::map<std::string, FloatArray>& arrays) {
   Weights weights;
   for (const auto& [name, array] : arrays) {
-    const std::shared_ptr<py::object> owner(new py::object(array), [](py::object* object) {
-      const HeldGil gil;
-      delete object;
-    });
+    const std::shared_ptr<FloatArray> owner = shared_with_gil(array);
     weights[name] = {{array.shape(), array.shape() + array.ndim()},
                      std::shared_ptr<const float>(owner, array.data())};
   }
@@ -56,28 +57,21 @@ std::vector<std::string> names(const std::vector<Precision>& precisions) {
   return all;
 }
 
-template <class Array>
-auto span(const Array& array) {
-  return std::span(array.data(), static_cast<size_t>(array.size()));
-}
-
-std::span<float> mutable_span(FloatArray& array) {
-  return {array.mutable_data(), static_cast<size_t>(array.size())};
-}
-
 using Step = py::typing::Callable<void(const std::string&, int, int)>;
 
-// Reports a build's steps to a Python function. An exception in it, or an interrupt, stops the
-// build and is raised again when the build has ended.
+// Reports a build's steps to a Python function. An exception in it stops the build, and is raised
+// again when the build has ended.
 class Steps {
  public:
-  explicit Steps(const std::optional<Step>& function) : function_(function) {}
+  explicit Steps(const std::optional<Step>& function) {
+    if (function) function_ = shared_with_gil(*function);
+  }
 
   bool operator()(const BuildStep& step) {
+    if (function_ == nullptr) return true;
     const HeldGil gil;
     try {
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      if (function_) (*function_)(step.phase, step.done, step.steps);
+      (*function_)(step.phase, step.done, step.steps);
       return true;
     } catch (py::error_already_set&) {
       raised_ = std::current_exception();
@@ -90,16 +84,72 @@ class Steps {
   }
 
  private:
-  const std::optional<Step>& function_;
+  std::shared_ptr<Step> function_;
   std::exception_ptr raised_;
 };
+
+// An engine, and what is known about how long it takes.
+class MeasuredEngine : public Engine {
+ public:
+  explicit MeasuredEngine(Engine engine) : Engine(std::move(engine)) {}
+
+  // Like Engine::infer, but returns early if it is abandoned. `layout` is that of uint8 images.
+  template <class Value, class... Layout>
+  void infer_in_parts(const Value* images, int64_t batch, float* logits, const Abandoned& abandoned,
+                      Layout... layout) const {
+    using Seconds = std::chrono::duration<float>;
+    const auto start = std::chrono::steady_clock::now();
+    for (int64_t done = 0; done < batch && !abandoned; done += info().max_batch) {
+      const int64_t part = std::min<int64_t>(info().max_batch, batch - done);
+      infer(images + done * info().input.size(), layout..., part, logits + done * info().classes);
+    }
+    if (batch > 0) {
+      const Seconds taken = std::chrono::steady_clock::now() - start;
+      seconds_per_image_ = taken.count() / static_cast<float>(batch);
+    }
+  }
+
+  // Whether a batch may take so long that an interrupt should end it.
+  bool may_take_long(int64_t batch) const {
+    return static_cast<float>(batch) * seconds_per_image_ > 0.1F;
+  }
+
+ private:
+  mutable std::atomic<float> seconds_per_image_ = 1.0F;  // until the first inference
+};
+
+// Writes the logits of a batch to an array, which the caller has made.
+template <class Images, class... Layout>
+void infer(const MeasuredEngine& engine, const Images& batch, const FloatArray& logits,
+           Layout... layout) {
+  const int64_t count = batch.ndim() > 0 ? batch.shape(0) : 0;
+  if (batch.size() != count * engine.info().input.size() ||
+      logits.size() != count * engine.info().classes || !logits.writeable()) {
+    throw InputError("the shapes of the batch and of the logits do not fit the engine");
+  }
+  const auto run = [&engine, images = batch.data(), count, layout...,
+                    out = const_cast<float*>(logits.data())](const Abandoned& abandoned) {
+    engine.infer_in_parts(images, count, out, abandoned, layout...);
+  };
+  if (engine.may_take_long(count)) {
+    const auto self = py::cast(engine, py::return_value_policy::reference);
+    interruptibly([run, owned = shared_with_gil(py::make_tuple(self, batch, logits))](
+                      const Abandoned& abandoned) { run(abandoned); });
+  } else {
+    const ReleasedGil release;
+    run(false);
+  }
+}
 
 }  // namespace
 
 void bind_engine(py::module_& module) {
   module.def(
       "random_weights",
-      [](const Graph& graph, uint64_t seed) { return to_arrays(random_weights(graph, seed)); },
+      [](const Graph& graph, uint64_t seed) {
+        return to_arrays(
+            interruptibly([graph, seed](const Abandoned&) { return random_weights(graph, seed); }));
+      },
       py::arg("graph"), py::arg("seed"), "Return seeded random parameters that fit the graph.");
   module.def(
       "check_weights",
@@ -160,12 +210,20 @@ void bind_engine(py::module_& module) {
   py::class_<Preprocessing>(module, "Preprocessing",
                             "How a photograph is converted to an engine's input.")
       .def(py::init([](int resize, std::string interpolation, std::vector<float> mean,
-                       std::vector<float> std, const std::string& pipeline) {
-             return Preprocessing{resize, std::move(interpolation), std::move(mean), std::move(std),
-                                  parse_pipeline(pipeline)};
+                       std::vector<float> std, const std::string& pipeline,
+                       const std::optional<std::pair<int, int>>& input_size) {
+             const auto [height, width] = input_size.value_or(std::pair(0, 0));
+             if (input_size && (height < 1 || width < 1)) {
+               throw InputError(concat("input_size must be the height and width in pixels, not (",
+                                       height, ", ", width, ")"));
+             }
+             return Preprocessing{resize,         std::move(interpolation), std::move(mean),
+                                  std::move(std), parse_pipeline(pipeline), height,
+                                  width};
            }),
            py::kw_only(), py::arg("resize"), py::arg("interpolation"), py::arg("mean"),
-           py::arg("std"), py::arg("pipeline") = to_string(Pipeline::torchvision))
+           py::arg("std"), py::arg("pipeline") = to_string(Pipeline::torchvision),
+           py::arg("input_size") = py::none())
       .def_readonly("resize", &Preprocessing::resize, "The short side after resizing, in pixels.")
       .def_readonly("interpolation", &Preprocessing::interpolation)
       .def_readonly("mean", &Preprocessing::mean, "The mean of each channel, for pixels in 0..1.")
@@ -175,11 +233,46 @@ void bind_engine(py::module_& module) {
           "pipeline", [](const Preprocessing& self) { return to_string(self.pipeline); },
           "How images are resized and cropped: as in \"paddleclas\" or in \"torchvision\" and "
           "timm.")
+      .def_property_readonly(
+          "input_size",
+          [](const Preprocessing& self) {
+            using HeightWidth = std::pair<int, int>;
+            return self.input_height == 0 ? std::optional<HeightWidth>()
+                                          : HeightWidth(self.input_height, self.input_width);
+          },
+          "The height and width of the input, in pixels; None if it fits any input.")
+      .def(py::self == py::self)
+      .def(py::pickle(
+          [](const Preprocessing& self) {
+            return py::make_tuple(self.resize, self.interpolation, self.mean, self.std,
+                                  to_string(self.pipeline), self.input_height, self.input_width);
+          },
+          [](const py::tuple& state) {
+            return Preprocessing{state[0].cast<int>(),
+                                 state[1].cast<std::string>(),
+                                 state[2].cast<std::vector<float>>(),
+                                 state[3].cast<std::vector<float>>(),
+                                 parse_pipeline(state[4].cast<std::string>()),
+                                 state[5].cast<int>(),
+                                 state[6].cast<int>()};
+          }))
       .def("__repr__", [](const Preprocessing& self) {
+        const std::string size =
+            self.input_height == 0
+                ? ""
+                : concat(", input_size=(", self.input_height, ", ", self.input_width, ")");
         return concat("Preprocessing(resize=", self.resize, ", interpolation='", self.interpolation,
                       "', mean=[", join(self.mean), "], std=[", join(self.std), "], pipeline='",
-                      to_string(self.pipeline), "')");
+                      to_string(self.pipeline), "'", size, ")");
       });
+  module.def(
+      "check_preprocessing",
+      [](const Preprocessing& steps, const std::tuple<int, int, int>& input_shape) {
+        const auto& [channels, height, width] = input_shape;
+        check_preprocessing(steps, {channels, height, width});
+      },
+      py::arg("steps"), py::arg("input_shape"),
+      "Raise InputError unless the preprocessing is valid for inputs of that shape.");
   module.def(
       "preprocess",
       [](const PixelArray& pixels, const Preprocessing& steps,
@@ -238,7 +331,7 @@ void bind_engine(py::module_& module) {
       py::arg("path"),
       "Read the description in an engine file. The backend need not be installed.");
 
-  py::class_<Engine>(module, "Engine", "A network that is ready to run.")
+  py::class_<MeasuredEngine>(module, "Engine", "A network that is ready to run.")
       .def_static(
           "build",
           [](const Graph& graph, const std::map<std::string, FloatArray>& weights,
@@ -247,21 +340,25 @@ void bind_engine(py::module_& module) {
              const std::vector<std::string>& labels, const Preprocessing& preprocessing,
              std::optional<int> device, const std::optional<TensorRTOptions>& tensorrt,
              const std::optional<Step>& progress) {
-            Steps steps(progress);
-            const BuildOptions options = {
-                .backend = backend,
-                .precision = parse_precision(precision),
-                .max_batch = max_batch,
-                .notes = {weights_note, weights_sha256, labels, preprocessing},
-                .tensorrt = tensorrt,
-                .progress = std::ref(steps)};
-            const Weights parameters = to_weights(weights);
+            const auto steps = std::make_shared<Steps>(progress);
+            BuildOptions options = {.backend = backend,
+                                    .precision = parse_precision(precision),
+                                    .max_batch = max_batch,
+                                    .notes = {weights_note, weights_sha256, labels, preprocessing},
+                                    .tensorrt = tensorrt,
+                                    .progress = {}};
+            const auto build = [graph, parameters = to_weights(weights), options, steps,
+                                load = LoadOptions{.threads = threads, .device = device}](
+                                   const Abandoned& abandoned) mutable {
+              options.progress = [&](const BuildStep& step) {
+                return !abandoned && (*steps)(step);
+              };
+              return Engine::build(graph, parameters, options, load);
+            };
             try {
-              const ReleasedGil release;
-              return Engine::build(graph, parameters, options,
-                                   {.threads = threads, .device = device});
+              return std::make_unique<MeasuredEngine>(interruptibly(build));
             } catch (const BackendError&) {
-              steps.rethrow();
+              steps->rethrow();
               throw;
             }
           },
@@ -281,41 +378,36 @@ void bind_engine(py::module_& module) {
                                    .batch_sizes = std::move(batch_sizes),
                                    .device = device};
             if (runtime_cache) options.tensorrt = TensorRTLoadOptions{*runtime_cache};
-            const ReleasedGil release;
-            return Engine::load(file, options);
+            return std::make_unique<MeasuredEngine>(interruptibly(
+                [file, options](const Abandoned&) { return Engine::load(file, options); }));
           },
           py::arg("path"), py::kw_only(), py::arg("threads"), py::arg("device"),
           py::arg("runtime_cache"), py::arg("warm_up"), py::arg("batch_sizes"),
           py::arg("pin_threads"))
       .def(
           "save",
-          [](const Engine& self, const py::bytes& path) {
+          [](const MeasuredEngine& self, const py::bytes& path) {
             const std::string file = path;
             const ReleasedGil release;
             self.save(file);
           },
           py::arg("path"))
       .def_property_readonly("info", &Engine::info)
-      .def_property_readonly("plan", [](const Engine& self) { return py::bytes(self.plan()); })
+      .def_property_readonly("plan",
+                             [](const MeasuredEngine& self) { return py::bytes(self.plan()); })
       .def(
           "infer",
-          [](const Engine& self, const FloatArray& batch, FloatArray& logits) {
-            const std::span images = span(batch);
-            const std::span out = mutable_span(logits);
-            const ReleasedGil release;
-            self.infer(images, out);
+          [](const MeasuredEngine& self, const FloatArray& batch, const FloatArray& logits) {
+            infer(self, batch, logits);
           },
           py::arg("batch").noconvert(), py::arg("logits").noconvert(),
           "Write the logits, float32 (N, classes), of a contiguous batch, float32 (N, channels, "
           "height, width).")
       .def(
           "infer_pixels",
-          [](const Engine& self, const PixelArray& batch, bool channels_last, FloatArray& logits) {
-            const auto layout = channels_last ? PixelLayout::nhwc : PixelLayout::nchw;
-            const std::span pixels = span(batch);
-            const std::span out = mutable_span(logits);
-            const ReleasedGil release;
-            self.infer(pixels, layout, out);
+          [](const MeasuredEngine& self, const PixelArray& batch, bool channels_last,
+             const FloatArray& logits) {
+            infer(self, batch, logits, channels_last ? PixelLayout::nhwc : PixelLayout::nchw);
           },
           py::arg("batch").noconvert(), py::arg("channels_last"), py::arg("logits").noconvert(),
           "The same for a contiguous batch of pictures, uint8 (N, channels, height, width) or (N, "
@@ -324,13 +416,13 @@ void bind_engine(py::module_& module) {
                              "The number of the GPU that the engine runs on, or None.")
       .def(
           "device_of",
-          [](const Engine& self, uintptr_t pointer) {
+          [](const MeasuredEngine& self, uintptr_t pointer) {
             return self.device_of(reinterpret_cast<const void*>(pointer));
           },
           py::arg("pointer"), "Return the number of the GPU whose memory a pointer points to.")
       .def(
           "infer_on_device",
-          [](const Engine& self, uintptr_t pointer, int64_t batch, StreamHandle stream,
+          [](const MeasuredEngine& self, uintptr_t pointer, int64_t batch, StreamHandle stream,
              py::object owner) {
             std::unique_ptr<DeviceArray> logits;
             {

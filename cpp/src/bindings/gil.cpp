@@ -2,14 +2,22 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <thread>
 #include <unistd.h>
+
+#include "bindings/interrupt.h"
 
 namespace resrt {
 namespace {
 
-// Enough for any inference. A build may take longer, and is then abandoned.
-constexpr std::chrono::seconds kLongestWait(10);
+// Without on_exit, as on macOS, what still runs afterwards may crash while libraries are finalised.
+#ifdef __GLIBC__
+constexpr std::chrono::milliseconds kLongestWait(500);
+#else
+constexpr std::chrono::milliseconds kLongestWait(10'000);
+#endif
 
 std::atomic<int> released = 0;            // how many ReleasedGil exist
 thread_local int released_by_thread = 0;  // of them in this thread
@@ -33,6 +41,16 @@ void wait_for_other_threads() {
   while (released > 0 && std::chrono::steady_clock::now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
+#ifdef __GLIBC__
+  if (released == 0 && !has_running_threads()) return;
+  // Of the functions that exit() calls, the last to be registered is called first.
+  ::on_exit(
+      [](int status, void*) {
+        std::fflush(nullptr);
+        ::_exit(status);
+      },
+      nullptr);
+#endif
 }
 
 }  // namespace

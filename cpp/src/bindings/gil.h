@@ -1,5 +1,8 @@
 #pragma once
 
+#include <memory>
+#include <utility>
+
 #include <pybind11/pybind11.h>
 
 namespace resrt {
@@ -29,8 +32,18 @@ class HeldGil {
   PyGILState_STATE state_{};
 };
 
+// Returns a shared copy of a Python object that any thread may release, without the GIL.
+template <class Object>
+std::shared_ptr<Object> shared_with_gil(Object object) {
+  return {new Object(std::move(object)), [](Object* owned) {
+            const HeldGil gil;
+            delete owned;
+          }};
+}
+
 // Lets daemon threads use engines while the interpreter exits: the process waits for what they
-// compute before the libraries of the backends are finalised.
+// compute before the libraries of the backends are finalised. If that takes long, or a thread of
+// start_thread still runs, the process ends without finalising them.
 void bind_gil();
 
 }  // namespace resrt

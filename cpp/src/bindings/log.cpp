@@ -28,10 +28,7 @@ int to_number(LogLevel level) {
 
 LogSink to_sink(const PythonSink& function) {
   // The function must be freed with the GIL held, by whichever thread releases it last.
-  const std::shared_ptr<PythonSink> shared(new PythonSink(function), [](PythonSink* owned) {
-    const HeldGil gil;
-    delete owned;
-  });
+  const std::shared_ptr<PythonSink> shared = shared_with_gil(function);
   return [shared](LogLevel level, const std::string& source, const std::string& message) {
     const HeldGil gil;
     try {

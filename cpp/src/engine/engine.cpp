@@ -258,7 +258,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   }
   check_weights(graph, weights);
   require_vector(graph);
-  check_notes(options.notes, graph.input_shape().channels, graph.classes());
+  check_notes(options.notes, graph.input_shape(), graph.classes());
   Backend& backend = use_backend(options.backend);
   backend.check(options);
   backend.check(load);
@@ -278,6 +278,8 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
                             (options.tensorrt && options.tensorrt->version_compatible),
       .layers = graph.table(),
       .notes = options.notes};
+  info.notes.preprocessing.input_height = info.input.height;
+  info.notes.preprocessing.input_width = info.input.width;
   Plan plan = backend.build(graph, weights, info, options, device);
   auto state = std::make_unique<State>(State{std::move(info), std::move(plan), nullptr, {}});
   if (const auto reason = backend.why_build_only()) {

@@ -254,9 +254,13 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
   info.notes.labels = split(fields.text("labels"), '\n');
   try {
     info.notes.preprocessing = {fields.positive("resize", kLargestSide),
-                                fields.text("interpolation"), fields.floats("mean"),
-                                fields.floats("std"), parse_pipeline(fields.text("pipeline"))};
-    check_notes(info.notes, info.input.channels, info.classes);
+                                fields.text("interpolation"),
+                                fields.floats("mean"),
+                                fields.floats("std"),
+                                parse_pipeline(fields.text("pipeline")),
+                                info.input.height,
+                                info.input.width};
+    check_notes(info.notes, info.input, info.classes);
   } catch (const InputError& error) {
     throw EngineFileError(concat("the metadata of the engine file '", path,
                                  "' is inconsistent: ", error.what(), "; build it again"));

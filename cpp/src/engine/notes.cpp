@@ -19,9 +19,9 @@ void check_labels(const std::vector<std::string>& labels, int classes) {
   }
 }
 
-void check_notes(const EngineNotes& notes, int channels, int classes) {
+void check_notes(const EngineNotes& notes, const Shape& input, int classes) {
   check_labels(notes.labels, classes);
-  check_preprocessing(notes.preprocessing, channels);
+  check_preprocessing(notes.preprocessing, input);
 }
 
 }  // namespace resrt

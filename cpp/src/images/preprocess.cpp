@@ -81,7 +81,14 @@ Pipeline parse_pipeline(const std::string& name) {
   return kPipelines.value(name);
 }
 
-void check_preprocessing(const Preprocessing& steps, int channels) {
+void check_preprocessing(const Preprocessing& steps, const Shape& input) {
+  const bool any_size = steps.input_height == 0 && steps.input_width == 0;
+  if (!any_size && (steps.input_height != input.height || steps.input_width != input.width)) {
+    throw InputError(concat("the preprocessing is for inputs of ", steps.input_height, "x",
+                            steps.input_width, " pixels, but the network's are ", input.height, "x",
+                            input.width, "; leave out its input_size, and choose the resize for ",
+                            input.height, "x", input.width));
+  }
   if (steps.resize < 1 || steps.resize > kLargestSide) {
     throw InputError(concat("preprocessing must resize to at least 1 pixel and at most ",
                             kLargestSide, ", not ", steps.resize));
@@ -91,13 +98,13 @@ void check_preprocessing(const Preprocessing& steps, int channels) {
     throw InputError(concat("the paddleclas pipeline supports only bilinear interpolation, not ",
                             steps.interpolation, "; choose bilinear or the torchvision pipeline"));
   }
-  const auto count = static_cast<size_t>(channels);
+  const auto count = static_cast<size_t>(input.channels);
   const bool has_none = steps.mean.empty() && steps.std.empty();
   const bool fits = steps.mean.size() == count && steps.std.size() == count &&
                     std::all_of(steps.std.begin(), steps.std.end(), [](float x) { return x > 0; });
   const auto given = [&] { return concat("(", join(steps.mean), ") and (", join(steps.std), ")"); };
   if (!has_none && !fits) {
-    throw InputError(concat("mean and std must have one value for each of ", channels,
+    throw InputError(concat("mean and std must have one value for each of ", input.channels,
                             " channels, and std must be positive, not ", given()));
   }
   for (size_t channel = 0; channel < steps.mean.size(); ++channel) {
@@ -113,7 +120,7 @@ void check_preprocessing(const Preprocessing& steps, int channels) {
 void preprocess(const ImageView& image, const Preprocessing& steps, const Shape& input,
                 float* output) {
   check_image(image, input);
-  check_preprocessing(steps, input.channels);
+  check_preprocessing(steps, input);
   if (steps.mean.empty()) {
     throw InputError("this preprocessing has no mean and std; only prepared batches can be used");
   }

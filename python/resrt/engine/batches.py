@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.pool import AsyncResult, ThreadPool
 from os import PathLike, fspath
+from threading import Event
 from typing import TypeAlias
 
 import numpy as np
@@ -71,26 +72,34 @@ def _outcomes(
     engine: Engine, files: Iterator[str | PathLike[str]], exact: bool, workers: int
 ) -> Iterator[Outcome]:
     size = min(engine.info.max_batch, _LARGEST_SHARE)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="resrt")
-    running: deque[Future[list[Outcome]]] = deque()
+    # Its threads are daemons, so an interrupt waits neither for them nor at the end of the process.
+    pool = ThreadPool(workers)
+    running: deque[AsyncResult[list[Outcome]]] = deque()
+    stopped = Event()
     try:
         # Two shares per worker: one in progress, one waiting.
         while len(running) < 2 * workers and (some := list(itertools.islice(files, size))):
-            running.append(pool.submit(_infer, engine, some, exact))
+            running.append(pool.apply_async(_infer, (engine, some, exact, stopped)))
         while running:
-            done = running.popleft().result()
+            done = running.popleft().get()
             if some := list(itertools.islice(files, size)):
-                running.append(pool.submit(_infer, engine, some, exact))
+                running.append(pool.apply_async(_infer, (engine, some, exact, stopped)))
             yield from done
     finally:
-        pool.shutdown(cancel_futures=True)
+        stopped.set()
+        pool.terminate()
 
 
-def _infer(engine: Engine, files: Sequence[str | PathLike[str]], exact: bool) -> list[Outcome]:
+def _infer(
+    engine: Engine, files: Sequence[str | PathLike[str]], exact: bool, stopped: Event
+) -> list[Outcome]:
+    """Return the outcomes of a few files, or nothing once it is stopped."""
     info = engine.info
     outcomes: list[Outcome] = []
     prepared: list[npt.NDArray[np.float32]] = []
     for file in files:
+        if stopped.is_set():
+            return []
         try:
             prepared.append(
                 images.preprocess(file, info.preprocessing, info.input_shape, exact=exact)

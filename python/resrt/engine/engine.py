@@ -164,8 +164,10 @@ class Engine:
         """Return the most probable classes of each image, the most probable first.
 
         Args:
-            images: one image or a sequence of them. Each is a path, a Pillow image, or a uint8
-                array (H, W) or (H, W, 3) in RGB. They are preprocessed as the weights require.
+            images: one image, a sequence of them, or a batch of pixels, uint8 (N, H, W, channels).
+                An image is a path, the content of an image file as bytes or an open file, a Pillow
+                image, or pixels, uint8 (H, W) in grey, (H, W, 3) in RGB or (H, W, 4) in RGBA,
+                whose alpha is ignored. They are preprocessed as the weights require.
             topk: the number of classes, at most as many as the network has.
 
         Raises FileError for a path that cannot be read, InputError for an invalid image.

@@ -65,6 +65,7 @@ def resolve(
 
     Raises ModelError, FileError, WeightsError, DownloadError, PackageError or InputError.
     """
+    steps = _checked(preprocessing)
     entry = pretrained.find(model) if isinstance(model, str) else None
     if entry is not None:
         model = entry.model
@@ -84,15 +85,19 @@ def resolve(
             )
         graph = model
     else:
+        if input_size is None and steps is not None:
+            input_size = steps.input_size
         if input_size is None:
             input_size = metadata.input_size or (entry.crop if entry is not None else None)
         graph = _graph(model, checkpoint, input_size, classes, in_channels)
+    if steps is not None:
+        _core.check_preprocessing(steps, graph.input_shape)
     if checkpoint is None:
         arrays = _core.random_weights(graph, 0)
     else:
         arrays = fit_checkpoint(checkpoint, graph, origin=called)
     metadata = metadata.with_labels(labels, graph.classes).at(graph.input_shape[1:])
-    steps = _checked(preprocessing) or metadata.preprocessing
+    steps = steps or metadata.preprocessing
     return Network(
         graph,
         arrays,

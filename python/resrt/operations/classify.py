@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -68,8 +67,7 @@ def classify_images(
 ) -> list[list[Prediction]]:
     """Return the most probable classes of images in memory or files; see `Engine.classify`."""
     topk, info = whole("topk", topk), engine.info
-    is_sequence = isinstance(given, Sequence) and not isinstance(given, str)
-    several: Sequence[Any] = given if is_sequence else [given]  # type: ignore[assignment]
+    several = images.separate(given)
     predictions: list[list[Prediction]] = []
     for start in range(0, len(several), info.max_batch):
         batch = images.preprocess_batch(
