@@ -12,6 +12,7 @@ from resrt.errors import WeightsError
 from resrt.weights.formats import npz, onnx_file, pdparams, pytorch, safetensors_file, wts
 from resrt.weights.formats.checkpoint import Checkpoint
 from resrt.weights.formats.content import opened
+from resrt.weights.formats.states import select
 
 
 class _Reader(Protocol):
@@ -28,8 +29,13 @@ _READERS: tuple[_Reader, ...] = (safetensors_file, pdparams, pytorch, npz, onnx_
 _BEGINNING = 1024  # bytes, from which every format is recognised
 
 
-def read(path: str | PathLike[str]) -> Checkpoint:
-    """Read all arrays of a weights file, under the file's own names.
+def read(path: str | PathLike[str], *, key: str | None = None) -> Checkpoint:
+    """Read the arrays of a network from a weights file, under the file's own names.
+
+    The prefixes of wrappers, such as "module.", are removed from the names, and what does not
+    belong to the network is left aside. If a file has several state dicts or networks, the moving
+    average is preferred; `key` names another entry of a checkpoint ("state_dict"), or a prefix of
+    names ("teacher").
 
     The format is recognised from the content: safetensors, PyTorch's .pth, PaddleClas's .pdparams,
     ONNX, NumPy's .npz or TensorRTx's .wts. Nothing in a file is executed. The file is read into
@@ -42,8 +48,16 @@ def read(path: str | PathLike[str]) -> Checkpoint:
         # A file of another format is refused before the rest of it is read.
         _reader_of(source.read(0, min(source.size, _BEGINNING)), file)
         content = source.read(0, source.size)
-    checkpoint = _reader_of(content, file).read(content, file)
+    checkpoint = _content(_reader_of(content, file), content, file, key)
     return dataclasses.replace(checkpoint, contents=(content, *checkpoint.contents))
+
+
+def _content(reader: _Reader, content: memoryview, file: str, key: str | None) -> Checkpoint:
+    """Return the arrays of the network in a file's content."""
+    if reader is not pytorch:
+        return select(reader.read(content, file), file, key)
+    checkpoint = pytorch.read(content, file, key)
+    return select(checkpoint, file, None if checkpoint.metadata.get("entry") == key else key)
 
 
 def _reader_of(content: memoryview, file: str) -> _Reader:
