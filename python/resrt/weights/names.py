@@ -39,21 +39,21 @@ class Convention:
 # PaddleClas's classes name the same places differently. These are unified first: stem.0, layer1.0
 # and s1.b1, with convolutions counted from 1 as in our names.
 _PLACES: Places = (
-    # The networks that were trained with weak supervision.
-    (r"_conv_stem\.", lambda m: "stem.0."),
-    (r"_conv(\d)_(\d+)\._conv(\d)\.", lambda m: f"layer{m[1]}.{m[2]}.conv{int(m[3]) + 1}."),
-    (r"_conv(\d)_(\d+)\._short\._conv\.", lambda m: f"layer{m[1]}.{m[2]}.short."),
-    (r"_out\.", lambda m: "fc."),
     (r"(?:stem\.conv|conv1_)([123])\.", lambda m: f"stem.{int(m[1]) - 1}."),
     (r"(blocks\.\d+|bb_\d+_\d+|s\d+_b\d+)\.conv(\d)\.", lambda m: f"{m[1]}.conv{int(m[2]) + 1}."),
     (r"bb_(\d+)_(\d+)\.", lambda m: f"layer{int(m[1]) + 1}.{m[2]}."),
     (r"layer\d+\.layer(\d+)_bottleneck_(\d+)\.", lambda m: f"layer{m[1]}.{m[2]}."),
     (r"s(\d+)_b(\d+)\.", lambda m: f"s{m[1]}.b{m[2]}."),
+    # ResNeXt101_wsl
+    (r"_conv_stem\.", lambda m: "stem.0."),
+    (r"_conv(\d+)_(\d+)\._conv(\d)\.", lambda m: f"layer{m[1]}.{m[2]}.conv{int(m[3]) + 1}."),
+    (r"_conv(\d+)_(\d+)\._short\._conv\.", lambda m: f"layer{m[1]}.{m[2]}.short."),
+    (r"_out\.", lambda m: "out."),
 )
 
 # Then each convolution and each batch normalisation has a row.
 _CONV = r"\.(?:_conv|conv)\.(weight)"
-_NORM = r"\.(?:_batch_norm|_?bn)\.(weight|bias|running_mean|running_var)"
+_NORM = r"\.(?:_batch_norm|_bn|bn)\.(weight|bias|running_mean|running_var)"
 _PADDLE: Rules = (
     (rf"stem\.0{_CONV}", (r"conv1.0.\1", r"conv1.\1")),
     (rf"stem\.0{_NORM}", (r"conv1.1.\1", r"bn1.\1")),
