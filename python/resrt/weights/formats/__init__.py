@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from os import PathLike
+from pathlib import Path
 from typing import Protocol
 
 from resrt._support.arguments import path as checked_path
@@ -25,6 +26,22 @@ class _Reader(Protocol):
 
 
 _READERS: tuple[_Reader, ...] = (safetensors_file, pdparams, pytorch, npz, onnx_file, wts)
+
+_FROM_KERAS = "load it where it was made, and save its arrays by name with numpy.savez"
+_FROM_SOURCE = "give the weights or the ONNX file that it was made from"
+# What else a file may be: where its mark is, the mark, what it is, and what to do.
+_OTHERS = (
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (.h5), as Keras writes", _FROM_KERAS),
+    (4, b"TFL3", "a TensorFlow Lite model (.tflite)", _FROM_SOURCE),
+    (4, b"ORTM", "an ONNX Runtime model (.ort)", _FROM_SOURCE),
+    (0, b"GGUF", "a GGUF file", _FROM_SOURCE),
+    (0, b"<?xml", "an XML file, such as OpenVINO's IR", _FROM_SOURCE),
+    (0, b"ftrt", "a TensorRT engine", _FROM_SOURCE),
+    (0, b"version https://git-lfs", "a pointer of Git LFS", "download the file with git lfs pull"),
+    (0, b"<!DOCTYPE", "a web page", "download the file itself"),
+    (0, b"<html", "a web page", "download the file itself"),
+    (0, b"\x1f\x8b", "compressed with gzip", "decompress it first"),
+)
 
 _BEGINNING = 1024  # bytes, from which every format is recognised
 
@@ -49,7 +66,8 @@ def read(path: str | PathLike[str], *, key: str | None = None) -> Checkpoint:
         _reader_of(source.read(0, min(source.size, _BEGINNING)), file)
         content = source.read(0, source.size)
     checkpoint = _content(_reader_of(content, file), content, file, key)
-    return dataclasses.replace(checkpoint, contents=(content, *checkpoint.contents))
+    contents = (content, *checkpoint.contents)
+    return dataclasses.replace(checkpoint, contents=contents, file=Path(file).name)
 
 
 def _content(reader: _Reader, content: memoryview, file: str, key: str | None) -> Checkpoint:
@@ -64,6 +82,12 @@ def _reader_of(content: memoryview, file: str) -> _Reader:
     for reader in _READERS:
         if reader.recognises(content):
             return reader
+    for at, magic, kind, advice in _OTHERS:
+        if bytes(content[at : at + len(magic)]) == magic:
+            raise WeightsError(
+                f"unsupported weights format: '{file}' is {kind}, not a weights file that resrt "
+                f"reads; {advice}"
+            )
     formats = ", ".join(reader.FORMAT for reader in _READERS)
     raise WeightsError(
         f"unsupported weights format: '{file}' is none of {formats}; convert it to safetensors, "
