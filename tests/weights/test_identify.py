@@ -15,7 +15,6 @@ from resrt import _core, weights
 from resrt.weights.metadata import Metadata
 from support.paths import TESTS
 
-
 LISTING = json.loads(gzip.decompress((TESTS / "parameter_shapes.json.gz").read_bytes()))
 
 

@@ -11,8 +11,9 @@ from typing import Protocol
 from resrt._support.arguments import path as checked_path
 from resrt.errors import WeightsError
 from resrt.weights.formats import npz, onnx_file, pdparams, pytorch, safetensors_file, wts
-from resrt.weights.formats.checkpoint import Checkpoint
+from resrt.weights.formats.checkpoint import Checkpoint, shown
 from resrt.weights.formats.content import opened
+from resrt.weights.formats.shards import files_of
 from resrt.weights.formats.states import select
 
 
@@ -52,7 +53,8 @@ def read(path: str | PathLike[str], *, key: str | None = None) -> Checkpoint:
     The prefixes of wrappers, such as "module.", are removed from the names, and what does not
     belong to the network is left aside. If a file has several state dicts or networks, the moving
     average is preferred; `key` names another entry of a checkpoint ("state_dict"), or a prefix of
-    names ("teacher").
+    names ("teacher"). A folder, or an index of several files (model.safetensors.index.json), as
+    Transformers and Accelerate write them, is read as one file.
 
     The format is recognised from the content: safetensors, PyTorch's .pth, PaddleClas's .pdparams,
     ONNX, NumPy's .npz or TensorRTx's .wts. Nothing in a file is executed. The file is read into
@@ -61,13 +63,32 @@ def read(path: str | PathLike[str], *, key: str | None = None) -> Checkpoint:
     or it is not valid.
     """
     file = os.fsdecode(checked_path(path))
+    files, listed = files_of(file)
+    if not listed:
+        return dataclasses.replace(_read(files[0], key), file=Path(file).name)
+    parts = [_read(part, None, selects=False) for part in files]
+    arrays = {name: array for part in parts for name, array in part.arrays.items()}
+    if missing := sorted(listed - arrays.keys()):
+        raise WeightsError(
+            f"'{file}' lists {len(missing)} arrays that its files do not have, such as "
+            f"{shown(missing[0])}; copy or download all files again"
+        )
+    contents = tuple(content for part in parts for content in part.contents)
+    whole = dataclasses.replace(
+        parts[0], arrays=arrays, contents=contents, left_aside=(), file=Path(file).name
+    )
+    return select(whole, file, key)
+
+
+def _read(file: str, key: str | None, *, selects: bool = True) -> Checkpoint:
+    """Read a single file."""
     with opened(file) as source:
         # A file of another format is refused before the rest of it is read.
         _reader_of(source.read(0, min(source.size, _BEGINNING)), file)
         content = source.read(0, source.size)
-    checkpoint = _content(_reader_of(content, file), content, file, key)
-    contents = (content, *checkpoint.contents)
-    return dataclasses.replace(checkpoint, contents=contents, file=Path(file).name)
+    reader = _reader_of(content, file)
+    checkpoint = _content(reader, content, file, key) if selects else reader.read(content, file)
+    return dataclasses.replace(checkpoint, contents=(content, *checkpoint.contents))
 
 
 def _content(reader: _Reader, content: memoryview, file: str, key: str | None) -> Checkpoint:
