@@ -44,6 +44,36 @@ def test_networks_with_the_same_parameters(file: str, metadata: dict[str, str], 
     assert weights.describe(checkpoint).matches[0].network == first
 
 
+def test_weights_of_another_function_are_refused(tmp_path: Path) -> None:
+    """PaddleClas's vc and vd have the same parameters, but other shortcuts."""
+    graph = resrt.build_graph("ResNet50_vd")
+    arrays = {p.name: np.broadcast_to(np.float32(1), p.shape) for p in graph.parameters}
+    shapes = LISTING["ResNet50_vd"]["shapes"]
+    theirs = {name: np.broadcast_to(np.float32(1), shape) for name, shape in shapes.items()}
+    assert weights.fit(theirs, graph).keys() == arrays.keys()
+    for told, is_refused in (
+        ("ResNet50_vc", True),
+        ("ResNet50_vd_ssld", False),
+        ("unknown", False),
+    ):
+        checkpoint = weights.Checkpoint("", theirs, {"architecture": told})
+        if is_refused:
+            with pytest.raises(resrt.WeightsError, match=rf"it says that it is of {told}, which "):
+                weights.fit_checkpoint(checkpoint, graph, origin="it")
+        else:
+            weights.fit_checkpoint(checkpoint, graph, origin="it")
+
+
+def test_the_architecture_beside_a_file(tmp_path: Path) -> None:
+    path = save("resnet18", tmp_path / "model.safetensors")
+    for text in ("{", "[]", '{"architecture": 3}'):
+        (tmp_path / "config.json").write_text(text)
+        assert "architecture" not in weights.read(path).metadata
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
+    assert weights.read(path).metadata["architecture"] == "resnet18"
+    assert weights.read(tmp_path).metadata["architecture"] == "resnet18"
+
+
 def test_counters_of_training_do_not_matter(tmp_path: Path) -> None:
     """Every torch.save(model.state_dict(), path) has them."""
     path = save("resnet18", tmp_path / "x")

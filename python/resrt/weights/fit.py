@@ -31,6 +31,7 @@ def load(path: str | PathLike[str], graph: _core.Graph) -> Weights:
 
 def fit_checkpoint(checkpoint: Checkpoint, graph: _core.Graph, *, origin: str) -> Weights:
     """Fit the content of a file to a graph, as `load` does."""
+    identify.check_told(checkpoint, graph, origin)
     arrays = checkpoint.arrays
     if checkpoint.fit is not None:
         shapes = {name: array.shape for name, array in names.to_ours(arrays, graph).items()}

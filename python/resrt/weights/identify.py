@@ -99,6 +99,31 @@ def told_by(checkpoint: Checkpoint) -> str:
     return next(filter(None, said), checkpoint.file)
 
 
+def check_told(checkpoint: Checkpoint, graph: _core.Graph, origin: str) -> None:
+    """Raise WeightsError if a file says that it is of a network that computes something else.
+
+    Only for networks of the catalog with the same parameters: other weights do not fit in any case.
+    """
+    told = checkpoint.metadata.get("network") or checkpoint.metadata.get("architecture") or ""
+    told = told.partition(".")[0]
+    catalog = {model.name for model in _core.catalog()}
+    if told == graph.name or not {told, graph.name} <= catalog:
+        return
+    if _shapes(told) == _shapes(graph.name) and _functions(told) != _functions(graph.name):
+        raise WeightsError(
+            f"{origin} says that it is of {told}, which has the parameters of {graph.name} but "
+            f"computes something else; build {told}, or give the arrays alone if you know better: "
+            "resrt.weights.read(path).arrays"
+        )
+
+
+@cache
+def _functions(network: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return what each layer of a network computes, and from what."""
+    layers = build_graph(network).layers[1:]  # without the input, whose size does not matter
+    return tuple((repr(layer.definition), tuple(layer.inputs)) for layer in layers)
+
+
 def _ranked(arrays: Mapping[str, Array], told: str, *, least_ndim: int) -> list[Match]:
     """Rank the likely networks by their parameters with at least that many dimensions."""
     convention = names.convention_of(arrays)

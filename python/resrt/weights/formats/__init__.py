@@ -13,7 +13,7 @@ from resrt.errors import WeightsError
 from resrt.weights.formats import npz, onnx_file, pdparams, pytorch, safetensors_file, wts
 from resrt.weights.formats.checkpoint import Checkpoint, shown
 from resrt.weights.formats.content import opened
-from resrt.weights.formats.shards import files_of
+from resrt.weights.formats.shards import architecture_beside, files_of
 from resrt.weights.formats.states import select
 
 
@@ -64,8 +64,11 @@ def read(path: str | PathLike[str], *, key: str | None = None) -> Checkpoint:
     """
     file = os.fsdecode(checked_path(path))
     files, listed = files_of(file)
+    beside = architecture_beside(files[0])
     if not listed:
-        return dataclasses.replace(_read(files[0], key), file=Path(file).name)
+        one = _read(files[0], key)
+        own = {**beside, **one.metadata}
+        return dataclasses.replace(one, file=Path(file).name, metadata=own)
     parts = [_read(part, None, selects=False) for part in files]
     arrays = {name: array for part in parts for name, array in part.arrays.items()}
     if missing := sorted(listed - arrays.keys()):
@@ -75,7 +78,12 @@ def read(path: str | PathLike[str], *, key: str | None = None) -> Checkpoint:
         )
     contents = tuple(content for part in parts for content in part.contents)
     whole = dataclasses.replace(
-        parts[0], arrays=arrays, contents=contents, left_aside=(), file=Path(file).name
+        parts[0],
+        arrays=arrays,
+        metadata={**beside, **parts[0].metadata},
+        contents=contents,
+        left_aside=(),
+        file=Path(file).name,
     )
     return select(whole, file, key)
 

@@ -51,6 +51,20 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
     return [str(Path(path).parent / file) for file in files], set(listed)
 
 
+def architecture_beside(path: str) -> dict[str, str]:
+    """Return the architecture that timm's config.json beside a file names, as metadata."""
+    config = Path(path).parent / "config.json"
+    try:
+        with opened(str(config)) as source:
+            if source.size > _LONGEST_INDEX:
+                return {}
+            document = json.loads(str(source.read(0, source.size), "utf-8"))
+    except (FileError, ValueError, RecursionError):
+        return {}
+    told = document.get("architecture") if isinstance(document, dict) else None
+    return {"architecture": told} if isinstance(told, str) else {}
+
+
 def _weight_map(content: memoryview) -> Mapping[str, str]:
     try:
         document = json.loads(str(content, "utf-8"))
