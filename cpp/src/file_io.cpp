@@ -2,13 +2,15 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <fcntl.h>
 #include <filesystem>
 #include <random>
-#include <sys/stat.h>
 #include <system_error>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 
@@ -30,17 +32,33 @@ void write_all(const Descriptor& file, std::string_view bytes, const std::string
   }
 }
 
+int64_t nanoseconds(const timespec& time) {
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+// Linux advances the clock for the times of modifications at least every 10 ms. Another
+// modification in the same tick would leave the time as it is.
+void wait_for_a_later_time(const timespec& modified) {
+  constexpr int64_t tick = 10'000'000;
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  const int64_t age = nanoseconds(now) - nanoseconds(modified);
+  if (0 <= age && age < tick) std::this_thread::sleep_for(std::chrono::nanoseconds(tick - age));
+}
+
 }  // namespace
 
 InputFile::InputFile(std::string path)
     : path_(std::move(path)),
       descriptor_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-  struct stat status{};
-  if (descriptor_.get() < 0 || ::fstat(descriptor_.get(), &status) != 0) fail("read", path_, errno);
-  if (!S_ISREG(status.st_mode)) {
+  if (descriptor_.get() < 0 || ::fstat(descriptor_.get(), &opened_) != 0) {
+    fail("read", path_, errno);
+  }
+  if (!S_ISREG(opened_.st_mode)) {
     throw FileError(concat("cannot read '", path_, "': it is not a regular file"));
   }
-  left_ = static_cast<uint64_t>(status.st_size);
+  left_ = static_cast<uint64_t>(opened_.st_size);
+  wait_for_a_later_time(opened_.st_mtim);
 }
 
 uint64_t InputFile::read(char* bytes, uint64_t size) {
@@ -59,6 +77,14 @@ std::string InputFile::read(uint64_t most) {
   std::string bytes(std::min(most, left_), '\0');
   bytes.resize(read(bytes.data(), bytes.size()));
   return bytes;
+}
+
+bool InputFile::has_changed() const {
+  struct stat now{};
+  if (::fstat(descriptor_.get(), &now) != 0) fail("read", path_, errno);
+  return now.st_size < opened_.st_size ||
+         (now.st_size == opened_.st_size &&
+          nanoseconds(now.st_mtim) != nanoseconds(opened_.st_mtim));
 }
 
 std::string read_file(const std::string& path) {

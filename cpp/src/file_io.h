@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
 #include <vector>
@@ -40,10 +41,14 @@ class RESRT_API InputFile {
   uint64_t read(char* bytes, uint64_t size);
   // Returns the next bytes, or all that are left if those are fewer.
   std::string read(uint64_t most);
+  // Whether the file was overwritten or truncated since it was opened, so that what was read may be
+  // of two versions.
+  bool has_changed() const;
 
  private:
   std::string path_;
   Descriptor descriptor_;
+  struct stat opened_{};
   uint64_t left_ = 0;
 };
 

@@ -229,5 +229,26 @@ TEST_F(WriteFile, ThreadsWithTheSameOutputDoNotCollide) {
   EXPECT_EQ(names(), Names({"output"}));
 }
 
+// Also if it was written an instant before it is read.
+TEST_F(WriteFile, AFileThatIsOverwrittenWhileItIsReadHasChanged) {
+  for (int i = 0; i < 10; ++i) {
+    std::ofstream(output_) << "12345678";
+    InputFile file(output_);
+    EXPECT_EQ(file.read(4), "1234");
+    EXPECT_FALSE(file.has_changed());
+    std::fstream(output_, std::ios::in | std::ios::out) << "abcdefgh";
+    EXPECT_TRUE(file.has_changed());
+  }
+}
+
+TEST_F(WriteFile, AFileThatIsTruncatedHasChangedAndOneThatGrowsHasNot) {
+  std::ofstream(output_) << "12345678";
+  InputFile file(output_);
+  std::ofstream(output_, std::ios::app) << "9";
+  EXPECT_FALSE(file.has_changed());
+  fs::resize_file(output_, 7);
+  EXPECT_TRUE(file.has_changed());
+}
+
 }  // namespace
 }  // namespace resrt::test

@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
 #include <gtest/gtest.h>
 
 #include "resrt/error.h"
+#include "resrt/models.h"
 #include "support.h"
 #include "text.h"
 
@@ -33,6 +35,7 @@ class Safetensors : public testing::Test {
   // Returns the error message for such a file.
   std::string error_for(const std::string& content, Length length = Length::exact) const {
     file_.write(content);
+    file_.age();
     if (length == Length::large) file_.enlarge();
     try {
       read_safetensors(file_.path());
@@ -155,6 +158,31 @@ TEST_F(Safetensors, RejectsInvalidHeaders) {
        "lists x twice"},
   }};
   for (const auto& [header, why] : kCases) expect_error(safetensors(header, "12345678"), why);
+}
+
+TEST_F(Safetensors, NamesAreShownWithoutControlCharacters) {
+  const std::string name = "\x7f\xc2\x9b[2J\xe2\x80\xae";
+  const std::string text = error_for(safetensors("{\"" + name + "\":{\"" + name + "\":\"\"}}"));
+  EXPECT_NE(text.find("\\x7f\\xc2\\x9b[2J\\xe2\\x80\\xae has an unknown key"), std::string::npos)
+      << text;
+  EXPECT_TRUE(std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c < 0x7f; }));
+  const std::string dtype = R"({"x":{"dtype":")" + name + R"(","shape":[8],"data_offsets":[0,8]}})";
+  EXPECT_NE(error_for(safetensors(dtype, "12345678")).find("dtype '\\x7f"), std::string::npos);
+}
+
+TEST(CheckWeights, NamesAreShownWithoutControlCharacters) {
+  const Graph graph = build_graph("resnet18");
+  Weights weights = random_weights(graph);
+  weights["\x1b[2J" + std::string(300, 'x')] = weights["fc.bias"];
+  try {
+    check_weights(graph, weights);
+    FAIL();
+  } catch (const WeightsError& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("\n    \\x1b[2Jxxx"), std::string::npos) << text;
+    EXPECT_EQ(text.find('\x1b'), std::string::npos);
+    EXPECT_EQ(text.find(std::string(250, 'x')), std::string::npos);
+  }
 }
 
 // A corrupted file is either read or rejected with an error. The sanitizers find anything else.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -29,6 +30,12 @@ class TemporaryFile {
 
   // Makes the file as long as a machine's memory, with a hole at its end.
   void enlarge() const { std::filesystem::resize_file(path_, uint64_t{8} << 30U); }
+
+  // Makes the file look older, because a reader waits until a file is 10 ms old.
+  void age() const {
+    std::filesystem::last_write_time(
+        path_, std::filesystem::file_time_type::clock::now() - std::chrono::seconds(1));
+  }
 
   void write(std::string_view bytes) const {
     std::ofstream(path_, std::ios::binary).write(bytes.data(), std::ssize(bytes));

@@ -13,6 +13,7 @@ TARGETS = {
         Target("pdparams", pdparams, "*.pdparams", mutators.mutate_pickle),
         Target("pytorch_zip", pytorch, "torch_*[!y].pth", mutators.mutate_torch_zip),
         Target("pytorch_legacy", pytorch, "torch_*legacy.pth", mutators.mutate_legacy),
+        Target("torch_programs", pytorch, "torch_*.pt", mutators.mutate_torch_zip),
         Target("npz", npz, "*.npz", mutators.mutate_npz),
         Target("wts", wts, "*.wts", mutators.mutate_text),
     )

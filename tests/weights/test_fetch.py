@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -188,6 +189,12 @@ def test_an_invalid_mirror(monkeypatch: pytest.MonkeyPatch, mirror: str) -> None
         resrt.fetch(NAME)
 
 
+def test_a_mirror_in_an_unknown_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESRT_MIRROR", "~nobody-of-this-name/weights")
+    with pytest.raises(resrt.InputError, match=r"RESRT_MIRROR is '~nobody.*give the whole path"):
+        resrt.fetch(NAME)
+
+
 def test_a_mirror_with_a_path(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESRT_MIRROR", f"{server.url}/models/")
     resrt.fetch(NAME)
@@ -217,6 +224,51 @@ def test_a_cache_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(resrt.FileError, match="cannot write .*file.*RESRT_CACHE"):
         resrt.fetch(NAME, cache=tmp_path / "file")
+
+
+def test_a_read_only_cache_without_a_record(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file is used all the same, as on a machine whose image has the weights."""
+    folder.mkdir(parents=True)
+    (folder / FILE).write_bytes(WEIGHTS)
+
+    def read_only(folder: Path, name: str) -> Path:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("resrt._support.files._create", read_only)
+    assert resrt.fetch(NAME) == folder / FILE
+    assert "is not recorded" in caplog.text
+    assert "Read-only file system" in caplog.text
+    assert left_in(folder) == {FILE}
+
+
+def test_a_mirror_with_a_cache_that_cannot_be_written(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mirror/dygraph/legendary_models" / FILE
+    file.parent.mkdir(parents=True)
+    file.write_bytes(WEIGHTS)
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("RESRT_MIRROR", str(tmp_path / "mirror"))
+    assert resrt.fetch(NAME, cache=tmp_path / "file") == file
+
+
+def test_an_interrupt_after_a_download_keeps_it(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    server.answers = [whole()]
+    with monkeypatch.context() as patch:
+        patch.setattr("resrt._support.files._sync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            resrt.fetch(NAME)
+    assert any(path.read_bytes() == WEIGHTS for path in folder.iterdir())
+    assert resrt.fetch(NAME).read_bytes() == WEIGHTS
+    assert len(server.requests) == 1
+    assert left_in(folder) == {FILE, f"{FILE}.sha256"}
 
 
 def _start_fetching() -> subprocess.Popen[str]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,109 @@ def test_old_and_new_names_of_paddle_give_the_same_arrays() -> None:
     fitted_old, fitted_new = weights.fit(old, graph), weights.fit(new, graph)
     for name, array in fitted_new.items():
         np.testing.assert_array_equal(fitted_old[name], array)
+
+
+def to_wsl(name: str) -> str:
+    """Return the name of a parameter in PaddleClas's ResNeXt101WSL."""
+    for ours, theirs in (
+        (r"^conv1\.", "_conv_stem._conv."),
+        (r"^bn1\.", "_conv_stem._bn."),
+        (r"^fc\.", "_out."),
+        (r"^layer(\d)\.(\d+)\.downsample\.0\.", r"_conv\1_\2._short._conv._conv."),
+        (r"^layer(\d)\.(\d+)\.downsample\.1\.", r"_conv\1_\2._short._conv._bn."),
+        (
+            r"^layer(\d)\.(\d+)\.conv(\d)\.",
+            lambda m: f"_conv{m[1]}_{m[2]}._conv{int(m[3]) - 1}._conv.",
+        ),
+        (r"^layer(\d)\.(\d+)\.bn(\d)\.", lambda m: f"_conv{m[1]}_{m[2]}._conv{int(m[3]) - 1}._bn."),
+        (r"running_mean$", "_mean"),
+        (r"running_var$", "_variance"),
+    ):
+        name = re.sub(ours, theirs, name)
+    return name
+
+
+def to_paddle_vision(name: str) -> str:
+    return name.replace(".running_mean", "._mean").replace(".running_var", "._variance")
+
+
+def to_children(name: str) -> str:
+    """Return the name of a parameter in torch.nn.Sequential(*model.children())."""
+    name = re.sub(r"^layer(\d)", lambda m: str(int(m[1]) + 3), name)
+    return re.sub("^conv1", "0", re.sub("^bn1", "1", re.sub("^fc", "9", name)))
+
+
+@pytest.mark.parametrize(
+    ("rename", "convention"),
+    [
+        (to_wsl, "PaddleClas"),
+        (to_paddle_vision, "PaddleClas"),
+        (to_children, "torch.nn.Sequential"),
+        (lambda name: re.sub("^fc", "fc.1", name), "timm"),
+        (lambda name: re.sub("^fc", "linear", name), "timm"),
+        (lambda name: re.sub("^fc", "classifier", name), "timm"),
+        (lambda name: re.sub("^fc", "head.fc", name), "timm"),
+    ],
+)
+@pytest.mark.parametrize("network", ["resnet50", "resnet34"])
+def test_other_names_of_a_resnet(
+    rename: Callable[[str], str], convention: str, network: str, tmp_path: Path
+) -> None:
+    graph = resrt.build_graph(network, classes=7)
+    ours = draw({parameter.name: list(parameter.shape) for parameter in graph.parameters})
+    theirs = {rename(name): array for name, array in ours.items()}
+    if convention == "PaddleClas":
+        theirs = {name: array.T if array.ndim == 2 else array for name, array in theirs.items()}
+    save_file({k: np.ascontiguousarray(v) for k, v in theirs.items()}, tmp_path / "x")
+    checkpoint = weights.read(tmp_path / "x")
+    assert names.convention_of(checkpoint.arrays).name == convention
+    fitted = weights.load(tmp_path / "x", graph)
+    for name, array in ours.items():
+        np.testing.assert_array_equal(fitted[name], array)
+    found = weights.describe(checkpoint)
+    assert (found.matches[0].share, found.classes) == (1, 7)
+
+
+def to_hugging_face(name: str, has_attention: bool) -> str:
+    """Return the name of a parameter of ResNetFor- or RegNetForImageClassification."""
+
+    def block(match: re.Match[str]) -> str:
+        stage, index = int(match[2]) - 1, int(match[3]) - (match[1] == "s")
+        return f"encoder.stages.{stage}.layers.{index}."
+
+    def conv(match: re.Match[str]) -> str:
+        index = int(match[1]) - 1
+        kind = "normalization" if match[0].startswith("bn") or ".bn" in match[0] else "convolution"
+        return f"layer.{index + 1 if has_attention and index == 2 else index}.{kind}."
+
+    for ours, theirs in (
+        (r"^(?:stem\.conv|conv1)\.", "embedder.embedder.convolution."),
+        (r"^(?:stem\.bn|bn1)\.", "embedder.embedder.normalization."),
+        (r"^(layer|s)(\d)\.b?(\d+)\.", block),
+        (r"downsample\.(?:0|conv)\.", "shortcut.convolution."),
+        (r"downsample\.(?:1|bn)\.", "shortcut.normalization."),
+        (r"se\.fc1", "layer.2.attention.0"),
+        (r"se\.fc2", "layer.2.attention.2"),
+        (r"\b(?:conv|bn)(\d)\.(?:conv\.|bn\.)?", conv),
+        (r"^(?:fc|head\.fc)\.", "classifier.1."),
+    ):
+        name = re.sub(ours, theirs, name)
+    return name if name.startswith("classifier") else f"resnet.{name}"
+
+
+@pytest.mark.parametrize("network", ["resnet18", "resnet50", "regnetx_002", "regnety_002"])
+def test_hugging_face_names(network: str, tmp_path: Path) -> None:
+    graph = resrt.build_graph(network)
+    ours = draw({parameter.name: list(parameter.shape) for parameter in graph.parameters})
+    theirs = {to_hugging_face(name, "regnety" in network): array for name, array in ours.items()}
+    assert len(theirs) == len(ours)
+    save_file(theirs, tmp_path / "x")
+    checkpoint = weights.read(tmp_path / "x")
+    assert names.convention_of(checkpoint.arrays).name == "Hugging Face"
+    fitted = weights.load(tmp_path / "x", graph)
+    for name, array in ours.items():
+        np.testing.assert_array_equal(fitted[name], array)
+    assert weights.describe(checkpoint).matches[0].share == 1
 
 
 def test_the_error_for_weights_of_another_network_names_it() -> None:

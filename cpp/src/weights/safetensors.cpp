@@ -117,15 +117,16 @@ class HeaderReader {
       } else if (key == "data_offsets") {
         const std::vector<int64_t> offsets = numbers();
         if (offsets.size() != 2) {
-          fail(concat("data_offsets of ", name, " must have 2 values, got ", offsets.size()));
+          fail(
+              concat("data_offsets of ", shown(name), " must have 2 values, got ", offsets.size()));
         }
         entry.begin = static_cast<uint64_t>(offsets[0]);
         entry.end = static_cast<uint64_t>(offsets[1]);
       } else {
-        fail(concat(name, " has an unknown key in the header: ", key));
+        fail(concat(shown(name), " has an unknown key in the header: ", shown(key)));
       }
     });
-    if (count != 3) fail(concat(name, " is missing its dtype, shape or data_offsets"));
+    if (count != 3) fail(concat(shown(name), " is missing its dtype, shape or data_offsets"));
     return entry;
   }
 
@@ -137,7 +138,7 @@ class HeaderReader {
     if (take('}')) return;
     do {
       const std::string name = string();
-      if (!names.insert(name).second) fail(concat("its header lists ", name, " twice"));
+      if (!names.insert(name).second) fail(concat("its header lists ", shown(name), " twice"));
       expect(':');
       read_value(name);
     } while (take(','));
@@ -205,8 +206,8 @@ const Dtype& find_dtype(const Entry& entry, const std::string& path) {
     if (entry.dtype == dtype.name) return dtype;
     names.emplace_back(dtype.name);
   }
-  throw WeightsError(concat("'", path, "': ", entry.name, " has the unsupported dtype '",
-                            entry.dtype, "'; resrt reads ", join(names)));
+  throw WeightsError(concat("'", path, "': ", shown(entry.name), " has the unsupported dtype '",
+                            shown(entry.dtype), "'; resrt reads ", join(names)));
 }
 
 // Returns the size of an array of that shape in bytes, or `most` + 1 if it is larger than `most`.
@@ -228,13 +229,13 @@ void check_places(std::vector<Entry> entries, uint64_t total, const std::string&
   uint64_t place = 0;
   for (const Entry& entry : entries) {
     if (entry.begin != place || entry.end < entry.begin || entry.end > total) {
-      header.fail(concat(entry.name, " is at bytes ", entry.begin, " to ", entry.end,
+      header.fail(concat(shown(entry.name), " is at bytes ", entry.begin, " to ", entry.end,
                          "; expected it to begin at ", place, " and end by ", total));
     }
     const uint64_t size = entry.end - entry.begin;
     if (bytes_of(entry.shape, find_dtype(entry, path).size, total) != size) {
-      header.fail(concat(entry.name, " of shape ", shape_text(entry.shape), " in ", entry.dtype,
-                         " cannot have ", size, " bytes"));
+      header.fail(concat(shown(entry.name), " of shape ", shape_text(entry.shape), " in ",
+                         entry.dtype, " cannot have ", size, " bytes"));
     }
     place = entry.end;
   }
@@ -282,7 +283,10 @@ Weights read_safetensors(const std::string& path) {
   const std::vector<Entry> entries = header.entries();
   check_places(entries, left - length, path, header);
   const auto content = std::make_shared<const std::string>(file.read(left - length));
-  if (content->size() != left - length) header.fail("it became shorter while it was read");
+  if (content->size() != left - length || file.has_changed()) {
+    throw FileError(concat("cannot read '", path, "': it changed while it was read; wait until it ",
+                           "is complete, and replace a file by renaming another to its name"));
+  }
   const std::shared_ptr<const char[]> arrays(content, content->data());
   Weights weights;
   for (const Entry& entry : entries) {

@@ -93,7 +93,8 @@ void check_weights(const Graph& graph, const Weights& weights) {
     }
   }
   for (const auto& [name, array] : weights) {
-    if (!expected.contains(name)) unexpected.push_back(concat(name, " ", shape_text(array.shape)));
+    if (!expected.contains(name))
+      unexpected.push_back(concat(shown(name), " ", shape_text(array.shape)));
   }
   if (missing.empty() && misshapen.empty() && unexpected.empty() && unusable.empty()) return;
 

@@ -84,6 +84,16 @@ def replacing(path: Path) -> Iterator[Path]:
                 temporary.unlink()
 
 
+def move(source: Path, target: Path) -> None:
+    """Move a finished file within a file system, durably.
+
+    If this fails or is interrupted, the file is still under one of the names. Raises OSError.
+    """
+    _sync(source)
+    source.replace(target)
+    _sync(target.parent)
+
+
 @contextlib.contextmanager
 def writing_whole(path: Path) -> Iterator[TextIO]:
     """Open a text file that replaces `path` at the end, unless something fails before.

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network", help="the network that the weights belong to; default: the one that they fit"
     )
+    parser.add_argument("--key", help="the entry of a checkpoint to convert, such as state_dict")
     add_shared(parser, "--labels")
 
 
@@ -31,7 +32,11 @@ def run(options: argparse.Namespace) -> None:
 
     names = resrt.labels.read(options.labels) if options.labels else None
     metadata = resrt.convert(
-        options.source, options.destination, network=options.network, names=names
+        options.source,
+        options.destination,
+        network=options.network,
+        names=names,
+        key=options.key,
     )
     if not options.quiet:
         for name, value in metadata.items():

@@ -23,6 +23,7 @@ EXAMPLE = "resrt weights ResNeSt50_pretrained.pdparams"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("--key", help="the entry of a checkpoint to describe, such as state_dict")
     add_shared(parser, "--format")
 
 
@@ -31,7 +32,8 @@ def run(options: argparse.Namespace) -> None:
     import resrt
 
     descriptions = {
-        file: resrt.weights.describe(resrt.weights.read(file)) for file in options.files
+        file: resrt.weights.describe(resrt.weights.read(file, key=options.key))
+        for file in options.files
     }
     if options.format == "json":
         print_json(descriptions)
@@ -62,5 +64,8 @@ def _rows(found: Description) -> Iterator[tuple[str, str]]:
         yield "trained for", f"{found.classes} classes{channels}"
     for name, value in found.metadata.items():
         yield printable(name, 60), printable(value, 60)
+    if found.left_aside:
+        named = ", ".join(printable(name, 60) for name in found.left_aside[:5])
+        yield "left aside", f"{named}{', ...' if len(found.left_aside) > 5 else ''}"
     for oddity in found.oddities:
         yield "odd", oddity

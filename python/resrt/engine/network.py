@@ -21,6 +21,7 @@ from resrt.errors import InputError, WeightsError
 from resrt.weights import fetch, formats, identify
 from resrt.weights.fit import Weights, as_arrays, fit_checkpoint
 from resrt.weights.formats.checkpoint import Checkpoint
+from resrt.weights.formats.states import select
 from resrt.weights.metadata import Metadata
 
 # What the public functions accept as a network, and as its weights.
@@ -144,7 +145,8 @@ def _fetch(
 def _read(weights: WeightsLike) -> tuple[Checkpoint | None, str]:
     """Return a checkpoint, None for random parameters, and what an error calls it."""
     if isinstance(weights, Mapping):
-        return Checkpoint("arrays", as_arrays(weights, "the arrays")), "the arrays"
+        checkpoint = Checkpoint("arrays", as_arrays(weights, "the arrays"))
+        return select(checkpoint, "the arrays"), "the arrays"
     if not isinstance(weights, (str, PathLike)):
         raise WeightsError(
             "weights must be the path of a file, a dict of arrays by name, or "

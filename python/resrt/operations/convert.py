@@ -30,6 +30,7 @@ def convert(
     *,
     network: str | None = None,
     names: Sequence[str] | None = None,
+    key: str | None = None,
 ) -> dict[str, str]:
     """Write weights as a safetensors file that loads without conversion, and return its metadata.
 
@@ -40,12 +41,13 @@ def convert(
         source: a weights file in any supported format.
         destination: the safetensors file. It is written completely or not at all.
         network: the network that the weights belong to; None: the one of the catalog that they fit.
+        key: an entry of a checkpoint, or a prefix, as for `resrt.weights.read`.
         names: the labels of the classes; None: those of the source, if it has any.
 
     Raises what `resrt.weights.load` raises, WeightsError if the weights fit no network of the
     catalog, and InputError for a wrong number of labels or invalid metadata in the source.
     """
-    checkpoint = formats.read(source)
+    checkpoint = formats.read(source, key=key)
     name = network or _only_network(checkpoint, fspath(source))
     graph = identify.trained_graph(checkpoint.arrays, name)
     arrays = fit_checkpoint(checkpoint, graph, origin=f"'{fspath(source)}'")
@@ -71,10 +73,11 @@ def convert(
 
 
 def _only_network(checkpoint: Checkpoint, source: str) -> str:
-    matches = identify.nearest_networks(checkpoint.arrays)
+    matches = identify.nearest_networks(checkpoint.arrays, told=identify.told_by(checkpoint))
     if matches and matches[0].share == 1:
         return matches[0].network
     nearest = f"; the nearest is {matches[0].network}" if matches else ""
     raise WeightsError(
-        f"'{source}' fits no network of the catalog{nearest}. Name its network with network="
+        f"'{source}' fits no network of the catalog{nearest}. Name its network with "
+        "--network, in Python with network="
     )

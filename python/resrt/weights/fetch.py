@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import urllib.parse
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from resrt._support.environment import cache_folder, is_offline
 from resrt._support.extras import requires_extra
-from resrt._support.files import replacing, sha256, writing_to_cache, writing_whole
+from resrt._support.files import move, sha256, writing_to_cache, writing_whole
 from resrt.catalog.pretrained import Pretrained, find
 from resrt.errors import DownloadError, FileError, InputError, PackageError, WeightsError
 from resrt.weights import formats
@@ -33,6 +34,8 @@ from resrt.weights.formats.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from resrt.weights.http import Progress
+
+_LOG = logging.getLogger("resrt.weights")
 
 
 def fetch(
@@ -125,7 +128,13 @@ def _mirrored(url: str) -> str | Path:
     scheme, _, rest = mirror.partition("://")
     path = urllib.parse.urlsplit(url).path.lstrip("/")
     if not rest:
-        return Path(mirror).expanduser() / path
+        try:
+            return Path(mirror).expanduser() / path
+        except RuntimeError:
+            raise InputError(
+                f"RESRT_MIRROR is {mirror!r}, but the user's home folder is unknown; give the "
+                "whole path of the folder"
+            ) from None
     if scheme == "file":
         return Path(urllib.parse.unquote(urllib.parse.urlsplit(mirror).path)) / path
     if scheme in ("http", "https"):
@@ -157,8 +166,8 @@ def _from_server(url: str, path: Path, progress: Progress | None) -> None:
     except (WeightsError, DownloadError) as error:
         discard(part)  # it may be the page of a proxy, for example
         raise DownloadError(f"invalid download: {error}") from None
-    with replacing(path) as temporary:
-        part.replace(temporary)
+    with writing_to_cache(path):
+        move(part, path)
     discard(part)
 
 
@@ -166,18 +175,22 @@ def _check(file: Path, path: Path, *, called: str) -> Checkpoint:
     """Read a file, and compare its checksum with the recorded one next to `path`.
 
     Without a record, the file must be valid weights, and its checksum is recorded. Raises
-    DownloadError if the checksums differ, and WeightsError if the file is not valid.
+    DownloadError if the checksums differ, and WeightsError if the file is not valid. A cache that
+    cannot be written is no error: the next use will have no record to compare with.
     """
     record = path.with_name(path.name + ".sha256")
     try:
         then = record.read_text(errors="replace").split()[0]
-    except (FileNotFoundError, IndexError):
+    except (FileNotFoundError, NotADirectoryError, IndexError):
         checkpoint = formats.read(file)
-        with writing_to_cache(record):
-            record.parent.mkdir(parents=True, exist_ok=True)
-        with writing_whole(record) as text:
-            # This is the format of sha256sum -c.
-            text.write(f"{checkpoint.sha256}  {path.name}\n")
+        try:
+            with writing_to_cache(record):
+                record.parent.mkdir(parents=True, exist_ok=True)
+            with writing_whole(record) as text:
+                # This is the format of sha256sum -c.
+                text.write(f"{checkpoint.sha256}  {path.name}\n")
+        except FileError as error:
+            _LOG.warning("the checksum of %s is not recorded: %s", called, error)
         return checkpoint
     except OSError as error:
         raise FileError(f"cannot read '{record}': {error.strerror}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from os import PathLike, fspath
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ def load(path: str | PathLike[str], graph: _core.Graph) -> Weights:
 
 def fit_checkpoint(checkpoint: Checkpoint, graph: _core.Graph, *, origin: str) -> Weights:
     """Fit the content of a file to a graph, as `load` does."""
+    identify.check_told(checkpoint, graph, origin)
     arrays = checkpoint.arrays
     if checkpoint.fit is not None:
         shapes = {name: array.shape for name, array in names.to_ours(arrays, graph).items()}
@@ -73,7 +74,7 @@ def as_arrays(arrays: Mapping[str, object], origin: str) -> dict[str, Array]:
         if not isinstance(name, str):
             raise WeightsError(f"{origin}: parameter names must be str, not {type(name).__name__}")
         try:
-            array = np.asarray(value)
+            array = np.asarray(_on_the_cpu(value))
         except Exception as error:
             # Other libraries' arrays convert themselves and fail in their own ways, for example a
             # tensor of bfloat16.
@@ -86,6 +87,17 @@ def as_arrays(arrays: Mapping[str, object], origin: str) -> dict[str, Array]:
             )
         converted[name] = array
     return converted
+
+
+def _on_the_cpu(value: Any) -> Any:
+    """Return a PyTorch tensor as one that NumPy converts, and anything else as it is.
+
+    NumPy has no bfloat16, and converts no tensor with a gradient or on a GPU.
+    """
+    if not all(hasattr(value, name) for name in ("detach", "cpu", "dtype")):
+        return value
+    tensor = value.detach().cpu()
+    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
 
 
 def _better_match(arrays: Mapping[str, Array], graph: _core.Graph) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from resrt.weights.formats.checkpoint import Array, Checkpoint, shown
 # A network that shares less than this part of its parameters is not reported.
 _LIKELY = 0.8
 _SHORTLIST = 12
+# Variants with the parameters of others that are used far more.
+_RARE = re.compile(r".*(_vc|\dc)")
 # How many arrays with the same property are named.
 _NAMED = 5
 
@@ -50,12 +53,13 @@ class Description:
     in_channels: int | None
     metadata: Mapping[str, str]
     oddities: tuple[str, ...]
+    left_aside: tuple[str, ...] = ()
 
 
 def describe(checkpoint: Checkpoint) -> Description:
     """Describe the content of a weights file."""
     arrays = names.without_counters(checkpoint.arrays)
-    matches = nearest_networks(arrays)
+    matches = nearest_networks(arrays, told=told_by(checkpoint))
     classes = in_channels = None
     oddities = _oddities(arrays)
     if matches:
@@ -73,16 +77,54 @@ def describe(checkpoint: Checkpoint) -> Description:
         in_channels=in_channels,
         metadata=checkpoint.metadata,
         oddities=tuple(oddities),
+        left_aside=checkpoint.left_aside,
     )
 
 
-def nearest_networks(arrays: Mapping[str, Array], most: int = 3) -> list[Match]:
-    """Return the networks of the catalog that have the most parameters in common with arrays."""
+def nearest_networks(arrays: Mapping[str, Array], most: int = 3, told: str = "") -> list[Match]:
+    """Return the networks of the catalog that have the most parameters in common with arrays.
+
+    Of several with the same parameters, the first is the one that is `told`, by the file or by its
+    name.
+    """
+    arrays = names.without_counters(arrays)
     # An exporter that folds batch normalisations does not change the shapes of matrices.
-    return (_ranked(arrays, least_ndim=0) or _ranked(arrays, least_ndim=2))[:most]
+    ranked = _ranked(arrays, told, least_ndim=0) or _ranked(arrays, told, least_ndim=2)
+    return ranked[:most]
 
 
-def _ranked(arrays: Mapping[str, Array], *, least_ndim: int) -> list[Match]:
+def told_by(checkpoint: Checkpoint) -> str:
+    """Return the network that a file says it is of, or its name if it says nothing."""
+    said = (checkpoint.metadata.get(key) for key in ("network", "architecture", "arch"))
+    return next(filter(None, said), checkpoint.file)
+
+
+def check_told(checkpoint: Checkpoint, graph: _core.Graph, origin: str) -> None:
+    """Raise WeightsError if a file says that it is of a network that computes something else.
+
+    Only for networks of the catalog with the same parameters: other weights do not fit in any case.
+    """
+    told = checkpoint.metadata.get("network") or checkpoint.metadata.get("architecture") or ""
+    told = told.partition(".")[0]
+    catalog = {model.name for model in _core.catalog()}
+    if told == graph.name or not {told, graph.name} <= catalog:
+        return
+    if _shapes(told) == _shapes(graph.name) and _functions(told) != _functions(graph.name):
+        raise WeightsError(
+            f"{origin} says that it is of {told}, which has the parameters of {graph.name} but "
+            f"computes something else; build {told}, or give the arrays alone if you know better: "
+            "resrt.weights.read(path).arrays"
+        )
+
+
+@cache
+def _functions(network: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return what each layer of a network computes, and from what."""
+    layers = build_graph(network).layers[1:]  # without the input, whose size does not matter
+    return tuple((repr(layer.definition), tuple(layer.inputs)) for layer in layers)
+
+
+def _ranked(arrays: Mapping[str, Array], told: str, *, least_ndim: int) -> list[Match]:
     """Rank the likely networks by their parameters with at least that many dimensions."""
     convention = names.convention_of(arrays)
     found = _sizes((array.shape for array in arrays.values()), least_ndim)
@@ -105,9 +147,19 @@ def _ranked(arrays: Mapping[str, Array], *, least_ndim: int) -> list[Match]:
         common = len(ours.keys() & {parameter.name for parameter in graph.parameters})
         # Names decide between variants whose parameters have the same sizes, and the convention
         # between identical networks of several sources.
-        ranked.append(((-match.share, -common, match.source != convention.name), match))
+        agreement = (-_agreement(match.network, told), bool(_RARE.fullmatch(match.network)))
+        ranked.append(((-match.share, -common, *agreement, match.source != convention.name), match))
     ranked.sort(key=lambda pair: pair[0])
     return [match for _, match in ranked if match.share >= _LIKELY]
+
+
+def _agreement(network: str, told: str) -> int:
+    """Return how much of a text that names a network agrees with a name: 0 if it is another."""
+    if told == network:
+        return 1000
+    follows = told.lower()[len(network) :][:1]
+    is_named = told.lower().startswith(network.lower()) and not follows.isalnum()
+    return 2 * len(network) + told.startswith(network) if is_named else 0
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -17,6 +18,7 @@ from resrt import _core, images, labels
 from resrt.catalog.pretrained import Pretrained
 from resrt.errors import InputError
 
+_LOG = logging.getLogger("resrt.weights")
 _LABELS, _PREPROCESSING, _INPUT_SIZE = "labels", "preprocessing", "input_size"
 
 
@@ -70,8 +72,12 @@ class Metadata:
     def read(cls, texts: Mapping[str, str], *, origin: str = "") -> Metadata:
         """Read the metadata of a weights file, whose values are texts.
 
-        Raises InputError if the labels, preprocessing or input size are not as `write` writes them.
+        Another program may use the same keys in its own way: what is not as `write` writes it is
+        ignored, and logged, in a file that `resrt.convert` or `resrt.export` did not write. In
+        theirs, it raises InputError.
         """
+        if not {"network", "source_sha256"} & texts.keys():
+            texts = {key: text for key, text in texts.items() if _is_ours(key, text)}
         found = cls(origin=origin)
         if _LABELS in texts:
             found = dataclasses.replace(found, labels=labels.parse(texts[_LABELS]))
@@ -128,6 +134,20 @@ class Metadata:
             raise InputError("labels must be str, one for each class")
         _core.check_labels(chosen, classes)
         return dataclasses.replace(self, labels=chosen)
+
+
+def _is_ours(key: str, text: str) -> bool:
+    """Return whether the metadata is in the form that `Metadata.write` gives it."""
+    parse = {_LABELS: labels.parse, _INPUT_SIZE: _input_size, _PREPROCESSING: _preprocessing}
+    if key in parse:
+        try:
+            if key == _LABELS and not text.startswith("["):
+                raise InputError("labels must be a JSON list")
+            parse[key](text)
+        except InputError:
+            _LOG.warning("ignored %s in the weights file's metadata: %r", key, text[:100])
+            return False
+    return True
 
 
 def fields(steps: _core.Preprocessing) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from resrt import _core
 from resrt.weights.formats.checkpoint import Array
+from resrt.weights.formats.states import HEAD
 
 Rules: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 Places: TypeAlias = tuple[tuple[str, Callable[[re.Match[str]], str]], ...]
@@ -43,11 +44,16 @@ _PLACES: Places = (
     (r"bb_(\d+)_(\d+)\.", lambda m: f"layer{int(m[1]) + 1}.{m[2]}."),
     (r"layer\d+\.layer(\d+)_bottleneck_(\d+)\.", lambda m: f"layer{m[1]}.{m[2]}."),
     (r"s(\d+)_b(\d+)\.", lambda m: f"s{m[1]}.b{m[2]}."),
+    # ResNeXt101_wsl
+    (r"_conv_stem\.", lambda m: "stem.0."),
+    (r"_conv(\d+)_(\d+)\._conv(\d)\.", lambda m: f"layer{m[1]}.{m[2]}.conv{int(m[3]) + 1}."),
+    (r"_conv(\d+)_(\d+)\._short\._conv\.", lambda m: f"layer{m[1]}.{m[2]}.short."),
+    (r"_out\.", lambda m: "out."),
 )
 
 # Then each convolution and each batch normalisation has a row.
 _CONV = r"\.(?:_conv|conv)\.(weight)"
-_NORM = r"\.(?:_batch_norm|bn)\.(weight|bias|running_mean|running_var)"
+_NORM = r"\.(?:_batch_norm|_bn|bn)\.(weight|bias|running_mean|running_var)"
 _PADDLE: Rules = (
     (rf"stem\.0{_CONV}", (r"conv1.0.\1", r"conv1.\1")),
     (rf"stem\.0{_NORM}", (r"conv1.1.\1", r"bn1.\1")),
@@ -110,6 +116,45 @@ _PYCLS: Rules = (
 )
 
 
+# Hugging Face's ResNetForImageClassification and RegNetForImageClassification, after the place of
+# a block, "1.0=1.b1", has been written in the way of each: layer1.0 and s1.b1. A block of RegNetY
+# has its squeeze-and-excitation as the third of four.
+_HF_CONV = r"\.convolution\.(weight)"
+_HF_NORM = r"\.normalization\.(weight|bias|running_mean|running_var)"
+_HF_BLOCK = r"(\d+\.\d+)=(\d+\.b\d+)"
+_HUGGING_FACE: Rules = (
+    (rf"embedder\.embedder{_HF_CONV}", (r"conv1.\1", r"stem.conv.\1")),
+    (rf"embedder\.embedder{_HF_NORM}", (r"bn1.\1", r"stem.bn.\1")),
+    (rf"{_HF_BLOCK}\.layer\.3{_HF_CONV}", (r"s\2.conv3.conv.\3",)),
+    (rf"{_HF_BLOCK}\.layer\.3{_HF_NORM}", (r"s\2.conv3.bn.\3",)),
+    (rf"{_HF_BLOCK}\.layer\.2\.attention\.0\.(weight|bias)", (r"s\2.se.fc1.\3",)),
+    (rf"{_HF_BLOCK}\.layer\.2\.attention\.2\.(weight|bias)", (r"s\2.se.fc2.\3",)),
+    (rf"{_HF_BLOCK}\.shortcut{_HF_CONV}", (r"layer\1.downsample.0.\3", r"s\2.downsample.conv.\3")),
+    (rf"{_HF_BLOCK}\.shortcut{_HF_NORM}", (r"layer\1.downsample.1.\3", r"s\2.downsample.bn.\3")),
+    # The other convolutions are counted from 1, as in our names.
+    (rf"{_HF_BLOCK}\.conv(\d){_HF_CONV}", (r"layer\1.conv\3.\4", r"s\2.conv\3.conv.\4")),
+    (rf"{_HF_BLOCK}\.conv(\d){_HF_NORM}", (r"layer\1.bn\3.\4", r"s\2.conv\3.bn.\4")),
+)
+_HF_PLACES: Places = (
+    (
+        r"encoder\.stages\.(\d+)\.layers\.(\d+)\.",
+        lambda m: f"{int(m[1]) + 1}.{m[2]}={int(m[1]) + 1}.b{int(m[2]) + 1}.",
+    ),
+    (
+        rf"({_HF_BLOCK})\.layer\.([012])\.(?!attention)",
+        lambda m: f"{m[1]}.conv{int(m[4]) + 1}.",
+    ),
+)
+
+# torch.nn.Sequential(*model.children()) of a torchvision or timm ResNet without a deep stem.
+_CHILDREN: Places = (
+    (r"0\.", lambda m: "conv1."),
+    (r"1\.", lambda m: "bn1."),
+    (r"([4-7])\.", lambda m: f"layer{int(m[1]) - 3}."),
+    (r"9\.", lambda m: "fc."),
+)
+
+
 def _transposed_linear(name: str, array: Array) -> Array:
     """Transpose Paddle's linear layers, its only matrices, which have (in, out) features."""
     return array.T if array.ndim == 2 else array
@@ -138,6 +183,8 @@ CONVENTIONS = (
             ),
         ),
     ),
+    Convention("Hugging Face", r"encoder\.stages\.\d+\.layers\..*", _HUGGING_FACE, _HF_PLACES),
+    Convention("torch.nn.Sequential", r"[4-7]\.\d+\.conv1\.weight", (), _CHILDREN),
     Convention("pycls", r".*\.f\.a_bn\.weight", _PYCLS, convert=_rgb_stem),
     TIMM,
 )
@@ -174,7 +221,23 @@ def to_ours(arrays: Mapping[str, Array], graph: _core.Graph) -> dict[str, Array]
         # A second array for the same parameter keeps its name, and is reported as unexpected.
         key = name if new_name in ours else new_name
         ours[key] = convention.convert(key, array)
-    return ours
+    return _with_classifier(ours, graph)
+
+
+def _with_classifier(arrays: dict[str, Array], graph: _core.Graph) -> dict[str, Array]:
+    """Rename the classifier if it has another usual name, such as "linear" or "fc.1"."""
+    known = {parameter.name for parameter in graph.parameters}
+    ours = graph.parameters[-1].name.rpartition(".")[0]
+    heads = {
+        name.rpartition(".")[0] for name in arrays if name not in known and HEAD.fullmatch(name)
+    }
+    if len(heads) != 1 or any(name.startswith(f"{ours}.") for name in arrays.keys() & known):
+        return arrays
+    theirs = f"{heads.pop()}."
+    return {
+        f"{ours}.{name.removeprefix(theirs)}" if name.startswith(theirs) else name: array
+        for name, array in arrays.items()
+    }
 
 
 class _Renaming:
@@ -195,7 +258,7 @@ class _Renaming:
                 for candidate in map(match.expand, candidates):
                     if candidate in self._known:
                         return candidate
-        return name
+        return place if place in self._known else name
 
     def _place(self, name: str) -> str:
         for pattern, place in self._convention.places:

@@ -1,7 +1,7 @@
 """Make the sample files in this folder, each with the library that defines its format.
 
-The script requires PyTorch and PaddlePaddle; the tests do not. `numbers()` are a few parameters
-with timm's names and the same values in every file.
+The script requires PyTorch, OmegaConf and PaddlePaddle; the tests do not. `numbers()` are a few
+parameters with timm's names and the same values in every file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,12 @@ from collections import OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
+
+try:
+    import omegaconf
+    import torch
+except ModuleNotFoundError:
+    torch = None
 
 HERE = Path(__file__).parent
 
@@ -28,8 +34,6 @@ def numbers() -> dict[str, np.ndarray]:
 
 
 def make_torch() -> None:
-    import torch
-
     def state(prefix: str = "", dtype: torch.dtype = torch.float32) -> OrderedDict:
         tensors = {prefix + k: torch.tensor(v).to(dtype) for k, v in numbers().items()}
         tensors[prefix + "bn1.num_batches_tracked"] = torch.tensor(7)
@@ -85,6 +89,53 @@ def make_torch() -> None:
         )
 
 
+class Small(torch.nn.Module if torch else object):
+    """A network with a residual block's names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(3, 4, 3, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(4)
+        self.fc = torch.nn.Linear(4, 5, bias=False)
+
+    def forward(self, images):
+        return self.fc(self.bn1(self.conv1(images)).mean((2, 3)))
+
+
+def make_torch_programs() -> None:
+    module = Small().eval()
+    module.load_state_dict({k: torch.tensor(v) for k, v in numbers().items()}, strict=False)
+    images = torch.zeros(1, 3, 8, 8)
+    torch.jit.script(module).save(HERE / "torch_script.pt")
+    torch.jit.trace(module, images).save(HERE / "torch_trace.pt")
+    torch.jit.freeze(torch.jit.script(module)).save(HERE / "torch_frozen.pt")
+    torch.export.save(torch.export.export(module, (images,)), HERE / "torch_export.pt")
+    quantised = torch.ao.quantization.quantize_dynamic(module, {torch.nn.Linear}, torch.qint8)
+    torch.save(quantised.state_dict(), HERE / "torch_quantised.pth")
+    torch.save(
+        quantised.state_dict(),
+        HERE / "torch_quantised_legacy.pth",
+        _use_new_zipfile_serialization=False,
+    )
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    module(images + 1).sum().backward()
+    optimizer.step()
+    module.load_state_dict({k: torch.tensor(v) for k, v in numbers().items()}, strict=False)
+    objects = {
+        "optimizer": optimizer,
+        "scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1),
+        "config": omegaconf.OmegaConf.create({"model": {"arch": "resnet18"}, "lr": 0.1}),
+        "when": np.array(["2024-01-01"], dtype="datetime64[D]"),
+        "names": np.array(["a", None], dtype=object),
+    }
+    for suffix, options in (("", {}), ("_legacy", {"_use_new_zipfile_serialization": False})):
+        path = HERE / f"torch_objects{suffix}.pth"
+        torch.save({"state_dict": module.state_dict(), **objects}, path, **options)
+        torch.save(
+            {**module.state_dict(), **objects}, HERE / f"torch_flat_objects{suffix}.pth", **options
+        )
+
+
 def make_paddle() -> None:
     import paddle
 
@@ -99,4 +150,4 @@ def make_paddle() -> None:
 
 
 if __name__ == "__main__":
-    {"torch": make_torch, "paddle": make_paddle}[sys.argv[1]]()
+    {"torch": make_torch, "programs": make_torch_programs, "paddle": make_paddle}[sys.argv[1]]()

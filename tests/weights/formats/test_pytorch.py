@@ -102,9 +102,22 @@ def test_the_state_of_a_module() -> None:
 
 @pytest.mark.parametrize("name", ["torch_training.pth", "torch_training_legacy.pth"])
 def test_a_training_checkpoint(name: str) -> None:
-    checkpoint = assert_holds(SAMPLES / name, numbers())  # without DataParallel's prefix
-    assert checkpoint.metadata["entry"] == "state_dict"
-    assert checkpoint.metadata["also"].startswith("epoch, arch, state_dict_ema, optimizer")
+    raw = numbers()  # without DataParallel's prefix
+    average = {k: v + 1 for k, v in raw.items()}
+    checkpoint = assert_holds(SAMPLES / name, average)
+    assert checkpoint.metadata["entry"] == "state_dict_ema"
+    assert checkpoint.metadata["also"].startswith("epoch, arch, state_dict, optimizer")
+    assert checkpoint.metadata["architecture"] == "resnet50d"
+    chosen = weights.read(SAMPLES / name, key="state_dict")
+    assert chosen.metadata["entry"] == "state_dict"
+    for key, array in raw.items():
+        np.testing.assert_array_equal(chosen.arrays[key], array)
+    with pytest.raises(
+        resrt.WeightsError,
+        match="no entry and no parameters under nothing; it has entries state_dict_ema, epoch, arch"
+        ", state_dict, .*names that begin with module",
+    ):
+        weights.read(SAMPLES / name, key="nothing")
 
 
 def test_views_of_one_storage() -> None:
@@ -131,14 +144,15 @@ def test_arrays_are_views_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("entries", "taken"),
     [
-        (["state_dict", "state_dict_ema"], "state_dict"),
-        (["model_ema", "model"], "model"),
+        (["state_dict", "state_dict_ema"], "state_dict_ema"),
+        (["model_ema", "model"], "model_ema"),
         (["optimizer", "model_ema"], "model_ema"),
+        (["optimizer", "model"], "model"),
         (["ema"], "ema"),
     ],
 )
-def test_a_moving_average_is_used_only_if_there_is_no_other_state(
-    entries: list[str], taken: str, path: Path
+def test_a_moving_average_is_preferred(
+    entries: list[str], taken: str, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = {name: [index] for index, name in enumerate(entries)}
     data = b"\x80\x02}("
@@ -149,6 +163,10 @@ def test_a_moving_average_is_used_only_if_there_is_no_other_state(
     assert checkpoint.metadata["entry"] == taken
     assert checkpoint.metadata.get("also", "") == ", ".join(n for n in entries if n != taken)
     np.testing.assert_array_equal(checkpoint.arrays["x"], values[taken])
+    has_both = {*entries} & {"state_dict", "model"} and "ema" in taken
+    assert (f"took the moving average of the weights, {taken}" in caplog.text) == bool(has_both)
+    for index, entry in enumerate(entries):
+        np.testing.assert_array_equal(weights.read(path, key=entry).arrays["x"], [index])
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
@@ -227,6 +245,82 @@ def test_torchscript(member: str, path: Path) -> None:
         resrt.WeightsError, match=r"TorchScript archive.*save its weights with torch.save\(model"
     ):
         weights.read(path)
+
+
+@pytest.mark.parametrize("name", ["torch_script.pt", "torch_trace.pt", "torch_export.pt"])
+def test_programs(name: str) -> None:
+    arrays = weights.read(SAMPLES / name).arrays
+    assert set(arrays) - set(numbers()) <= {
+        "bn1.bias",
+        "bn1.running_mean",
+        "bn1.num_batches_tracked",
+    }
+    for key, array in numbers().items():
+        np.testing.assert_array_equal(arrays[key], array)
+
+
+def test_a_frozen_program() -> None:
+    with pytest.raises(resrt.WeightsError, match=r"torch_frozen.pt' is a TorchScript .* frozen"):
+        weights.read(SAMPLES / "torch_frozen.pt")
+
+
+def test_a_module_that_contains_itself_many_times(path: Path) -> None:
+    """Each level has the level below it twice, so that there are 2**60 names."""
+    data = tensor()
+    for _ in range(60):
+        data = b"c__torch__\nM\n)\x81}(" + text("a") + data + b"q\x01" + text("b") + b"h\x01ub"
+    path.write_bytes(archive(data + b".", {"constants.pkl": b""}))
+    with bounded_memory(32 << 20), pytest.raises(resrt.WeightsError, match="have more than 50000"):
+        weights.read(path)
+
+
+@pytest.mark.parametrize("suffix", ["", "_legacy"])
+@pytest.mark.parametrize("kind", ["objects", "flat_objects"])
+def test_objects_beside_the_tensors_are_left_aside(kind: str, suffix: str) -> None:
+    """An optimiser, a scheduler and an OmegaConf; nothing of them is created or called."""
+    checkpoint = weights.read(SAMPLES / f"torch_{kind}{suffix}.pth")
+    for key, array in numbers().items():
+        np.testing.assert_array_equal(checkpoint.arrays[key], array)
+    others = ["optimizer", "scheduler", "config", "when", "names"]
+    if kind == "objects":
+        assert checkpoint.metadata["also"] == ", ".join(others)
+    else:
+        assert list(checkpoint.left_aside) == others
+
+
+@pytest.mark.parametrize("suffix", ["", "_legacy"])
+def test_a_quantised_state_dict(suffix: str) -> None:
+    with pytest.raises(resrt.WeightsError, match=r"is a quantised state dict .*before it is quant"):
+        weights.read(SAMPLES / f"torch_quantised{suffix}.pth")
+
+
+@pytest.mark.parametrize("value", [b"K\x05", b"]", b"}", text("x"), b"cos\nsystem\n)R"])
+def test_other_values_beside_tensors_are_left_aside(value: bytes, path: Path) -> None:
+    data = b"}(" + text("a") + tensor() + text("epoch") + value + b"u."
+    path.write_bytes(archive(data))
+    checkpoint = weights.read(path)
+    assert checkpoint.arrays.keys() == {"a"}
+    assert checkpoint.left_aside == ("epoch",)
+
+
+def test_a_state_dict_under_an_unusual_name(path: Path) -> None:
+    one = b"}" + text("conv1.weight") + tensor((1, 1, 2, 3), (6, 6, 3, 1)) + b"s"
+    data = (
+        b"}(" + text("generator") + one + text("loss") + b"}" + text("weight") + tensor() + b"su."
+    )
+    path.write_bytes(archive(data))
+    assert weights.read(path).metadata["entry"] == "generator"
+    path.write_bytes(archive(b"}(" + text("one") + one + text("two") + one + b"u."))
+    with pytest.raises(resrt.WeightsError, match=r"several state dicts: one, two; choose one with"):
+        weights.read(path)
+    assert weights.read(path, key="two").arrays.keys() == {"conv1.weight"}
+
+
+def test_a_state_dict_inside_an_entry(path: Path) -> None:
+    inner = b"}" + text("module") + b"}" + text("a") + tensor() + b"ss"
+    path.write_bytes(archive(b"}(" + text("ema") + inner + text("epoch") + b"K\x05u."))
+    assert weights.read(path).arrays.keys() == {"a"}
+    assert weights.read(path, key="ema.module").arrays.keys() == {"a"}
 
 
 @pytest.mark.parametrize("make", [archive, legacy])

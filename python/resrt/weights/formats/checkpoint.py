@@ -28,7 +28,8 @@ class Checkpoint:
     `flat` is true if the format stores no shapes, so that every array has one dimension. `fit`
     exists for formats that describe the network: it returns the arrays of a graph's parameters
     under the graph's names, or raises WeightsError. `contents` are the bytes that were read: the
-    file's, and those of external tensors; none for arrays without a file.
+    file's, and those of external tensors; none for arrays without a file. `left_aside` are names in
+    the file that do not belong to a network. `file` is the file's name without its folder.
     """
 
     format: str
@@ -37,6 +38,8 @@ class Checkpoint:
     flat: bool = False
     fit: Callable[[_core.Graph], Mapping[str, Array]] | None = None
     contents: tuple[memoryview, ...] = field(default=(), repr=False)
+    left_aside: tuple[str, ...] = ()
+    file: str = ""
 
     @cached_property
     def sha256(self) -> str:

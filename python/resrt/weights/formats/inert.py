@@ -31,15 +31,34 @@ class Inert(Placeholder):
     __slots__ = ()
 
 
+class Settings(Placeholder):
+    """An object of named values, such as the arguments of a training script."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, *_: object) -> None:
+        self.values: dict[object, object] = {}
+
+    def build(self, state: object) -> None:
+        """Receive the values."""
+        if isinstance(state, dict):
+            self.values = state
+
+
 class Dtype(Placeholder):
     """numpy.dtype: plain little-endian numbers."""
 
-    __slots__ = ("dtype",)
+    __slots__ = ("dtype", "refusal")
 
     def __init__(self, code: object, *_: object) -> None:
+        self.refusal: Refused | None = None
         if not isinstance(code, str) or code not in _DTYPES:
             raise Refused(f"an array of dtype {shorten(code, 20)}")
         self.dtype: np.dtype[np.generic] = np.dtype(code)
+
+    def refuse(self, refusal: Refused) -> None:
+        """Remember it, so that the type cannot be used."""
+        self.refusal = refusal
 
     def build(self, state: object) -> None:
         """Receive (version, byte order, ...)."""
@@ -51,10 +70,15 @@ class Dtype(Placeholder):
 class NumpyArray(Placeholder):
     """numpy.ndarray: a view of its bytes in its shape."""
 
-    __slots__ = ("array",)
+    __slots__ = ("array", "refusal")
 
     def __init__(self, *_: object) -> None:
+        self.refusal: Refused | None = None
         self.array: Array | None = None
+
+    def refuse(self, refusal: Refused) -> None:
+        """Remember it: there is no array."""
+        self.refusal = refusal
 
     def build(self, state: object) -> None:
         """Receive (version, shape, dtype, whether in Fortran's order, bytes)."""
@@ -67,6 +91,8 @@ class NumpyArray(Placeholder):
         """Receive the array's bytes. Raises Malformed or Refused."""
         if not isinstance(dtype, Dtype) or not isinstance(data, (memoryview, bytes, bytearray)):
             raise Refused("an array that does not consist of bytes")
+        if dtype.refusal is not None:
+            raise dtype.refusal
         if len(data) % dtype.dtype.itemsize:
             raise Malformed(f"an array of {dtype.dtype} has {len(data)} bytes")
         self.array = shaped(np.frombuffer(data, dtype.dtype), shape, fortran=fortran)

@@ -55,7 +55,7 @@ def read(content: memoryview, path: str) -> Checkpoint:
 
     # An array that no node reads may remain from before folding. A scalar is part of the
     # arithmetic and not a parameter.
-    in_use = {name for node in model.nodes for name in node.inputs} & model.initialisers
+    in_use = {name for node in model.nodes for name in node.inputs}
     arrays = {
         name: array for name, array in model.constants.items() if name in in_use and array.ndim > 0
     }

@@ -20,8 +20,8 @@ from resrt.weights.formats.checkpoint import (
     shorten,
     widen_bfloat16,
 )
-from resrt.weights.formats.inert import containers, inert, numpy_arrays, same
-from resrt.weights.formats.unpickler import AllowList, Known
+from resrt.weights.formats.inert import Settings, containers, inert, numpy_arrays, same
+from resrt.weights.formats.unpickler import AllowList, Foreign, Known
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,8 @@ _STORAGES = {
 # Names of dtypes that may occur in a checkpoint besides the weights, and names whose objects and
 # results are ignored.
 _OTHER_DTYPES = ("double", "float", "half", "long", "int", "short", "uint16", "uint32", "uint64")
+_SETTINGS = ("argparse.Namespace", "types.SimpleNamespace")
 _INERT = (
-    "argparse.Namespace",
-    "types.SimpleNamespace",
     "collections.defaultdict",
     "collections.Counter",
     "collections.deque",
@@ -162,6 +161,7 @@ def known_names(content: memoryview) -> AllowList:
     """Return what the pickle of a checkpoint may ask for."""
     rebuild = "torch._utils._rebuild_"
     known: dict[str, Callable[..., object] | None] = dict.fromkeys(_INERT, inert)
+    known |= dict.fromkeys(_SETTINGS, Settings)
     known |= {f"torch.{name}": None for name in (*ELEMENTS, *_OTHER_DTYPES)}
     known |= {
         f"{module}.{name}": None
@@ -191,7 +191,9 @@ def _first(data: object, *_: object) -> object:
 
 def _rebuild_tensor(
     storage: object, offset: object, shape: object, strides: object, *_: object
-) -> Tensor:
+) -> Tensor | Foreign:
+    if isinstance(storage, Foreign):
+        return storage
     if not isinstance(storage, Storage):
         raise Malformed("a tensor has no storage")
     return _view(storage, storage.element, offset, shape, strides)
@@ -206,8 +208,11 @@ def _rebuild_tensor_of(
     _hooks: object,
     dtype: object,
     *_: object,
-) -> Tensor:
+) -> Tensor | Foreign:
     """Return a tensor whose dtype has no class of storages."""
+    for part in (storage, dtype):
+        if isinstance(part, Foreign):
+            return part
     name = dtype.name.removeprefix("torch.") if isinstance(dtype, Known) else ""
     if not isinstance(storage, Storage) or name not in ELEMENTS:
         raise Malformed(f"a tensor has the unsupported dtype {shorten(name)}")
@@ -216,6 +221,8 @@ def _rebuild_tensor_of(
 
 def _rebuild_from_type(function: object, _type: object, arguments: object, *_: object) -> object:
     """Replace a tensor of some class or with attributes by a plain one."""
+    if isinstance(function, Foreign):
+        return function
     # No other function may be called: one that calls a function in turn might never end.
     rebuild = function.call if isinstance(function, Known) else None
     if rebuild not in (_rebuild_tensor, _rebuild_tensor_of) or not isinstance(arguments, tuple):
@@ -239,11 +246,15 @@ class Storages:
         self.by_key: dict[str, Storage] = {}
         self._find = find
 
-    def __call__(self, reference: object) -> Storage:
+    def __call__(self, reference: object) -> Storage | Foreign:
         """Return the storage of a persistent id. Raises Malformed.
 
-        The id is ('storage', class, key, device, size, view of another).
+        The id is ('storage', class, key, device, size, view of another). It may also be of a
+        module's class, with its source, or of a class of storages that is not supported.
         """
+        match reference:
+            case (_, Foreign() as foreign, *_):
+                return foreign
         if not isinstance(reference, tuple) or not 5 <= len(reference) <= 6:
             raise Malformed("it refers to an external object that is not a storage")
         _, kind, key, _, size = reference[:5]

@@ -27,6 +27,7 @@ from resrt.weights.formats.checkpoint import Malformed, Refused, shorten
 BUDGET = 48 << 20
 _CHARGE = 128
 _CHARGE_OF_BYTES = 96  # for the view of them
+_CHARGE_OF_FOREIGN = 1024  # for the exception that it holds, with its text
 # A longer text is not a name. It may be the bytes of an array, as protocol 2 writes them.
 _LONG = 1024
 _ARGUMENTS = 16
@@ -41,12 +42,28 @@ class Known:
 
 
 class Placeholder:
-    """An object that replaces one that the pickle names, and receives its state."""
+    """An object that replaces one that the pickle names, and receives its state.
+
+    `refusal` is why it is not what the pickle asks for, if the reader passes foreign objects.
+    """
 
     __slots__ = ()
+    refusal: Refused | None = None
 
     def build(self, state: object) -> None:
         """Receive the state; by default, ignore it."""
+
+    def refuse(self, refusal: Refused) -> None:
+        """Remember that the state was refused; by default, nothing depends on the state."""
+
+
+class Foreign(Placeholder):
+    """An object that weights do not need, in place of which nothing was created or called."""
+
+    __slots__ = ("refusal",)
+
+    def __init__(self, refusal: Refused) -> None:
+        self.refusal = refusal
 
 
 @dataclass(frozen=True)
@@ -63,7 +80,9 @@ class Unpickler:
     """Reads the pickles at the beginning of the content, one after another, within one budget.
 
     `known` lists the names that a pickle may ask for, as 'module.name', each with what replaces a
-    call of it. `persistent` returns the object of a persistent id, in formats that have these.
+    call of it. `persistent` returns the object of a persistent id, in formats that have these. With
+    `passes_foreign`, any other name stands for itself, and what is called by it becomes a Foreign
+    without a call, for the reader to judge; otherwise it raises Refused.
     """
 
     def __init__(
@@ -71,8 +90,12 @@ class Unpickler:
         content: memoryview,
         known: AllowList,
         persistent: Callable[[object], object] | None = None,
+        *,
+        passes_foreign: bool = False,
     ) -> None:
         self.position = 0
+        self.refused: Refused | None = None  # the first thing that was passed
+        self._passes_foreign = passes_foreign
         self._content = content
         self._known = known
         self._found: dict[str, Known] = {}
@@ -170,7 +193,9 @@ class Unpickler:
         """Push a name of a module, if it is listed."""
         full = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else ""
         if full not in self._known:
-            raise Refused(shorten(full or "something without a name", 100), self._is_object())
+            named = shorten(full or "something without a name", 100)
+            self.foreign(Refused(named, self._is_object()))
+            return
         self.push(self._found.setdefault(full, Known(full, self._known[full])))
 
     def _is_object(self) -> bool:
@@ -185,21 +210,37 @@ class Unpickler:
 
     def call(self, function: object, arguments: object) -> None:
         """Push the result of what replaces a call."""
+        if isinstance(function, Foreign):
+            self.push(function)
+            return
         if not isinstance(function, Known):
             raise Malformed("its pickle calls something that is not a function")
         if not isinstance(arguments, tuple) or len(arguments) > _ARGUMENTS:
             raise Malformed(f"its pickle calls {function.name} with invalid arguments")
         if function.call is None:
-            raise Refused(f"a call of {function.name}")
+            self.foreign(Refused(f"a call of {function.name}"))
+            return
         try:
             self.push(function.call(*arguments))
+        except Refused as refusal:
+            self.foreign(refusal)
         except (TypeError, ValueError):
             raise Malformed(f"its pickle calls {function.name} with invalid arguments") from None
+
+    def foreign(self, refusal: Refused) -> None:
+        """Push a placeholder of what is refused, or raise the refusal."""
+        if not self._passes_foreign:
+            raise refusal
+        self.charge(_CHARGE_OF_FOREIGN)
+        self.refused = self.refused or refusal
+        self.push(Foreign(refusal))
 
     def put(self, items: object, pairs: list[object]) -> None:
         """Set the items of a dict from alternating keys and values."""
         if isinstance(items, dict):
             for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+                if self._passes_foreign and not isinstance(key, (str, int)):
+                    continue  # such as a parameter's tensor, which is a key in optimisers
                 items[checked_key(key)] = value
         elif not isinstance(items, Placeholder):
             raise Malformed("its pickle sets items of something that is not a dict")
@@ -219,6 +260,10 @@ class Unpickler:
             raise Malformed("its pickle sets the state of something that has none")
         try:
             target.build(state)
+        except Refused as refusal:
+            if not self._passes_foreign:
+                raise
+            target.refuse(refusal)
         except (TypeError, ValueError):
             raise Malformed("its pickle sets an invalid state of an object") from None
 
@@ -325,6 +370,12 @@ def _long(machine: Unpickler) -> None:
     machine.push(int.from_bytes(machine.take(machine.integer(1)), "little", signed=True))
 
 
+def _long_of_any_size(machine: Unpickler) -> None:
+    number = machine.take(machine.integer(4))
+    machine.charge(len(number))
+    machine.push(int.from_bytes(number, "little", signed=True))
+
+
 def _global(machine: Unpickler) -> None:
     machine.find(machine.line(), machine.line())
 
@@ -337,6 +388,11 @@ def _stack_global(machine: Unpickler) -> None:
 def _call(machine: Unpickler) -> None:
     arguments = machine.pop()
     machine.call(machine.pop(), arguments)
+
+
+def _call_with_names(machine: Unpickler) -> None:
+    machine.pop()  # the named arguments, which nothing that is listed has
+    _call(machine)
 
 
 def _append(machine: Unpickler) -> None:
@@ -376,6 +432,7 @@ _OPCODES: dict[int, _Opcode] = {
     ord("G"): _number(">d"),
     ord("I"): _int_line,
     0x8A: _long,
+    0x8B: _long_of_any_size,
     ord("C"): _bytes(1),
     ord("B"): _bytes(4),
     0x8E: _bytes(8),
@@ -401,6 +458,10 @@ _OPCODES: dict[int, _Opcode] = {
     # Written for a tuple that contains itself.
     ord("0"): Unpickler.pop,
     ord("1"): Unpickler.pop_marked,
+    # Sets, as lists and tuples.
+    0x8F: lambda machine: machine.push([]),
+    0x90: _appends,
+    0x91: lambda machine: machine.push(tuple(machine.pop_marked())),
     # The memo.
     ord("q"): _put(1),
     ord("r"): _put(4),
@@ -412,6 +473,7 @@ _OPCODES: dict[int, _Opcode] = {
     0x93: _stack_global,
     ord("R"): _call,
     0x81: _call,  # NEWOBJ: a class, called like a function
+    0x92: _call_with_names,
     ord("b"): Unpickler.build,
     ord("Q"): Unpickler.refer,
 }
