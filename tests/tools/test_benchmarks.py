@@ -20,7 +20,7 @@ SCRIPTS = {
     "classify.py": "regnetx_002 --count 2 --rounds 1",
     "dynamic_batch.py": "regnetx_002 --rounds 1",
     "layers.py": "regnetx_002 --rounds 1",
-    "loading.py": "regnetx_002 --max-batch 1 2 --rounds 1",
+    "loading.py": "regnetx_002 --batch 1 2 --rounds 1",
     "loading_under_load.py": "demo --rounds 1 --callers 2 --busy 0",
     "reduced_decoding.py": str(PHOTOS),
     "startup.py": "--network regnetx_002 --rounds 1",
