@@ -149,8 +149,8 @@ void bind_engine(py::module_& module) {
   module.def(
       "random_weights",
       [](const Graph& graph, uint64_t seed) {
-        return to_arrays(interruptibly(
-            [graph, seed](const Abandoned&) { return random_weights(graph, seed); }));
+        return to_arrays(
+            interruptibly([graph, seed](const Abandoned&) { return random_weights(graph, seed); }));
       },
       py::arg("graph"), py::arg("seed"), "Return seeded random parameters that fit the graph.");
   module.def(
