@@ -107,10 +107,12 @@ def test_pickle(pipeline: str, size: tuple[int, int] | None) -> None:
     for twin in (pickle.loads(pickle.dumps(steps)), copy.deepcopy(steps)):
         assert twin == steps
         assert repr(twin) == repr(steps)
+        assert hash(twin) == hash(steps)
     other = resrt.Preprocessing(
         resize=37, interpolation="bilinear", mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.7]
     )
     assert other != steps
+    assert steps != 37
 
 
 def test_in_spawned_processes(engine: resrt.Engine) -> None:

@@ -9,7 +9,6 @@
 #include <tuple>
 
 #include <pybind11/numpy.h>
-#include <pybind11/operators.h>
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
@@ -241,7 +240,15 @@ void bind_engine(py::module_& module) {
                                           : HeightWidth(self.input_height, self.input_width);
           },
           "The height and width of the input, in pixels; None if it fits any input.")
-      .def(py::self == py::self)
+      .def("__eq__",
+           [](const Preprocessing& self, const py::object& other) {
+             return py::isinstance<Preprocessing>(other) && self == other.cast<Preprocessing>();
+           })
+      .def("__hash__",
+           [](const Preprocessing& self) {
+             return py::hash(py::make_tuple(self.resize, self.interpolation, self.input_height,
+                                            self.input_width));
+           })
       .def(py::pickle(
           [](const Preprocessing& self) {
             return py::make_tuple(self.resize, self.interpolation, self.mean, self.std,
