@@ -12,7 +12,6 @@ from safetensors.numpy import load_file, save_file
 
 import resrt
 from resrt import _core, weights
-from resrt.weights.metadata import Metadata
 from support.paths import TESTS
 
 LISTING = json.loads(gzip.decompress((TESTS / "parameter_shapes.json.gz").read_bytes()))
@@ -116,14 +115,17 @@ def test_a_state_dict_in_memory() -> None:
     np.testing.assert_array_equal(built.infer(images), expected)
 
 
-def test_metadata_of_other_programs_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
-    texts = {"labels": "{'a': 1", "preprocessing": "imagenet", "input_size": "224", "x": "y"}
-    assert Metadata.read(texts) == Metadata()
+def test_metadata_of_other_programs_is_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = {"labels": "cat, dog", "preprocessing": "imagenet", "input_size": "224", "x": "y"}
+    arrays = _core.random_weights(resrt.build_graph("resnet18", classes=7), 0)
+    save_file(arrays, tmp_path / "x", texts)
+    assert weights.read(tmp_path / "x").metadata == {"x": "y"}
     for key in ("labels", "preprocessing", "input_size"):
         assert f"ignored {key} in the weights file's metadata" in caplog.text
-    for key in ("preprocessing", "input_size"):
-        with pytest.raises(resrt.InputError):
-            Metadata.read({key: texts[key], "network": "resnet18", "source_sha256": "0"})
+    engine = resrt.build("resnet18", tmp_path / "x", input_size=32)
+    assert (engine.info.classes, engine.info.labels) == (7, [])
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,9 @@ def test_invalid_labels(text: str) -> None:
 def test_invalid_metadata_of_a_file(key: str, value: str, message: str, tmp_path: Path) -> None:
     graph = resrt.build_graph("RegNetX_200MF")
     path = tmp_path / "model.safetensors"
-    save_file(_core.random_weights(graph, 0), path, {key: value})
+    # As in a file of `resrt.convert`; another program may use the same keys in its own way.
+    texts = {key: value, "network": "RegNetX_200MF", "source_sha256": "0"}
+    save_file(_core.random_weights(graph, 0), path, texts)
     with pytest.raises(resrt.InputError, match=message):
         resrt.build("RegNetX_200MF", path, **OPTIONS | {"input_size": 32})
 

@@ -72,12 +72,8 @@ class Metadata:
     def read(cls, texts: Mapping[str, str], *, origin: str = "") -> Metadata:
         """Read the metadata of a weights file, whose values are texts.
 
-        Another program may use the same keys in its own way: what is not as `write` writes it is
-        ignored, and logged, in a file that `resrt.convert` or `resrt.export` did not write. In
-        theirs, it raises InputError.
+        Raises InputError if the labels, preprocessing or input size are not as `write` writes them.
         """
-        if not {"network", "source_sha256"} & texts.keys():
-            texts = {key: text for key, text in texts.items() if _is_ours(key, text)}
         found = cls(origin=origin)
         if _LABELS in texts:
             found = dataclasses.replace(found, labels=labels.parse(texts[_LABELS]))
@@ -134,6 +130,17 @@ class Metadata:
             raise InputError("labels must be str, one for each class")
         _core.check_labels(chosen, classes)
         return dataclasses.replace(self, labels=chosen)
+
+
+def ours(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata of a file without what another program wrote under the same keys.
+
+    What is not as `Metadata.write` writes it is logged and left out, unless `resrt.convert` wrote
+    the file, which is then damaged.
+    """
+    if {"network", "source_sha256"} <= texts.keys():
+        return dict(texts)
+    return {key: text for key, text in texts.items() if _is_ours(key, text)}
 
 
 def _is_ours(key: str, text: str) -> bool:

@@ -15,6 +15,7 @@ from resrt.weights.formats.checkpoint import Checkpoint, shown
 from resrt.weights.formats.content import opened
 from resrt.weights.formats.shards import architecture_beside, files_of
 from resrt.weights.formats.states import select
+from resrt.weights.metadata import ours
 
 
 class _Reader(Protocol):
@@ -96,7 +97,11 @@ def _read(file: str, key: str | None, *, selects: bool = True) -> Checkpoint:
         content = source.read(0, source.size)
     reader = _reader_of(content, file)
     checkpoint = _content(reader, content, file, key) if selects else reader.read(content, file)
-    return dataclasses.replace(checkpoint, contents=(content, *checkpoint.contents))
+    return dataclasses.replace(
+        checkpoint,
+        contents=(content, *checkpoint.contents),
+        metadata=ours(checkpoint.metadata),
+    )
 
 
 def _content(reader: _Reader, content: memoryview, file: str, key: str | None) -> Checkpoint:
