@@ -30,7 +30,7 @@ from resrt.cli import (
     time,
     weights,
 )
-from resrt.cli.arguments import DONE, FAILED
+from resrt.cli.arguments import DONE, FAILED, MISUSED, Misuse
 from resrt.cli.terminal import Output, report_error
 from resrt.errors import Error
 
@@ -96,7 +96,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if options.debug:
             raise
         report_error(str(error))
-        return FAILED
+        return MISUSED if isinstance(error, Misuse) else FAILED
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

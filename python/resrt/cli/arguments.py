@@ -3,13 +3,65 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
+import re
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from resrt._core import precision_names
-from resrt.errors import InputError
+from resrt.errors import FileError, InputError
 
 DONE, FAILED, MISUSED, SKIPPED = 0, 1, 2, 3
+
+
+class Misuse(InputError):
+    """Options that do not belong together. The exit status is MISUSED."""
+
+
+def count(text: str) -> int:
+    """Parse an integer of at least 1."""
+    return _whole(text, 1)
+
+
+def count_or_zero(text: str) -> int:
+    """Parse an integer of at least 0."""
+    return _whole(text, 0)
+
+
+def seconds(text: str) -> float:
+    """Parse a number of seconds of at least 0."""
+    with _expecting("a number of seconds of at least 0", text):
+        value = float(text)
+        if not 0 <= value < math.inf:
+            raise ValueError
+    return value
+
+
+def _device(text: str) -> str:
+    with _expecting("a GPU such as cuda or cuda:1", text):
+        if not re.fullmatch(r"cuda(:\d{1,4})?", text):
+            raise ValueError
+    return text
+
+
+def _whole(text: str, least: int) -> int:
+    with _expecting(f"an integer of at least {least}", text):
+        value = int(text)
+        if not least <= value < 2**31:
+            raise ValueError
+    return value
+
+
+@contextlib.contextmanager
+def _expecting(what: str, text: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be {what}, not '{text}'") from None
+
 
 _SHARED: dict[str, dict[str, Any]] = {
     "engine": {"metavar": "ENGINE", "help": "an engine file, written by resrt build"},
@@ -19,7 +71,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": 'a weights file, or "random"; default: the pretrained weights, downloaded if '
         "needed",
     },
-    "--input-size": {"type": int, "metavar": "N", "help": "height and width in pixels"},
+    "--input-size": {"type": count, "metavar": "N", "help": "height and width in pixels"},
     "--offline": {
         "action": "store_true",
         "help": "do not download anything; use only local weights",
@@ -31,20 +83,18 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": "default: %(default)s",
     },
     "--threads": {
-        "type": int,
+        "type": count,
         "metavar": "N",
         "help": "processor threads; default: one per core",
     },
-    "--workers": {"type": int, "metavar": "N", "help": "threads; default: one per core"},
+    "--workers": {"type": count, "metavar": "N", "help": "threads; default: one per core"},
     "--device": {
+        "type": _device,
         "metavar": "GPU",
         "help": "the GPU to use, such as cuda:1; default: the first. Only for GPU backends",
     },
     "--format": {"choices": ["text", "json"], "default": "text"},
-    "--resume": {
-        "action": "store_true",
-        "help": "process only the images that FILE has no record of",
-    },
+    "--overwrite": {"action": "store_true", "help": "replace the output if it exists"},
 }
 
 # The arguments of a command that takes a network by its name.
@@ -57,7 +107,34 @@ def add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
         parser.add_argument(name, **_SHARED[name])
 
 
-def check_resume(options: argparse.Namespace) -> None:
-    """Raise InputError for --resume without the file of -o."""
-    if options.resume and options.output is None:
-        raise InputError("--resume requires the file to resume: name it with -o")
+def add_records(parser: argparse.ArgumentParser, **output: Any) -> None:
+    """Add -o for a file of records, and what to do if that exists."""
+    parser.add_argument("-o", "--output", metavar="FILE", **output)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="process only the images that FILE has no record of; it must have been made by the "
+        "same engine and options",
+    )
+    group.add_argument("--overwrite", **_SHARED["--overwrite"])
+
+
+def check_records(options: argparse.Namespace) -> None:
+    """Raise Misuse for --resume or --overwrite without the file of -o."""
+    for name in ("resume", "overwrite"):
+        if getattr(options, name) and options.output is None:
+            raise Misuse(f"--{name} requires the file to {name}: name it with -o")
+
+
+def check_output(options: argparse.Namespace, output: str | None) -> None:
+    """Raise FileError if a file exists that the command would replace without --overwrite."""
+    if output is not None and not options.overwrite and _is_file(output):
+        raise FileError(f"'{output}' exists; name another file, or replace it with --overwrite")
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(Path(path).stat().st_mode)
+    except (OSError, ValueError):  # writing it will say why
+        return False
