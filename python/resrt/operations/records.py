@@ -25,7 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from resrt import _core
 from resrt._support.files import file_kind, writing_whole
@@ -251,7 +251,8 @@ class RecordFile:
         is_stream = kind not in (None, stat.S_IFREG, stat.S_IFDIR, 0)
         try:
             if is_stream:  # such as /dev/stdout
-                self._file, content = self._path.open("wb", buffering=0), b""
+                self._file: IO[bytes] = self._path.open("wb", buffering=0)
+                content = b""
             else:
                 # An existing file is only replaced if asked: it may be hours of work.
                 mode = "w+b" if overwrite else "r+b" if resume and kind is not None else "x+b"
