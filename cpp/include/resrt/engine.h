@@ -35,6 +35,7 @@ struct EngineNotes {
   std::string weights_sha256;  // hash of that file or those arrays, in hexadecimal; may be empty
   std::vector<std::string> labels;
   Preprocessing preprocessing;
+  std::string preprocessing_source;  // who says so, for people to read; may be empty
 };
 
 // The largest supported max_batch. An engine prepares for a batch of max_batch when it is loaded.

@@ -156,8 +156,8 @@ void bind_engine(py::module_& module) {
                     "The standard deviation of each channel, for pixels in 0..1.")
       .def_property_readonly(
           "pipeline", [](const Preprocessing& self) { return to_string(self.pipeline); },
-          "How images are resized and cropped: as in \"paddleclas\" or in \"torchvision\" and "
-          "timm.")
+          "How images are resized and cropped: as in \"paddleclas\"; as in \"torchvision\" "
+          "and timm; or \"squash\", timm's crop mode of that name.")
       .def("__repr__", [](const Preprocessing& self) {
         return concat("Preprocessing(resize=", self.resize, ", interpolation='", self.interpolation,
                       "', mean=[", join(self.mean), "], std=[", join(self.std), "], pipeline='",
@@ -209,7 +209,11 @@ void bind_engine(py::module_& module) {
       .def_readonly("layers", &EngineInfo::layers, "The graph as text: layers, shapes and costs.")
       .def_property_readonly("labels", [](const EngineInfo& self) { return self.notes.labels; })
       .def_property_readonly("preprocessing",
-                             [](const EngineInfo& self) { return self.notes.preprocessing; });
+                             [](const EngineInfo& self) { return self.notes.preprocessing; })
+      .def_property_readonly(
+          "preprocessing_source",
+          [](const EngineInfo& self) { return self.notes.preprocessing_source; },
+          "Where the preprocessing is from, or that it was assumed.");
 
   module.def(
       "inspect",
@@ -228,14 +232,14 @@ void bind_engine(py::module_& module) {
              const std::string& backend, const std::string& precision, int max_batch, int threads,
              const std::string& weights_note, const std::string& weights_sha256,
              const std::vector<std::string>& labels, const Preprocessing& preprocessing,
-             std::optional<int> device, const std::optional<TensorRTOptions>& tensorrt,
-             const std::optional<Step>& progress) {
+             const std::string& preprocessing_source, std::optional<int> device,
+             const std::optional<TensorRTOptions>& tensorrt, const std::optional<Step>& progress) {
             Steps steps(progress);
             const BuildOptions options = {
                 .backend = backend,
                 .precision = parse_precision(precision),
                 .max_batch = max_batch,
-                .notes = {weights_note, weights_sha256, labels, preprocessing},
+                .notes = {weights_note, weights_sha256, labels, preprocessing, preprocessing_source},
                 .tensorrt = tensorrt,
                 .progress = std::ref(steps)};
             const Weights parameters = to_weights(weights);
@@ -250,7 +254,8 @@ void bind_engine(py::module_& module) {
           },
           py::arg("graph"), py::arg("weights"), py::kw_only(), py::arg("backend"),
           py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
-          py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"), py::arg("device"),
+          py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"),
+          py::arg("preprocessing_source"), py::arg("device"),
           py::arg("tensorrt"), py::arg("progress"))
       .def_static(
           "load",

@@ -120,6 +120,44 @@ def add_records(parser: argparse.ArgumentParser, **output: Any) -> None:
     group.add_argument("--overwrite", **_SHARED["--overwrite"])
 
 
+def add_preprocessing(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe how photographs become inputs."""
+    group = parser.add_argument_group(
+        "preprocessing of photographs",
+        "What is not given is as the weights say, or a config.json beside them, or else as for the "
+        "network's pretrained weights.",
+        argument_default=argparse.SUPPRESS,
+    )
+    group.add_argument("--like", metavar="NAME", help="as for these pretrained weights")
+    for name in ("mean", "std"):
+        group.add_argument(
+            f"--{name}",
+            type=float,
+            nargs="+",
+            metavar="X",
+            help="of each channel, for pixels in 0..1; one value is for all channels",
+        )
+    size = group.add_mutually_exclusive_group()
+    size.add_argument(
+        "--resize", type=count, metavar="N", help="the short side after resizing, in pixels"
+    )
+    size.add_argument(
+        "--crop-pct", type=float, metavar="X", help="the same, as the input size divided by X"
+    )
+    group.add_argument(
+        "--crop-mode",
+        choices=["center", "squash"],
+        help="keep the proportions and crop the centre, or resize to those of the input",
+    )
+    group.add_argument("--interpolation", choices=["bilinear", "bicubic", "lanczos"])
+
+
+def preprocessing(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the given options of `add_preprocessing`, for the public functions."""
+    names = ("like", "mean", "std", "resize", "crop_pct", "crop_mode", "interpolation")
+    return {name: getattr(options, name) for name in names if hasattr(options, name)} or None
+
+
 def check_records(options: argparse.Namespace) -> None:
     """Raise Misuse for --resume or --overwrite without the file of -o."""
     for name in ("resume", "overwrite"):

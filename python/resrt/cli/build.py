@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from resrt._core import backend_names
-from resrt.cli.arguments import NETWORK, add_shared
+from resrt.cli.arguments import NETWORK, add_preprocessing, add_shared, preprocessing
+from resrt.cli.tables import preprocessing_row
 from resrt.cli.terminal import waiting
 
 SUMMARY = "build an engine file"
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(backend_names())}; default: %(default)s",
     )
     add_shared(parser, "--device")
+    add_preprocessing(parser)
     # TensorRT's own defaults apply to the options that are not given.
     group = parser.add_argument_group("TensorRT", argument_default=argparse.SUPPRESS)
     for name, settings in _TENSORRT.items():
@@ -91,6 +93,7 @@ def run(options: argparse.Namespace) -> None:
             max_batch=options.max_batch,
             input_size=options.input_size,
             labels=options.labels,
+            preprocessing=preprocessing(options),
             backend=options.backend,
             device=options.device,
             tensorrt=resrt.TensorRTOptions(**given) if given else None,
@@ -102,6 +105,7 @@ def run(options: argparse.Namespace) -> None:
         print(
             f"{info.model}: {shape} -> {info.classes} classes, {info.precision} on {info.backend} "
             f"{info.backend_version}, max_batch {info.max_batch}\n"
+            f"preprocessing: {preprocessing_row(info)}\n"
             f"{built.path}: {built.size / 1e6:.1f} MB in {built.seconds:.1f} s"
             f"{', from the cache' if built.from_cache else ''}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from resrt.cli.arguments import add_shared
+from resrt.cli.arguments import add_preprocessing, add_shared, preprocessing
 from resrt.cli.tables import printable
 
 SUMMARY = "write weights as a safetensors file that loads directly"
@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network", help="the network that the weights belong to; default: the one that they fit"
     )
-    add_shared(parser, "--labels")
+    add_shared(parser, "--input-size", "--labels")
+    add_preprocessing(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -31,8 +32,13 @@ def run(options: argparse.Namespace) -> None:
 
     names = resrt.labels.read(options.labels) if options.labels else None
     metadata = resrt.convert(
-        options.source, options.destination, network=options.network, names=names
+        options.source,
+        options.destination,
+        network=options.network,
+        names=names,
+        input_size=options.input_size,
+        preprocessing=preprocessing(options),
     )
     if not options.quiet:
         for name, value in metadata.items():
-            print(f"{name:<14} {printable(value, 80)}")
+            print(f"{name:<14} {printable(value, 200)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import NETWORK, add_shared
+from resrt.cli.arguments import NETWORK, add_preprocessing, add_shared, preprocessing
+from resrt.cli.tables import preprocessing_row
 from resrt.cli.terminal import waiting
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--in-channels", type=int, metavar="N", help="default: as many as the weights have"
     )
     add_shared(parser, "--labels")
+    add_preprocessing(parser)
 
 
 def _batch(text: str) -> int | None:
@@ -73,6 +75,7 @@ def run(options: argparse.Namespace) -> None:
             classes=options.classes,
             in_channels=options.in_channels,
             labels=options.labels,
+            preprocessing=preprocessing(options),
             progress=progress,
         )
     if not options.quiet:
@@ -94,6 +97,7 @@ def _rows(exported: Exported) -> list[tuple[str, str]]:
     return [
         ("network", f"{exported.network}, weights: {exported.weights}"),
         ("model", f"images {shape} -> logits {batch} x {exported.classes}, opset {exported.opset}"),
+        ("images", preprocessing_row(exported)),
         ("verified", checked),
         ("written", f"{exported.path}, {size:.1f} MB"),
     ]

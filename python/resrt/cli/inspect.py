@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from resrt.cli.arguments import add_shared
-from resrt.cli.tables import print_json
+from resrt.cli.tables import preprocessing_row, print_json
 
 if TYPE_CHECKING:
     from resrt import EngineFile
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _rows(found: EngineFile) -> Iterator[tuple[str, str]]:
-    info, steps = found.info, found.info.preprocessing
+    info = found.info
     channels, height, width = info.input_shape
     yield "file", f"{found.path}, {found.size / 1e6:.1f} MB"
     yield "network", f"{info.model}, {info.layers.splitlines()[-1].partition(': ')[2]}"
@@ -58,19 +58,8 @@ def _rows(found: EngineFile) -> Iterator[tuple[str, str]]:
     yield "runs here", "yes" if found.why_not is None else f"no: {found.why_not}"
     checksum = f", SHA-256 {info.weights_sha256}" if info.weights_sha256 else ""
     yield "weights", f"{info.weights or 'unnamed'}{checksum}"
-    if steps.mean:
-        yield (
-            "preprocessing",
-            f"as {steps.pipeline}: short side to {steps.resize}, {steps.interpolation}; crop "
-            f"{height}x{width}; mean {_numbers(steps.mean)}, std {_numbers(steps.std)}",
-        )
-    else:
-        yield "preprocessing", "none: requires prepared batches"
+    yield "preprocessing", preprocessing_row(info)
     yield "labels", _shown(info.labels)
-
-
-def _numbers(values: list[float]) -> str:
-    return " ".join(f"{value:.4g}" for value in values)
 
 
 def _shown(labels: list[str]) -> str:

@@ -164,6 +164,7 @@ def build_network(
             weights_sha256=network.sha256,
             labels=network.metadata.labels or [],
             preprocessing=network.preprocessing,
+            preprocessing_source=network.metadata.preprocessing_source,
             device=backends.device_number(device),
             tensorrt=_options(tensorrt),
             progress=progress,

@@ -40,6 +40,7 @@ class EngineFile:
             "weights": info.weights,
             "weights_sha256": info.weights_sha256,
             "preprocessing": fields(info.preprocessing),
+            "preprocessing_source": info.preprocessing_source,
             "labels": info.labels,
             "layers": info.layers.splitlines(),
         }
