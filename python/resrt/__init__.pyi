@@ -17,6 +17,7 @@ from ._core import ResNeSt as ResNeSt
 from ._core import ResNet as ResNet
 from ._core import TensorRTOptions as TensorRTOptions
 from ._core import __version__ as __version__
+from .catalog.config_file import read_config as read_config
 from .catalog.models import ModelInfo as ModelInfo
 from .catalog.models import Published as Published
 from .catalog.models import build_graph as build_graph
@@ -27,6 +28,7 @@ from .catalog.pretrained import list_pretrained as list_pretrained
 from .engine.backends import BACKENDS as BACKENDS
 from .engine.backends import PRECISIONS as PRECISIONS
 from .engine.backends import backends as backends
+from .engine.batches import load_for_throughput as load_for_throughput
 from .engine.engine import Engine as Engine
 from .engine.engine import load as load
 from .errors import BackendError as BackendError
@@ -55,6 +57,7 @@ from .operations.compare import COMPETITORS as COMPETITORS
 from .operations.compare import Comparison as Comparison
 from .operations.compare import Measurement as Measurement
 from .operations.compare import compare as compare
+from .operations.completion import completion as completion
 from .operations.convert import convert as convert
 from .operations.doctor import Diagnosis as Diagnosis
 from .operations.doctor import doctor as doctor

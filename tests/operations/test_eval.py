@@ -116,6 +116,14 @@ def folders(root: Path, *names: str) -> Path:
     return root
 
 
+def test_root_is_only_for_a_list(engine_file: Path, digits: Path) -> None:
+    engine = resrt.load(engine_file)
+    listed = resrt.labelled_images(digits / "list.txt", engine, root=digits)
+    for data in (digits, listed):
+        with pytest.raises(resrt.InputError, match="root is only for a list file"):
+            resrt.eval(engine, data, root=digits)
+
+
 def test_names_of_folders(tmp_path: Path) -> None:
     def numbers(root: Path, engine: resrt.Engine) -> list[int]:
         return [image.label for image in evaluation.labelled_images(root, engine)]

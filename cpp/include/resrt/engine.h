@@ -62,7 +62,7 @@ struct BuildOptions {
 };
 
 struct LoadOptions {
-  // CPU threads per inference. 0 uses one per core. With fewer threads than cores, as many
+  // CPU threads per inference, only for backends that run on one. 0 uses one per core. With fewer threads than cores, as many
   // inferences run concurrently as the cores allow, and further callers wait.
   int threads = 0;
   // The number of the GPU, only for backends that run on one. Absent means the first GPU.

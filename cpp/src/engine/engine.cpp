@@ -51,6 +51,13 @@ bool has_chosen_targets(const BuildOptions& options) {
   return options.tensorrt && !options.tensorrt->compute_capabilities.empty();
 }
 
+void check_load(const Backend& backend, const LoadOptions& options) {
+  if (options.threads < 0) {
+    throw InputError(concat("threads must be at least 0, not ", options.threads));
+  }
+  backend.check(options);
+}
+
 void require_vector(const Graph& graph) {
   const Shape shape = graph.shape(graph.output());
   if (shape.height != 1 || shape.width != 1) {
@@ -204,7 +211,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   check_notes(options.notes, graph.input_shape().channels, graph.classes());
   Backend& backend = use_backend(options.backend);
   backend.check(options);
-  backend.check(load);
+  check_load(backend, load);
   const int device = load.device.value_or(0);
   Precision precision = options.precision;
   if (precision == Precision::automatic) precision = backend.precisions(device).front();
@@ -241,7 +248,7 @@ EngineInfo inspect(const std::string& path) {
 Engine Engine::load(const std::string& path, const LoadOptions& options) {
   EngineFile file = read_engine_file(path);
   Backend& backend = use_backend(file.info.backend);
-  backend.check(options);
+  check_load(backend, options);
   if (file.info.backend_version != backend.version() && !file.info.version_compatible) {
     throw EngineFileError(concat("the engine file '", path, "' was built with ", file.info.backend,
                                  " ", file.info.backend_version, ", but version ",

@@ -19,6 +19,7 @@ from resrt.cli import (
     build,
     classify,
     compare,
+    completion,
     convert,
     demo,
     doctor,
@@ -62,6 +63,7 @@ _COMMANDS: tuple[_Command, ...] = (
     weights,
     convert,
     export,
+    completion,
 )
 
 
@@ -86,7 +88,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     options = argparse.Namespace(debug=False, quiet=False)
     try:
         try:
-            _parser().parse_args(arguments, options)
+            parser = _parser()
+            if "_ARGCOMPLETE" in os.environ:  # set by the script of `resrt completion`
+                import argcomplete
+
+                argcomplete.autocomplete(parser)
+            parser.parse_args(arguments, options)
             if getattr(options, "offline", False):
                 os.environ["RESRT_OFFLINE"] = "1"
             status: int | None = options.run(options)

@@ -9,10 +9,13 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resrt._core import precision_names
 from resrt.errors import FileError, InputError
+
+if TYPE_CHECKING:
+    from resrt.catalog.models import Config
 
 DONE, FAILED, MISUSED, SKIPPED = 0, 1, 2, 3
 
@@ -65,7 +68,15 @@ def _expecting(what: str, text: str) -> Iterator[None]:
 
 _SHARED: dict[str, dict[str, Any]] = {
     "engine": {"metavar": "ENGINE", "help": "an engine file, written by resrt build"},
-    "network": {"metavar": "NAME", "help": "a network, as resrt models lists them"},
+    "network": {
+        "nargs": "?",
+        "metavar": "NAME",
+        "help": "a network, as resrt models lists them",
+    },
+    "--config": {
+        "metavar": "FILE",
+        "help": "a JSON or TOML file with the parameters of a network of your own, instead of NAME",
+    },
     "--weights": {
         "metavar": "FILE",
         "help": 'a weights file, or "random"; default: the pretrained weights, downloaded if '
@@ -75,6 +86,16 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--offline": {
         "action": "store_true",
         "help": "do not download anything; use only local weights",
+    },
+    "--classes": {
+        "type": count,
+        "metavar": "N",
+        "help": "default: as many as the weights have",
+    },
+    "--in-channels": {
+        "type": count,
+        "metavar": "N",
+        "help": "default: as many as the weights have",
     },
     "--labels": {"type": Path, "metavar": "FILE", "help": "names of the classes, one per line"},
     "--precision": {
@@ -98,13 +119,33 @@ _SHARED: dict[str, dict[str, Any]] = {
 }
 
 # The arguments of a command that takes a network by its name.
-NETWORK = ("network", "--weights", "--input-size", "--offline")
+NETWORK = ("network", "--config", "--weights", "--input-size", "--offline")
 
 
 def add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add shared arguments by their names, in this order."""
     for name in names:
-        parser.add_argument(name, **_SHARED[name])
+        action = parser.add_argument(name, **_SHARED[name])
+        if name == "network":
+            action.completer = _network_names  # type: ignore[attr-defined]  # for argcomplete
+
+
+def _network_names(**_: object) -> list[str]:
+    import resrt
+
+    return [name for model in resrt.list_models() for name in (model.name, *model.pretrained)]
+
+
+def model(options: argparse.Namespace) -> str | Config:
+    """Return the network of NETWORK's arguments."""
+    if (options.network is None) == (options.config is None):
+        raise Misuse("requires either the name of a network or a file of parameters in --config")
+    if options.config is None:
+        name: str = options.network
+        return name
+    import resrt
+
+    return resrt.read_config(options.config)
 
 
 def add_records(parser: argparse.ArgumentParser, **output: Any) -> None:

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None and options.format == "text":
         raise Misuse("-o requires --format json or csv")
     files = resrt.find_images(_paths(options.images))
-    engine = resrt.load(options.engine, threads=1, device=options.device)
+    engine = resrt.load_for_throughput(options.engine, device=options.device)
     known: list[Classification] = []
     if options.output is None:
         write = _printer(options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from resrt.cli.arguments import add_preprocessing, add_shared, preprocessing
+from resrt.cli.arguments import add_preprocessing, add_shared, check_output, preprocessing
 from resrt.cli.tables import printable
 
 SUMMARY = "write weights as a safetensors file that loads directly"
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network", help="the network that the weights belong to; default: the one that they fit"
     )
-    add_shared(parser, "--input-size", "--labels")
+    add_shared(parser, "--overwrite", "--input-size", "--labels")
     add_preprocessing(parser)
 
 
@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     import resrt
 
+    check_output(options, options.destination)
     names = resrt.labels.read(options.labels) if options.labels else None
     metadata = resrt.convert(
         options.source,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, SKIPPED, add_records, add_shared, check_records, count
+from resrt.cli.arguments import DONE, SKIPPED, Misuse, add_records, add_shared, check_records, count
 from resrt.cli.tables import print_json
 from resrt.cli.terminal import progress, report_skipped
 
@@ -45,7 +45,9 @@ def run(options: argparse.Namespace) -> int:
     import resrt
 
     check_records(options)
-    engine = resrt.load(options.engine, threads=1, device=options.device)
+    if options.root is not None and Path(options.data).is_dir():
+        raise Misuse("--root is only for a list file; the images of a folder are in the folder")
+    engine = resrt.load_for_throughput(options.engine, device=options.device)
     listed = resrt.labelled_images(options.data, engine, root=options.root, limit=options.limit)
     records = None
     if options.output is not None:

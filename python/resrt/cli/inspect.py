@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SUMMARY = "describe an engine file"
 DESCRIPTION = (
     "Describes an engine file without loading it: network, precision, input, preprocessing, "
-    "labels, weights, and whether it can run here."
+    "weights, and whether it can run here."
 )
 EXAMPLE = "resrt inspect resnest50.engine --layers"
 
@@ -23,6 +23,7 @@ EXAMPLE = "resrt inspect resnest50.engine --layers"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_shared(parser, "engine")
+    parser.add_argument("--labels", action="store_true", help="also list the labels")
     parser.add_argument("--layers", action="store_true", help="also list the layers")
     add_shared(parser, "--format")
 
@@ -33,12 +34,16 @@ def run(options: argparse.Namespace) -> None:
 
     found = resrt.inspect(options.engine)
     if options.format == "json":
-        print_json(found.document())
+        print_json(found.document(labels=options.labels, layers=options.layers))
         return
     rows = dict(_rows(found))
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
+    if options.labels:
+        print()
+        for number, label in enumerate(found.info.labels):
+            print(f"{number:>5}  {label}")
     if options.layers:
         print(f"\n{found.info.layers}", end="")
 
@@ -59,10 +64,4 @@ def _rows(found: EngineFile) -> Iterator[tuple[str, str]]:
     checksum = f", SHA-256 {info.weights_sha256}" if info.weights_sha256 else ""
     yield "weights", f"{info.weights or 'unnamed'}{checksum}"
     yield "preprocessing", preprocessing_row(info)
-    yield "labels", _shown(info.labels)
-
-
-def _shown(labels: list[str]) -> str:
-    if not labels:
-        return "none"
-    return f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}"
+    yield "labels", f"{len(info.labels)}" if info.labels else "none"

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from resrt import images
-from resrt._support.arguments import whole
+from resrt import _core, images
+from resrt._support.arguments import path, whole
+from resrt.engine.backends import backends
 from resrt.engine.engine import Engine, load
 from resrt.errors import FileError, InputError
 from resrt.system import machine
@@ -33,7 +34,17 @@ def ready(engine: Engine | str | PathLike[str]) -> Engine:
     With one core per inference, none waits for another's threads, and the cores stay busy while
     images are decoded.
     """
-    return engine if isinstance(engine, Engine) else load(engine, threads=1)
+    return engine if isinstance(engine, Engine) else load_for_throughput(engine)
+
+
+def load_for_throughput(file: str | PathLike[str], *, device: str | None = None) -> Engine:
+    """Load an engine file to run one inference per core at a time, as `resrt.classify` does.
+
+    An engine for a GPU is loaded as by `resrt.load`, whose arguments and errors these are.
+    """
+    backend = _core.inspect(path(file)).backend
+    is_on_gpu = any(one.runs_on_gpu for one in backends() if one.name == backend)
+    return load(file, threads=None if is_on_gpu else 1, device=device)
 
 
 def infer_files(

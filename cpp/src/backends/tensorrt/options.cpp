@@ -74,6 +74,8 @@ void check_options(const BuildOptions& options) {
 }
 
 void check_options(const LoadOptions& options) {
+  require(options.threads == 0,
+          concat("backend '", kBackend, "' runs on a GPU; leave out threads, which are a CPU's"));
   require(kRtx || !options.tensorrt || options.tensorrt->runtime_cache.empty(),
           concat("backend '", kBackend,
                  "' does not compile kernels when it loads an engine; leave out runtime_cache"));
