@@ -100,3 +100,5 @@ def run(options: argparse.Namespace) -> None:
             f"{options.output}: {count} network{'s' if count > 1 else ''} in "
             f"{' and '.join(settings.precisions)} on {measurements.machine.processor}"
         )
+        if busy := measurements.busy():
+            print(busy)
