@@ -368,6 +368,8 @@ def _shown(made_by: Mapping[str, Any], names: Iterable[str]) -> str:
         value = made_by.get(name)
         if name.endswith("_sha256") and isinstance(value, str):
             return f"{name} {value[:12]}…"
+        if isinstance(value, list):  # of floats that were float32
+            value = [round(one, 6) if isinstance(one, float) else one for one in value]
         return f"{name} {json.dumps(value)}"
 
     return ", ".join(map(text, names))
