@@ -62,8 +62,9 @@ struct BuildOptions {
 };
 
 struct LoadOptions {
-  // CPU threads per inference, only for backends that run on one. 0 uses one per core. With fewer threads than cores, as many
-  // inferences run concurrently as the cores allow, and further callers wait.
+  // CPU threads per inference, only for backends that run on one. 0 uses one per core. With fewer
+  // threads than cores, as many inferences run concurrently as the cores allow, and further callers
+  // wait.
   int threads = 0;
   // The number of the GPU, only for backends that run on one. Absent means the first GPU.
   std::optional<int> device = {};

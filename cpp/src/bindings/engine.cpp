@@ -235,13 +235,13 @@ void bind_engine(py::module_& module) {
              const std::string& preprocessing_source, std::optional<int> device,
              const std::optional<TensorRTOptions>& tensorrt, const std::optional<Step>& progress) {
             Steps steps(progress);
-            const BuildOptions options = {
-                .backend = backend,
-                .precision = parse_precision(precision),
-                .max_batch = max_batch,
-                .notes = {weights_note, weights_sha256, labels, preprocessing, preprocessing_source},
-                .tensorrt = tensorrt,
-                .progress = std::ref(steps)};
+            const BuildOptions options = {.backend = backend,
+                                          .precision = parse_precision(precision),
+                                          .max_batch = max_batch,
+                                          .notes = {weights_note, weights_sha256, labels,
+                                                    preprocessing, preprocessing_source},
+                                          .tensorrt = tensorrt,
+                                          .progress = std::ref(steps)};
             const Weights parameters = to_weights(weights);
             try {
               const ReleasedGil release;
@@ -255,8 +255,8 @@ void bind_engine(py::module_& module) {
           py::arg("graph"), py::arg("weights"), py::kw_only(), py::arg("backend"),
           py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
           py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"),
-          py::arg("preprocessing_source"), py::arg("device"),
-          py::arg("tensorrt"), py::arg("progress"))
+          py::arg("preprocessing_source"), py::arg("device"), py::arg("tensorrt"),
+          py::arg("progress"))
       .def_static(
           "load",
           [](const py::bytes& path, int threads, std::optional<int> device,

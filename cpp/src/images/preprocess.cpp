@@ -11,11 +11,10 @@
 namespace resrt {
 namespace {
 
-constexpr auto kPipelines = choices<InputError, Pipeline>(
-    "preprocessing pipeline",
-    {{Pipeline::paddleclas, "paddleclas"},
-     {Pipeline::torchvision, "torchvision"},
-     {Pipeline::squash, "squash"}});
+constexpr auto kPipelines =
+    choices<InputError, Pipeline>("preprocessing pipeline", {{Pipeline::paddleclas, "paddleclas"},
+                                                             {Pipeline::torchvision, "torchvision"},
+                                                             {Pipeline::squash, "squash"}});
 constexpr auto kFilters = choices<InputError, Filter>(
     "interpolation",
     {{Filter::bilinear, "bilinear"}, {Filter::bicubic, "bicubic"}, {Filter::lanczos, "lanczos"}});
