@@ -111,6 +111,7 @@ TEST(Engine, ThrowsTheMatchingError) {
   const Weights weights = random_weights(graph);
   EXPECT_THROW(Engine::build(graph, {}), WeightsError);
   EXPECT_THROW(Engine::build(graph, weights, {.max_batch = 0}), InputError);
+  EXPECT_THROW(Engine::build(graph, weights, {}, {.threads = -1}), InputError);
   EXPECT_THROW(Engine::build(graph, weights, {.backend = "none"}), BackendError);
   EXPECT_THROW(Engine::build(graph, weights, {.notes = {.labels = {"one"}}}), InputError);
   EXPECT_THROW(Engine::build(graph, weights, {.tensorrt = TensorRTOptions()}), InputError);

@@ -17,6 +17,7 @@ from ._core import ResNeSt as ResNeSt
 from ._core import ResNet as ResNet
 from ._core import TensorRTOptions as TensorRTOptions
 from ._core import __version__ as __version__
+from .catalog.config_file import read_config as read_config
 from .catalog.models import ModelInfo as ModelInfo
 from .catalog.models import Published as Published
 from .catalog.models import build_graph as build_graph
@@ -55,6 +56,7 @@ from .operations.compare import COMPETITORS as COMPETITORS
 from .operations.compare import Comparison as Comparison
 from .operations.compare import Measurement as Measurement
 from .operations.compare import compare as compare
+from .operations.completion import completion as completion
 from .operations.convert import convert as convert
 from .operations.doctor import Diagnosis as Diagnosis
 from .operations.doctor import doctor as doctor

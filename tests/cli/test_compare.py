@@ -23,7 +23,7 @@ def test_output(capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in document["measurements"]] == ["resrt", "onnxruntime"]
     assert document["machine"]["cores"] >= 1
-    assert cli.main([*arguments, "--with", "mxnet"]) == 1
+    assert cli.main([*arguments, "--with", "mxnet"]) == 2
     assert "unknown competitor 'mxnet'" in capsys.readouterr().err
 
 

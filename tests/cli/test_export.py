@@ -24,7 +24,7 @@ def test_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "images 2 x 3 x 32 x 32 -> logits 2 x 5, opset 17" in text
     assert f"ONNX Runtime {onnxruntime.__version__}" in text
     assert run(path, np.zeros((2, 3, 32, 32), np.float32)).shape == (2, 5)
-    assert cli.main([*arguments, "--no-verify", "--quiet"]) == 0
+    assert cli.main([*arguments, "--no-verify", "--quiet", "--overwrite"]) == 0
     assert capsys.readouterr().out == ""
     assert run(path, np.zeros((5, 3, 32, 32), np.float32)).shape == (5, 1000)
     assert cli.main(["export", "resnet18", "--weights", str(tmp_path / "no"), "-o", "x"]) == 1

@@ -30,10 +30,13 @@ def test_text(file: str, capsys: pytest.CaptureFixture[str]) -> None:
         "runs here      yes",
         "weights        random\n",
         "as torchvision: short side to 37",
-        "1000: tench, Tinca tinca;",
+        "labels         1000\n",
     ):
         assert expected in text
     assert "Conv2d(" not in text
+    assert "tench" not in text
+    assert cli.main(["inspect", file, "--labels"]) == 0
+    assert "\n    0  tench, Tinca tinca\n    1  goldfish" in capsys.readouterr().out
     assert cli.main(["inspect", file, "--layers"]) == 0
     assert "layer1.0.conv1" in capsys.readouterr().out
 
@@ -43,7 +46,12 @@ def test_json(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["input_shape"] == [3, 32, 32]
     assert document["runs_here"] is True
-    assert len(document["labels"]) == document["classes"] == 1000
+    assert not {"labels", "layers"} & document.keys()
+    assert cli.main(["inspect", file, "--format", "json", "--labels", "--layers"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert len(listed["labels"]) == listed["classes"] == 1000
+    assert len(listed["layers"]) > len(resrt.build_graph(CONFIG))
+    assert listed.items() >= document.items()
     assert document["preprocessing"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
 
 

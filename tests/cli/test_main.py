@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 import resrt
 from resrt import cli
+from resrt.operations import demo
 from support.paths import PHOTOS
 
 
@@ -203,6 +206,133 @@ def test_device_reaches_the_engine(
     photos = {"classify": [str(PHOTOS)], "eval": [str(PHOTOS)], "time": []}[command]
     assert cli.main([command, str(engine), *photos, "--device", "cuda:1"]) == 1
     assert "'openvino' does not run on a GPU; leave out device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["models", "--descending"], "--descending requires a column to sort by"),
+        (["eval", "x.engine", "{folder}", "--root", "y"], "--root is only for a list file"),
+        (["time", "x.engine", "--overwrite"], "--overwrite requires the file to overwrite"),
+        (["classify", "x.engine", "y.jpg", "-o", "z"], "-o requires --format json or csv"),
+        (["eval", "x.engine", "y", "--resume"], "--resume requires the file to resume"),
+        (["export", "-o", "x"], "requires either the name of a network or a file of parameters"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_that_do_not_belong_together(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([argument.format(folder=tmp_path) for argument in arguments]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith(f"resrt: {message}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build", "resnet18", "-o", "x", "--max-batch", "0"],
+        ["build", "resnet18", "-o", "x", "--input-size", "-1"],
+        ["compare", "resnet18", "--rounds", "0"],
+        ["classify", "x", "y", "--topk", "0"],
+        ["classify", "x", "y", "-o", "z", "--format", "csv", "--resume", "--overwrite"],
+        ["eval", "x", "y", "--limit", "none"],
+        ["export", "resnet18", "-o", "x", "--batch", "0"],
+        ["report", "--rounds", "0"],
+        ["report", "--measurements", "x", "--save-measurements", "y"],
+    ],
+    ids=" ".join,
+)
+def test_invalid_values_are_misuse(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build", "resnet18", "--weights", "random", "-o", "{file}"],
+        ["convert", "no-such.pth", "{file}"],
+        ["export", "resnet18", "--weights", "random", "-o", "{file}"],
+        ["classify", "{engine}", "{photos}", "--format", "csv", "-o", "{file}"],
+        ["eval", "{engine}", "{photos}", "-o", "{file}"],
+        ["report", "--networks", "ResNet18", "-o", "{file}"],
+        ["time", "{engine}", "--output", "{file}"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_existing_output_is_kept(
+    arguments: list[str],
+    tmp_path: Path,
+    small_engine: resrt.Engine,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file, engine, photos = tmp_path / "out", tmp_path / "small.engine", tmp_path / "photos"
+    file.write_text("precious")
+    small_engine.save(engine)
+    for label in range(7):
+        (photos / str(label)).mkdir(parents=True)
+        (photos / str(label) / "x.jpg").symlink_to(PHOTOS / "china.jpg")
+    places = {"file": file, "engine": engine, "photos": photos}
+    assert cli.main([argument.format(**places) for argument in arguments]) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert f"'{file}' exists; " in error
+    assert "--overwrite" in error
+    assert file.read_text() == "precious"
+
+
+def test_weights_describes_the_other_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = str(demo.weights_path()), str(tmp_path / "bad.pth")
+    Path(bad).write_text("nonsense")
+    assert cli.main(["weights", bad, good]) == 3
+    out, error = capsys.readouterr()
+    assert out.startswith(f"{good}:\n")
+    assert error.startswith("resrt: ")
+    assert "bad.pth" in error
+    assert cli.main(["weights", good, bad, "--format", "json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert "bad.pth" in document[bad]["error"]
+    assert document[good]["arrays"] > 0
+    assert cli.main(["weights", bad, bad + "2"]) == cli.main(["weights", bad]) == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("argcomplete")
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "_ARGCOMPLETE" in script
+    assert "resrt" in script
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("resrt insp", {"inspect"}),
+        ("resrt build ResNet50_vd_s", {"ResNet50_vd_ssld", "ResNet50_vd_ssld_v2"}),
+        ("resrt build --precision f", {"fp32", "fp16"}),
+        ("resrt eval x.engine y --re", {"--resume"}),
+    ],
+)
+def test_completion(line: str, expected: set[str], tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete")
+    answer = tmp_path / "answer"
+    environment = {
+        **os.environ,
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_SHELL": "bash",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    subprocess.run([sys.executable, "-m", "resrt"], env=environment, check=False)
+    assert {word.strip() for word in answer.read_text().split("\n")} == expected
 
 
 def test_build_takes_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

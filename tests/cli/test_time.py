@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -73,27 +74,58 @@ def test_published_latencies(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--repeats", "0"], "repeats must be"),
-        (["--duration", "nan"], "duration must be"),
-        (["--batch", "0"], "a batch size must be"),
-        (["--threads", "0"], "threads must be"),
-        (["--output", "/no/such/folder/times.json"], "cannot write '/no/such/folder/times.json'"),
+        (["--repeats", "0"], "--repeats: must be an integer of at least 1, not '0'"),
+        (["--duration", "nan"], "--duration: must be a number of seconds of at least 0, not 'nan'"),
+        (["--batch", "0"], "--batch: must be an integer of at least 1, not '0'"),
+        (["--threads", "0"], "--threads: must be an integer of at least 1, not '0'"),
+        (["--warm-up", "-1"], "--warm-up: must be an integer of at least 0, not '-1'"),
+        (["--concurrency", "1.5"], "--concurrency: must be an integer of at least 1, not '1.5'"),
+        (["--device", "gpu"], "--device: must be a GPU such as cuda or cuda:1, not 'gpu'"),
     ],
 )
 def test_invalid_options(
     engine_file: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["time", str(engine_file), *arguments]) == 1
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["time", str(engine_file), *arguments])
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err
 
 
+def test_output_that_cannot_be_written(
+    engine_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["time", str(engine_file), "--output", "/no/such/folder/times.json"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "cannot write '/no/such/folder/times.json'" in captured.err
+
+
+@pytest.mark.parametrize(("load", "is_busy"), [(0.0, False), (1000.0, True)])
+def test_busy_machine_is_reported(
+    engine_file: Path,
+    load: float,
+    is_busy: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    remark = "The machine was busy: 1000.0 runnable processes on "
+    for options in ([], ["--quiet"]):
+        text = _time(capsys, str(engine_file), "--batch", "1", *options)
+        assert (remark in text) is is_busy
+    document = json.loads(_time(capsys, str(engine_file), "--batch", "1", "--format", "json"))
+    assert document["load"] == load
+
+
 def test_failure_keeps_the_old_output(tmp_path: Path, engine_file: Path) -> None:
     output = tmp_path / "times.json"
     output.write_text("of the last measurement")
-    for arguments in (["no-such.engine"], [str(engine_file), "--batch", "0"]):
+    for arguments in (["no-such.engine"], ["no-such.engine", "--overwrite"], [str(engine_file)]):
         assert cli.main(["time", *arguments, "--output", str(output)]) == 1
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["time", str(engine_file), "--batch", "0", "--output", str(output)])
     assert cli.main(["time", str(engine_file), "--output", str(tmp_path)]) == 1  # a folder
     assert output.read_text() == "of the last measurement"
     assert list(tmp_path.iterdir()) == [output]

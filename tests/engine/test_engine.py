@@ -407,7 +407,8 @@ class TestFile:
         self.rewrite(saved, b"2026.4.1", b"2027.1.0")
         self.rewrite(saved, b'type="Convolution"', b'type="Convolutiom"')
         with pytest.raises(
-            resrt.EngineFileError, match=r"(?s)openvino 2027.1.0, but version 2026.4.1 is .*Convolutiom"
+            resrt.EngineFileError,
+            match=r"(?s)openvino 2027.1.0, but version 2026.4.1 is .*Convolutiom",
         ):
             resrt.load(saved)
 

@@ -329,10 +329,59 @@ def test_existing_results_are_never_overwritten(
         assert out.read_text() == "precious\n"
     assert run(engine_file, folder, "-o", tmp_path / "no" / "x", "--format", "csv") == 1
     assert "cannot write" in capsys.readouterr().err
-    assert run(engine_file, folder, "-o", tmp_path / "x") == 1
+    assert run(engine_file, folder, "-o", tmp_path / "x") == 2
     assert "-o requires --format json or csv" in capsys.readouterr().err
-    assert run(engine_file, folder, "--format", "csv", "--resume") == 1
-    assert "--resume requires the file to resume: name it with -o" in capsys.readouterr().err
+    for option in ("resume", "overwrite"):
+        assert run(engine_file, folder, "--format", "csv", f"--{option}") == 2
+        message = f"--{option} requires the file to {option}: name it with -o"
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format_", ["json", "csv"])
+def test_another_models_results_are_not_resumed(
+    engine_file: Path,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    format_: str,
+) -> None:
+    other = tmp_path / "other.engine"
+    config = resrt.ResNet(depths=[1, 1], width=8)
+    weights = resrt._core.random_weights(resrt.build_graph(config), 1)
+    resrt.build(config, weights, input_size=32, max_batch=2, precision="fp32").save(other)
+    out = tmp_path / "out"
+    monkeypatch.chdir(folder)
+    options = ["--format", format_, "-o", out]
+    assert run(engine_file, "a.jpg", *options) == 0
+    whole = out.read_bytes()
+    for arguments, difference in (
+        ([other, "a.jpg", "c.webp"], "weights_sha256 "),
+        ([engine_file, "a.jpg", "c.webp", "--exact"], "exact false, not with exact true; resume"),
+        ([engine_file, folder / "c.webp"], f'folder "{folder}", not with folder null; resume it'),
+    ):
+        assert run(*arguments, *options, "--resume") == 1
+        assert f"cannot resume '{out}': it was made with {difference}" in capsys.readouterr().err
+        assert out.read_bytes() == whole
+    # The same name in another folder is another image.
+    monkeypatch.chdir(tmp_path)
+    assert run(engine_file, "a.jpg", *options, "--resume") == 1
+    monkeypatch.chdir(folder)
+    assert run(engine_file, "a.jpg", "c.webp", *options, "--resume", "--workers", "1") == 0
+    assert out.read_bytes().startswith(whole)
+    assert out.read_bytes().count(b"c.webp") == 1
+    metadata = tmp_path / "out.meta.json"
+    assert metadata.exists() == (format_ == "csv")
+    if format_ == "csv":
+        metadata.unlink()
+        assert run(engine_file, "a.jpg", *options, "--resume") == 1
+        assert f"as '{metadata}' is missing; name another file" in capsys.readouterr().err
+        metadata.write_text("{")
+        assert run(engine_file, "a.jpg", *options, "--resume") == 1
+        assert f"'{metadata}' is damaged" in capsys.readouterr().err
+    assert run(other, "a.jpg", *options, "--overwrite") == 0
+    assert out.read_bytes().count(b"c.webp") == 0
+    assert run(other, "c.webp", *options, "--resume") == 0
 
 
 def test_missing_engine_leaves_no_results(

@@ -116,6 +116,14 @@ def folders(root: Path, *names: str) -> Path:
     return root
 
 
+def test_root_is_only_for_a_list(engine_file: Path, digits: Path) -> None:
+    engine = resrt.load(engine_file)
+    listed = resrt.labelled_images(digits / "list.txt", engine, root=digits)
+    for data in (digits, listed):
+        with pytest.raises(resrt.InputError, match="root is only for a list file"):
+            resrt.eval(engine, data, root=digits)
+
+
 def test_names_of_folders(tmp_path: Path) -> None:
     def numbers(root: Path, engine: resrt.Engine) -> list[int]:
         return [image.label for image in evaluation.labelled_images(root, engine)]
@@ -251,11 +259,56 @@ def test_interrupted_run_is_resumed(
     assert capsys.readouterr() == first
     assert run(*arguments) == 1
     assert "exists" in capsys.readouterr().err
-    assert run(engine_file, listed, "--resume") == 1
+    assert run(engine_file, listed, "--resume") == 2
     # Known ranks are read from the file, not computed again.
     out.write_text(whole.replace('"rank": 0', '"rank": 7'))
     assert run(*arguments, "--resume") == 3
     assert "top-5  0.00%" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def other_engine_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's network with other weights."""
+    parameters = dict(resrt.weights.read(demo.weights_path()).arrays)
+    parameters["fc.bias"] = parameters["fc.bias"][::-1].copy()
+    engine = resrt.build(
+        demo.graph(), parameters, precision="fp32", preprocessing=demo.PREPROCESSING
+    )
+    path = tmp_path_factory.mktemp("engines") / "other.engine"
+    engine.save(path)
+    return path
+
+
+def test_another_models_results_are_not_resumed(
+    engine_file: Path,
+    other_engine_file: Path,
+    digits: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "ranks.jsonl"
+    assert run(engine_file, digits, "--limit", "20", "-o", out) == 0
+    whole = out.read_bytes()
+    capsys.readouterr()
+    for arguments, difference in (
+        ([other_engine_file, digits, "--limit", "20"], "was made with weights_sha256 "),
+        ([engine_file, digits, "--limit", "10"], "was made with limit 20, images 20, images_sha"),
+        ([engine_file, digits], "was made with limit 20, images 20, "),
+        ([engine_file, digits / "list.txt", "--limit", "20"], f'was made with data "{digits}", '),
+    ):
+        assert run(*arguments, "-o", out, "--resume") == 1
+        shown, error = capsys.readouterr()
+        assert (shown, error.count("\n")) == ("", 1)
+        assert f"cannot resume '{out}': it {difference}" in error
+        assert out.read_bytes() == whole
+    # The number of workers and the name of the engine file make no difference.
+    same = tmp_path / "same.engine"
+    same.write_bytes(engine_file.read_bytes())
+    assert run(same, digits, "--limit", "20", "-o", out, "--resume", "--workers", "1") == 0
+    assert out.read_bytes() == whole
+    assert run(other_engine_file, digits, "--limit", "20", "-o", out, "--overwrite") == 0
+    assert out.read_bytes().count(b"\n") == 20
+    assert out.read_bytes() != whole
 
 
 def test_published_accuracies() -> None:

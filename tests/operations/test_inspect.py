@@ -20,7 +20,8 @@ def file(small_engine: resrt.Engine, tmp_path: Path) -> Path:
 
 def test_document(file: Path, small_engine: resrt.Engine) -> None:
     found = resrt.inspect(file)
-    document = found.document()
+    assert not {"labels", "layers"} & found.document().keys()
+    document = found.document(labels=True, layers=True)
     assert (document["path"], document["size"]) == (str(file), file.stat().st_size)
     assert (document["runs_here"], document["why_not"]) == (True, None)
     assert document["preprocessing"]["mean"] == pytest.approx([0.485, 0.456, 0.406])

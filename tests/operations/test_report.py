@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -169,6 +170,34 @@ def test_interruption_before_anything_was_saved(
     assert cli.main(arguments) == 130
     error = capsys.readouterr().err
     assert error == f"resrt: resume with: resrt report --measurements '{kept}'\n"
+
+
+@pytest.mark.parametrize(("load", "is_busy"), [(0.0, False), (1000.0, True)])
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_warnings(
+    tmp_path: Path,
+    fake_engines: type[FakeEngine],
+    load: float,
+    is_busy: bool,
+    rounds: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A page says if it is a first look, and if the machine was busy, also when drawn again."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    kept, output = tmp_path / "kept.json", tmp_path / "page.html"
+    arguments = ["report", "--networks", "ResNet18", "--precisions", "fp32", "-o", str(output)]
+    arguments += ["--rounds", str(rounds), "--save-measurements", str(kept)]
+    assert cli.main(arguments) == 0
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    again = ["report", "--measurements", str(kept), "-o", str(output), "--overwrite"]
+    for drawn in ([], again):
+        if drawn:
+            assert cli.main(drawn) == 0
+        assert ("the machine was busy: 1000.0" in capsys.readouterr().out) is is_busy
+        page = output.read_text()
+        assert ("The machine was busy: 1000.0 runnable processes" in page) is is_busy
+        assert ("This page is a first look" in page) is (rounds == 1)
 
 
 def test_measurements_that_are_not_finite_are_never_written(tmp_path: Path) -> None:

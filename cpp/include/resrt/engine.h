@@ -35,6 +35,7 @@ struct EngineNotes {
   std::string weights_sha256;  // hash of that file or those arrays, in hexadecimal; may be empty
   std::vector<std::string> labels;
   Preprocessing preprocessing;
+  std::string preprocessing_source;  // who says so, for people to read; may be empty
 };
 
 // The largest supported max_batch.
@@ -61,10 +62,14 @@ struct BuildOptions {
 };
 
 struct LoadOptions {
-  // CPU threads per inference. 0 uses one per core that the process may use: its affinity and a
-  // container's CPU quota count. With fewer threads than cores, as many inferences run concurrently
-  // as the cores allow, and further callers wait. One thread gives the highest throughput.
+  // CPU threads per inference, only for backends that run on one. 0 uses one per core that the
+  // process may use: its affinity and a container's CPU quota count. With fewer threads than cores,
+  // as many inferences run concurrently as the cores allow, and further callers wait.
   int threads = 0;
+  // Whether many callers matter more than the latency of each. On the CPU, as many inferences then
+  // run concurrently as there are cores, with one thread each; `threads` must be 0. A GPU always
+  // runs several.
+  bool optimize_for_throughput = false;
   // Whether each thread stays on one core. Absent lets the library choose. Only for the CPU.
   std::optional<bool> pin_threads = {};
   // The batch sizes to run once before `load` returns, from 1 to max_batch. The first inference of

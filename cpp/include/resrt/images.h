@@ -15,9 +15,11 @@ namespace resrt {
 //   long side is rounded, and the crop offset is rounded down.
 // - torchvision: Pillow's resize, which averages over the whole area that an output pixel covers.
 //   The long side is rounded down, and the crop offset is rounded. timm does the same.
-enum class Pipeline { paddleclas, torchvision };
+// - squash: as torchvision, but the image is resized to the proportions of the input, not its own.
+//   This is timm's crop mode "squash".
+enum class Pipeline { paddleclas, torchvision, squash };
 
-// "paddleclas", "torchvision"; parse_pipeline throws InputError for anything else.
+// "paddleclas", "torchvision", "squash"; parse_pipeline throws InputError for anything else.
 RESRT_API const char* to_string(Pipeline pipeline);
 RESRT_API Pipeline parse_pipeline(const std::string& name);
 

@@ -230,8 +230,8 @@ void bind_engine(py::module_& module) {
                     "The standard deviation of each channel, for pixels in 0..1.")
       .def_property_readonly(
           "pipeline", [](const Preprocessing& self) { return to_string(self.pipeline); },
-          "How images are resized and cropped: as in \"paddleclas\" or in \"torchvision\" and "
-          "timm.")
+          "How images are resized and cropped: as in \"paddleclas\"; as in \"torchvision\" "
+          "and timm; or \"squash\", timm's crop mode of that name.")
       .def_property_readonly(
           "input_size",
           [](const Preprocessing& self) {
@@ -326,7 +326,11 @@ void bind_engine(py::module_& module) {
       .def_readonly("layers", &EngineInfo::layers, "The graph as text: layers, shapes and costs.")
       .def_property_readonly("labels", [](const EngineInfo& self) { return self.notes.labels; })
       .def_property_readonly("preprocessing",
-                             [](const EngineInfo& self) { return self.notes.preprocessing; });
+                             [](const EngineInfo& self) { return self.notes.preprocessing; })
+      .def_property_readonly(
+          "preprocessing_source",
+          [](const EngineInfo& self) { return self.notes.preprocessing_source; },
+          "Where the preprocessing is from, or that it was assumed.");
 
   module.def(
       "inspect",
@@ -345,13 +349,14 @@ void bind_engine(py::module_& module) {
              const std::string& backend, const std::string& precision, int max_batch, int threads,
              const std::string& weights_note, const std::string& weights_sha256,
              const std::vector<std::string>& labels, const Preprocessing& preprocessing,
-             std::optional<int> device, const std::optional<TensorRTOptions>& tensorrt,
-             const std::optional<Step>& progress) {
+             const std::string& preprocessing_source, std::optional<int> device,
+             const std::optional<TensorRTOptions>& tensorrt, const std::optional<Step>& progress) {
             const auto steps = std::make_shared<Steps>(progress);
             BuildOptions options = {.backend = backend,
                                     .precision = parse_precision(precision),
                                     .max_batch = max_batch,
-                                    .notes = {weights_note, weights_sha256, labels, preprocessing},
+                                    .notes = {weights_note, weights_sha256, labels, preprocessing,
+                                              preprocessing_source},
                                     .tensorrt = tensorrt,
                                     .progress = {}};
             const auto build = [graph, parameters = to_weights(weights), options, steps,
@@ -371,15 +376,17 @@ void bind_engine(py::module_& module) {
           },
           py::arg("graph"), py::arg("weights"), py::kw_only(), py::arg("backend"),
           py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
-          py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"), py::arg("device"),
-          py::arg("tensorrt"), py::arg("progress"))
+          py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"),
+          py::arg("preprocessing_source"), py::arg("device"), py::arg("tensorrt"),
+          py::arg("progress"))
       .def_static(
           "load",
-          [](const py::bytes& path, int threads, std::optional<int> device,
+          [](const py::bytes& path, int threads, bool for_throughput, std::optional<int> device,
              const std::optional<py::bytes>& runtime_cache, std::optional<std::vector<int>> warm_up,
              std::vector<int> batch_sizes, std::optional<bool> pin_threads) {
             const std::string file = path;
             LoadOptions options = {.threads = threads,
+                                   .optimize_for_throughput = for_throughput,
                                    .pin_threads = pin_threads,
                                    .warm_up = std::move(warm_up),
                                    .batch_sizes = std::move(batch_sizes),
@@ -388,8 +395,8 @@ void bind_engine(py::module_& module) {
             return std::make_unique<MeasuredEngine>(interruptibly(
                 [file, options](const Abandoned&) { return Engine::load(file, options); }));
           },
-          py::arg("path"), py::kw_only(), py::arg("threads"), py::arg("device"),
-          py::arg("runtime_cache"), py::arg("warm_up"), py::arg("batch_sizes"),
+          py::arg("path"), py::kw_only(), py::arg("threads"), py::arg("for_throughput"),
+          py::arg("device"), py::arg("runtime_cache"), py::arg("warm_up"), py::arg("batch_sizes"),
           py::arg("pin_threads"))
       .def(
           "save",

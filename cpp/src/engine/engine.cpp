@@ -54,6 +54,18 @@ bool has_chosen_targets(const BuildOptions& options) {
   return options.tensorrt && !options.tensorrt->compute_capabilities.empty();
 }
 
+void check_load(const Backend& backend, const LoadOptions& options) {
+  if (options.threads < 0) {
+    throw InputError(concat("threads must be at least 0, not ", options.threads));
+  }
+  if (options.threads > 0 && options.optimize_for_throughput) {
+    throw InputError(
+        "an engine that is optimized for throughput has its own threads; leave out "
+        "threads");
+  }
+  backend.check(options);
+}
+
 void require_vector(const Graph& graph) {
   const Shape shape = graph.shape(graph.output());
   if (shape.height != 1 || shape.width != 1) {
@@ -261,7 +273,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   check_notes(options.notes, graph.input_shape(), graph.classes());
   Backend& backend = use_backend(options.backend);
   backend.check(options);
-  backend.check(load);
+  check_load(backend, load);
   const int device = load.device.value_or(0);
   Precision precision = options.precision;
   if (precision == Precision::automatic) precision = backend.precisions(device).front();
@@ -302,7 +314,7 @@ EngineInfo inspect(const std::string& path) {
 Engine Engine::load(const std::string& path, const LoadOptions& options) {
   EngineFile file = read_engine_file(path);
   Backend& backend = use_backend(file.info.backend);
-  backend.check(options);
+  check_load(backend, options);
   const bool other_version = file.info.backend_version != backend.version();
   const std::string versions =
       concat("the engine file '", path, "' was built with ", file.info.backend, " ",

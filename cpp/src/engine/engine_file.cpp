@@ -176,7 +176,8 @@ Metadata to_metadata(const EngineInfo& info) {
           {"resize", std::to_string(info.notes.preprocessing.resize)},
           {"interpolation", info.notes.preprocessing.interpolation},
           {"mean", floats_text(info.notes.preprocessing.mean)},
-          {"std", floats_text(info.notes.preprocessing.std)}};
+          {"std", floats_text(info.notes.preprocessing.std)},
+          {"preprocessing_source", info.notes.preprocessing_source}};
 }
 
 // Reads typed values from the metadata. The checksum has been verified before, so a failure means
@@ -189,6 +190,12 @@ class Fields {
     const auto found = metadata_.find(key);
     if (found == metadata_.end()) fail(concat("lacks the entry '", key, "'"));
     return found->second;
+  }
+
+  // Files of earlier versions of resrt lack the entry.
+  std::string text_or_empty(const char* key) const {
+    const auto found = metadata_.find(key);
+    return found == metadata_.end() ? std::string() : found->second;
   }
 
   int positive(const char* key, int most) const {
@@ -260,6 +267,7 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
                                 parse_pipeline(fields.text("pipeline")),
                                 info.input.height,
                                 info.input.width};
+    info.notes.preprocessing_source = fields.text_or_empty("preprocessing_source");
     check_notes(info.notes, info.input, info.classes);
   } catch (const InputError& error) {
     throw EngineFileError(concat("the metadata of the engine file '", path,

@@ -12,14 +12,20 @@
 namespace resrt {
 namespace {
 
-constexpr auto kPipelines = choices<InputError, Pipeline>(
-    "preprocessing pipeline",
-    {{Pipeline::paddleclas, "paddleclas"}, {Pipeline::torchvision, "torchvision"}});
+constexpr auto kPipelines =
+    choices<InputError, Pipeline>("preprocessing pipeline", {{Pipeline::paddleclas, "paddleclas"},
+                                                             {Pipeline::torchvision, "torchvision"},
+                                                             {Pipeline::squash, "squash"}});
 constexpr auto kFilters = choices<InputError, Filter>(
     "interpolation",
     {{Filter::bilinear, "bilinear"}, {Filter::bicubic, "bicubic"}, {Filter::lanczos, "lanczos"}});
 
-Size resized_size(const ImageView& image, const Preprocessing& steps) {
+Size resized_size(const ImageView& image, const Preprocessing& steps, const Shape& input) {
+  if (steps.pipeline == Pipeline::squash) {
+    const double scale = steps.resize / static_cast<double>(std::min(input.width, input.height));
+    return {std::max<int64_t>(input.width, std::lrint(input.width * scale)),
+            std::max<int64_t>(input.height, std::lrint(input.height * scale))};
+  }
   const double width = image.width;
   const double height = image.height;
   if (steps.pipeline == Pipeline::paddleclas) {
@@ -124,7 +130,7 @@ void preprocess(const ImageView& image, const Preprocessing& steps, const Shape&
   if (steps.mean.empty()) {
     throw InputError("this preprocessing has no mean and std; only prepared batches can be used");
   }
-  Size size = resized_size(image, steps);
+  Size size = resized_size(image, steps, input);
   if (size.width < input.width || size.height < input.height) size = covering(image, input);
   const Crop crop = centre(size, input, steps.pipeline);
   const std::vector<uint8_t> pixels =

@@ -210,6 +210,10 @@ TEST_F(EngineOnFakeGpu, GivesNanForImagesThatAreNotFinite) {
   }
 }
 
+TEST_F(EngineOnFakeGpu, RejectsProcessorThreads) {
+  EXPECT_THROW(load(LoadOptions{.threads = 1}), InputError);
+}
+
 TEST_F(EngineOnFakeGpu, InfersEveryBatchSize) {
   const Engine engine = load();
   for (unsigned seed = 0; seed < kOrders; ++seed) {

@@ -19,6 +19,7 @@ from resrt.cli import (
     build,
     classify,
     compare,
+    completion,
     convert,
     demo,
     doctor,
@@ -30,7 +31,7 @@ from resrt.cli import (
     time,
     weights,
 )
-from resrt.cli.arguments import DONE, FAILED
+from resrt.cli.arguments import DONE, FAILED, MISUSED, Misuse
 from resrt.cli.terminal import Output, report_error
 from resrt.errors import Error
 
@@ -62,6 +63,7 @@ _COMMANDS: tuple[_Command, ...] = (
     weights,
     convert,
     export,
+    completion,
 )
 
 
@@ -86,7 +88,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     options = argparse.Namespace(debug=False, quiet=False)
     try:
         try:
-            _parser().parse_args(arguments, options)
+            parser = _parser()
+            if "_ARGCOMPLETE" in os.environ:  # set by the script of `resrt completion`
+                import argcomplete
+
+                argcomplete.autocomplete(parser)
+            parser.parse_args(arguments, options)
             if getattr(options, "offline", False):
                 os.environ["RESRT_OFFLINE"] = "1"
             status: int | None = options.run(options)
@@ -96,7 +103,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if options.debug:
             raise
         report_error(str(error))
-        return FAILED
+        return MISUSED if isinstance(error, Misuse) else FAILED
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -3,26 +3,99 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
+import re
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resrt._core import precision_names
-from resrt.errors import InputError
+from resrt.errors import FileError, InputError
+
+if TYPE_CHECKING:
+    from resrt.catalog.models import Config
 
 DONE, FAILED, MISUSED, SKIPPED = 0, 1, 2, 3
 
+
+class Misuse(InputError):
+    """Options that do not belong together. The exit status is MISUSED."""
+
+
+def count(text: str) -> int:
+    """Parse an integer of at least 1."""
+    return _whole(text, 1)
+
+
+def count_or_zero(text: str) -> int:
+    """Parse an integer of at least 0."""
+    return _whole(text, 0)
+
+
+def seconds(text: str) -> float:
+    """Parse a number of seconds of at least 0."""
+    with _expecting("a number of seconds of at least 0", text):
+        value = float(text)
+        if not 0 <= value < math.inf:
+            raise ValueError
+    return value
+
+
+def _device(text: str) -> str:
+    with _expecting("a GPU such as cuda or cuda:1", text):
+        if not re.fullmatch(r"cuda(:\d{1,4})?", text):
+            raise ValueError
+    return text
+
+
+def _whole(text: str, least: int) -> int:
+    with _expecting(f"an integer of at least {least}", text):
+        value = int(text)
+        if not least <= value < 2**31:
+            raise ValueError
+    return value
+
+
+@contextlib.contextmanager
+def _expecting(what: str, text: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be {what}, not '{text}'") from None
+
+
 _SHARED: dict[str, dict[str, Any]] = {
     "engine": {"metavar": "ENGINE", "help": "an engine file, written by resrt build"},
-    "network": {"metavar": "NAME", "help": "a network, as resrt models lists them"},
+    "network": {
+        "nargs": "?",
+        "metavar": "NAME",
+        "help": "a network, as resrt models lists them",
+    },
+    "--config": {
+        "metavar": "FILE",
+        "help": "a JSON or TOML file with the parameters of a network of your own, instead of NAME",
+    },
     "--weights": {
         "metavar": "FILE",
         "help": 'a weights file, or "random"; default: the pretrained weights, downloaded if '
         "needed",
     },
-    "--input-size": {"type": int, "metavar": "N", "help": "height and width in pixels"},
+    "--input-size": {"type": count, "metavar": "N", "help": "height and width in pixels"},
     "--offline": {
         "action": "store_true",
         "help": "do not download anything; use only local weights",
+    },
+    "--classes": {
+        "type": count,
+        "metavar": "N",
+        "help": "default: as many as the weights have",
+    },
+    "--in-channels": {
+        "type": count,
+        "metavar": "N",
+        "help": "default: as many as the weights have",
     },
     "--labels": {"type": Path, "metavar": "FILE", "help": "names of the classes, one per line"},
     "--precision": {
@@ -31,33 +104,116 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": "default: %(default)s",
     },
     "--threads": {
-        "type": int,
+        "type": count,
         "metavar": "N",
         "help": "processor threads; default: one per core",
     },
-    "--workers": {"type": int, "metavar": "N", "help": "threads; default: one per core"},
+    "--workers": {"type": count, "metavar": "N", "help": "threads; default: one per core"},
     "--device": {
+        "type": _device,
         "metavar": "GPU",
         "help": "the GPU to use, such as cuda:1; default: the first. Only for GPU backends",
     },
     "--format": {"choices": ["text", "json"], "default": "text"},
-    "--resume": {
-        "action": "store_true",
-        "help": "process only the images that FILE has no record of",
-    },
+    "--overwrite": {"action": "store_true", "help": "replace the output if it exists"},
 }
 
 # The arguments of a command that takes a network by its name.
-NETWORK = ("network", "--weights", "--input-size", "--offline")
+NETWORK = ("network", "--config", "--weights", "--input-size", "--offline")
 
 
 def add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add shared arguments by their names, in this order."""
     for name in names:
-        parser.add_argument(name, **_SHARED[name])
+        action = parser.add_argument(name, **_SHARED[name])
+        if name == "network":
+            action.completer = _network_names  # type: ignore[attr-defined]  # for argcomplete
 
 
-def check_resume(options: argparse.Namespace) -> None:
-    """Raise InputError for --resume without the file of -o."""
-    if options.resume and options.output is None:
-        raise InputError("--resume requires the file to resume: name it with -o")
+def _network_names(**_: object) -> list[str]:
+    import resrt
+
+    return [name for model in resrt.list_models() for name in (model.name, *model.pretrained)]
+
+
+def model(options: argparse.Namespace) -> str | Config:
+    """Return the network of NETWORK's arguments."""
+    if (options.network is None) == (options.config is None):
+        raise Misuse("requires either the name of a network or a file of parameters in --config")
+    if options.config is None:
+        name: str = options.network
+        return name
+    import resrt
+
+    return resrt.read_config(options.config)
+
+
+def add_records(parser: argparse.ArgumentParser, **output: Any) -> None:
+    """Add -o for a file of records, and what to do if that exists."""
+    parser.add_argument("-o", "--output", metavar="FILE", **output)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="process only the images that FILE has no record of; it must have been made by the "
+        "same engine and options",
+    )
+    group.add_argument("--overwrite", **_SHARED["--overwrite"])
+
+
+def add_preprocessing(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe how photographs become inputs."""
+    group = parser.add_argument_group(
+        "preprocessing of photographs",
+        "What is not given is as the weights say, or a config.json beside them, or else as for the "
+        "network's pretrained weights.",
+        argument_default=argparse.SUPPRESS,
+    )
+    group.add_argument("--like", metavar="NAME", help="as for these pretrained weights")
+    for name in ("mean", "std"):
+        group.add_argument(
+            f"--{name}",
+            type=float,
+            nargs="+",
+            metavar="X",
+            help="of each channel, for pixels in 0..1; one value is for all channels",
+        )
+    size = group.add_mutually_exclusive_group()
+    size.add_argument(
+        "--resize", type=count, metavar="N", help="the short side after resizing, in pixels"
+    )
+    size.add_argument(
+        "--crop-pct", type=float, metavar="X", help="the same, as the input size divided by X"
+    )
+    group.add_argument(
+        "--crop-mode",
+        choices=["center", "squash"],
+        help="keep the proportions and crop the centre, or resize to those of the input",
+    )
+    group.add_argument("--interpolation", choices=["bilinear", "bicubic", "lanczos"])
+
+
+def preprocessing(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the given options of `add_preprocessing`, for the public functions."""
+    names = ("like", "mean", "std", "resize", "crop_pct", "crop_mode", "interpolation")
+    return {name: getattr(options, name) for name in names if hasattr(options, name)} or None
+
+
+def check_records(options: argparse.Namespace) -> None:
+    """Raise Misuse for --resume or --overwrite without the file of -o."""
+    for name in ("resume", "overwrite"):
+        if getattr(options, name) and options.output is None:
+            raise Misuse(f"--{name} requires the file to {name}: name it with -o")
+
+
+def check_output(options: argparse.Namespace, output: str | None) -> None:
+    """Raise FileError if a file exists that the command would replace without --overwrite."""
+    if output is not None and not options.overwrite and _is_file(output):
+        raise FileError(f"'{output}' exists; name another file, or replace it with --overwrite")
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(Path(path).stat().st_mode)
+    except (OSError, ValueError):  # writing it will say why
+        return False

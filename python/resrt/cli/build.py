@@ -6,7 +6,17 @@ import argparse
 from typing import Any
 
 from resrt._core import backend_names
-from resrt.cli.arguments import NETWORK, add_shared
+from resrt.cli.arguments import (
+    NETWORK,
+    add_preprocessing,
+    add_shared,
+    check_output,
+    count,
+    count_or_zero,
+    model,
+    preprocessing,
+)
+from resrt.cli.tables import preprocessing_row
 from resrt.cli.terminal import waiting
 
 SUMMARY = "build an engine file"
@@ -16,14 +26,14 @@ DESCRIPTION = (
 EXAMPLE = "resrt build ResNeSt50 -o resnest50.engine"
 
 _TENSORRT: dict[str, dict[str, Any]] = {
-    "workspace": {"type": int, "metavar": "MIB", "help": "scratch memory per layer"},
+    "workspace": {"type": count_or_zero, "metavar": "MIB", "help": "scratch memory per layer"},
     "optimization_level": {
-        "type": int,
+        "type": count_or_zero,
         "metavar": "N",
         "help": "from 0, the fastest build, to 5, the longest search; default: 3",
     },
     "optimum_batch": {
-        "type": int,
+        "type": count,
         "metavar": "N",
         "help": "the batch size to tune kernels for; default: the largest",
     },
@@ -40,7 +50,7 @@ _TENSORRT: dict[str, dict[str, Any]] = {
         "help": "allow later versions of TensorRT to load the engine",
     },
     "compute_capabilities": {
-        "type": int,
+        "type": count,
         "nargs": "+",
         "metavar": "CC",
         "help": "the GPUs to build for, such as 75 86 120; only with TensorRT for RTX",
@@ -56,9 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_shared(parser, *NETWORK)
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
-    add_shared(parser, "--precision")
-    parser.add_argument("--max-batch", type=int, default=8, help="default: %(default)s")
-    add_shared(parser, "--labels")
+    add_shared(parser, "--overwrite", "--precision")
+    parser.add_argument(
+        "--max-batch", type=count, metavar="N", default=8, help="default: %(default)s"
+    )
+    add_shared(parser, "--classes", "--in-channels", "--labels")
     parser.add_argument(
         "--no-cache", action="store_true", help="do not use the cache of built engines"
     )
@@ -70,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(backend_names())}; default: %(default)s",
     )
     add_shared(parser, "--device")
+    add_preprocessing(parser)
     # TensorRT's own defaults apply to the options that are not given.
     group = parser.add_argument_group("TensorRT", argument_default=argparse.SUPPRESS)
     for name, settings in _TENSORRT.items():
@@ -80,17 +93,22 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     import resrt
 
+    check_output(options, options.output)
     given = {name: value for name, value in vars(options).items() if name in _TENSORRT}
-    with waiting(f"building {options.network}", quiet=options.quiet) as progress:
+    network = model(options)
+    with waiting(f"building {options.network or options.config}", quiet=options.quiet) as progress:
         built = resrt.build_file(
-            options.network,
+            network,
             options.output,
             options.weights,
             cache=not options.no_cache,
             precision=options.precision,
             max_batch=options.max_batch,
             input_size=options.input_size,
+            classes=options.classes,
+            in_channels=options.in_channels,
             labels=options.labels,
+            preprocessing=preprocessing(options),
             backend=options.backend,
             device=options.device,
             tensorrt=resrt.TensorRTOptions(**given) if given else None,
@@ -102,6 +120,7 @@ def run(options: argparse.Namespace) -> None:
         print(
             f"{info.model}: {shape} -> {info.classes} classes, {info.precision} on {info.backend} "
             f"{info.backend_version}, max_batch {info.max_batch}\n"
+            f"preprocessing: {preprocessing_row(info)}\n"
             f"{built.path}: {built.size / 1e6:.1f} MB in {built.seconds:.1f} s"
             f"{', from the cache' if built.from_cache else ''}"
         )

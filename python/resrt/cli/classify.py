@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, SKIPPED, add_shared, check_resume
+from resrt.cli.arguments import DONE, SKIPPED, Misuse, add_records, add_shared, check_records, count
 from resrt.cli.terminal import progress, report_skipped, visible
 from resrt.errors import InputError
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-k",
         "--topk",
-        type=int,
+        type=count,
         default=5,
         metavar="K",
         help="classes per image; default: %(default)s",
@@ -47,8 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="json: one object per line; csv: one row per image; default: %(default)s",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
-    add_shared(parser, "--resume")
+    add_records(parser, help="default: standard output")
     parser.add_argument(
         "--exact", action="store_true", help="decode every JPEG at full size, however large it is"
     )
@@ -59,16 +58,27 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import resrt
 
-    check_resume(options)
+    check_records(options)
     if options.output is not None and options.format == "text":
-        raise InputError("-o requires --format json or csv")
+        raise Misuse("-o requires --format json or csv")
     files = resrt.find_images(_paths(options.images))
-    engine = resrt.load(options.engine, threads=1, device=options.device)
+    engine = resrt.load(options.engine, optimize_for="throughput", device=options.device)
     known: list[Classification] = []
     if options.output is None:
         write = _printer(options)
     else:
-        records = resrt.records.RecordFile(options.output, _format(options), resume=options.resume)
+        records = resrt.records.RecordFile(
+            options.output,
+            _format(options),
+            resume=options.resume,
+            overwrite=options.overwrite,
+            made_by=resrt.records.made_by(
+                engine,
+                topk=options.topk,
+                exact=options.exact,
+                folder=resrt.records.folder_of(files),
+            ),
+        )
         known, write = records.known, records.write
     skipped = sum(map(_report, known))
     finished = {record.image for record in known}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from resrt.cli.arguments import DONE, NETWORK, SKIPPED, add_shared
+from resrt.cli.arguments import DONE, NETWORK, SKIPPED, Misuse, add_shared, count, model
 from resrt.cli.tables import print_json
 from resrt.cli.terminal import steps
 
@@ -23,14 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, *NETWORK)
     parser.add_argument(
         "--batch",
-        type=int,
+        type=count,
         nargs="+",
         default=[1, 8],
         metavar="N",
         help="images per batch; default: 1 8",
     )
     add_shared(parser, "--precision", "--threads")
-    parser.add_argument("--rounds", type=int, default=30, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=count, default=30, metavar="N", help="default: %(default)s"
+    )
     parser.add_argument(
         "--with",
         dest="competitors",
@@ -46,9 +48,14 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import resrt
 
+    for name in options.competitors or ():
+        if name not in resrt.COMPETITORS:
+            expected = ", ".join(resrt.COMPETITORS)
+            raise Misuse(f"unknown competitor {name!r}; expected one of {expected}")
+    network = model(options)
     with steps(quiet=options.quiet) as progress:
         comparison = resrt.compare(
-            options.network,
+            network,
             options.weights,
             batch_sizes=options.batch,
             precision=options.precision,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from resrt.cli.arguments import add_shared
+from resrt.cli.arguments import add_preprocessing, add_shared, check_output, preprocessing
 from resrt.cli.tables import printable
 
 SUMMARY = "write weights as a safetensors file that loads directly"
@@ -23,13 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--network", help="the network that the weights belong to; default: the one that they fit"
     )
     parser.add_argument("--key", help="the entry of a checkpoint to convert, such as state_dict")
-    add_shared(parser, "--labels")
+    add_shared(parser, "--overwrite", "--input-size", "--labels")
+    add_preprocessing(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     import resrt
 
+    check_output(options, options.destination)
     names = resrt.labels.read(options.labels) if options.labels else None
     metadata = resrt.convert(
         options.source,
@@ -37,7 +39,9 @@ def run(options: argparse.Namespace) -> None:
         network=options.network,
         names=names,
         key=options.key,
+        input_size=options.input_size,
+        preprocessing=preprocessing(options),
     )
     if not options.quiet:
         for name, value in metadata.items():
-            print(f"{name:<14} {printable(value, 80)}")
+            print(f"{name:<14} {printable(value, 200)}")

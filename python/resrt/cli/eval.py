@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, SKIPPED, add_shared, check_resume
+from resrt.cli.arguments import DONE, SKIPPED, Misuse, add_records, add_shared, check_records, count
 from resrt.cli.tables import print_json
 from resrt.cli.terminal import progress, report_skipped
 
@@ -34,22 +35,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder to which a list's paths are relative; default: its own",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="use N images, sampled evenly")
-    parser.add_argument("-o", "--output", metavar="FILE", help="write each image's rank, as JSON")
-    add_shared(parser, "--resume", "--format", "--workers", "--device")
+    parser.add_argument("--limit", type=count, metavar="N", help="use N images, sampled evenly")
+    add_records(parser, help="write each image's rank, as JSON")
+    add_shared(parser, "--format", "--workers", "--device")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import resrt
 
-    check_resume(options)
-    engine = resrt.load(options.engine, threads=1, device=options.device)
+    check_records(options)
+    if options.root is not None and Path(options.data).is_dir():
+        raise Misuse("--root is only for a list file; the images of a folder are in the folder")
+    engine = resrt.load(options.engine, optimize_for="throughput", device=options.device)
     listed = resrt.labelled_images(options.data, engine, root=options.root, limit=options.limit)
     records = None
     if options.output is not None:
         records = resrt.records.RecordFile(
-            options.output, resrt.records.JsonRanks(), resume=options.resume
+            options.output,
+            resrt.records.JsonRanks(),
+            resume=options.resume,
+            overwrite=options.overwrite,
+            made_by=resrt.records.made_by(
+                engine,
+                limit=options.limit,
+                data=str(Path(options.data).absolute()),
+                root=None if options.root is None else str(Path(options.root).absolute()),
+                **resrt.records.listing(listed),
+            ),
         )
     known = records.known if records else []
     with progress("evaluating", len(listed), quiet=options.quiet, done=len(known)) as advance:

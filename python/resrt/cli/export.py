@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import NETWORK, add_shared
+from resrt.cli.arguments import (
+    NETWORK,
+    add_preprocessing,
+    add_shared,
+    check_output,
+    count,
+    model,
+    preprocessing,
+)
+from resrt.cli.tables import preprocessing_row
 from resrt.cli.terminal import waiting
 
 if TYPE_CHECKING:
@@ -24,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_shared(parser, *NETWORK)
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
+    add_shared(parser, "--overwrite")
     parser.add_argument(
         "--batch",
         type=_batch,
@@ -31,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|dynamic",
         help="the only batch size that the file accepts, or dynamic for any; default: %(default)s",
     )
-    parser.add_argument("--opset", type=int, default=17, help="default: %(default)s")
+    parser.add_argument("--opset", type=count, default=17, help="default: %(default)s")
     parser.add_argument(
         "--fold",
         action=argparse.BooleanOptionalAction,
@@ -43,26 +53,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="verify it with ONNX Runtime; default: if it is installed",
     )
-    parser.add_argument(
-        "--classes", type=int, metavar="N", help="default: as many as the weights have"
-    )
-    parser.add_argument(
-        "--in-channels", type=int, metavar="N", help="default: as many as the weights have"
-    )
-    add_shared(parser, "--labels")
+    add_shared(parser, "--classes", "--in-channels", "--labels")
+    add_preprocessing(parser)
 
 
 def _batch(text: str) -> int | None:
-    return None if text == "dynamic" else int(text)
+    return None if text == "dynamic" else count(text)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     import resrt
 
-    with waiting(f"exporting {options.network}", quiet=options.quiet) as progress:
+    check_output(options, options.output)
+    network = model(options)
+    with waiting(f"exporting {options.network or options.config}", quiet=options.quiet) as progress:
         exported = resrt.export(
-            options.network,
+            network,
             options.output,
             options.weights,
             batch=options.batch,
@@ -73,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
             classes=options.classes,
             in_channels=options.in_channels,
             labels=options.labels,
+            preprocessing=preprocessing(options),
             progress=progress,
         )
     if not options.quiet:
@@ -94,6 +102,7 @@ def _rows(exported: Exported) -> list[tuple[str, str]]:
     return [
         ("network", f"{exported.network}, weights: {exported.weights}"),
         ("model", f"images {shape} -> logits {batch} x {exported.classes}, opset {exported.opset}"),
+        ("images", preprocessing_row(exported)),
         ("verified", checked),
         ("written", f"{exported.path}, {size:.1f} MB"),
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from resrt.cli.arguments import add_shared
-from resrt.cli.tables import print_json
+from resrt.cli.tables import preprocessing_row, print_json
 
 if TYPE_CHECKING:
     from resrt import EngineFile
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SUMMARY = "describe an engine file"
 DESCRIPTION = (
     "Describes an engine file without loading it: network, precision, input, preprocessing, "
-    "labels, weights, and whether it can run here."
+    "weights, and whether it can run here."
 )
 EXAMPLE = "resrt inspect resnest50.engine --layers"
 
@@ -23,6 +23,7 @@ EXAMPLE = "resrt inspect resnest50.engine --layers"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_shared(parser, "engine")
+    parser.add_argument("--labels", action="store_true", help="also list the labels")
     parser.add_argument("--layers", action="store_true", help="also list the layers")
     add_shared(parser, "--format")
 
@@ -33,18 +34,22 @@ def run(options: argparse.Namespace) -> None:
 
     found = resrt.inspect(options.engine)
     if options.format == "json":
-        print_json(found.document())
+        print_json(found.document(labels=options.labels, layers=options.layers))
         return
     rows = dict(_rows(found))
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
+    if options.labels:
+        print()
+        for number, label in enumerate(found.info.labels):
+            print(f"{number:>5}  {label}")
     if options.layers:
         print(f"\n{found.info.layers}", end="")
 
 
 def _rows(found: EngineFile) -> Iterator[tuple[str, str]]:
-    info, steps = found.info, found.info.preprocessing
+    info = found.info
     channels, height, width = info.input_shape
     yield "file", f"{found.path}, {found.size / 1e6:.1f} MB"
     yield "network", f"{info.model}, {info.layers.splitlines()[-1].partition(': ')[2]}"
@@ -58,22 +63,5 @@ def _rows(found: EngineFile) -> Iterator[tuple[str, str]]:
     yield "runs here", "yes" if found.why_not is None else f"no: {found.why_not}"
     checksum = f", SHA-256 {info.weights_sha256}" if info.weights_sha256 else ""
     yield "weights", f"{info.weights or 'unnamed'}{checksum}"
-    if steps.mean:
-        yield (
-            "preprocessing",
-            f"as {steps.pipeline}: short side to {steps.resize}, {steps.interpolation}; crop "
-            f"{height}x{width}; mean {_numbers(steps.mean)}, std {_numbers(steps.std)}",
-        )
-    else:
-        yield "preprocessing", "none: requires prepared batches"
-    yield "labels", _shown(info.labels)
-
-
-def _numbers(values: list[float]) -> str:
-    return " ".join(f"{value:.4g}" for value in values)
-
-
-def _shown(labels: list[str]) -> str:
-    if not labels:
-        return "none"
-    return f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}"
+    yield "preprocessing", preprocessing_row(info)
+    yield "labels", f"{len(info.labels)}" if info.labels else "none"

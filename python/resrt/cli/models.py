@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from resrt.cli import tables
+from resrt.cli.arguments import Misuse
 from resrt.cli.tables import Column, millions, percent
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def run(options: argparse.Namespace) -> None:
         raise resrt.ModelError(
             "no network of the catalog matches; `resrt models` lists all of them"
         )
+    if options.descending and not options.sort:
+        raise Misuse("--descending requires a column to sort by: name it with --sort")
     if options.sort:
         column = next(column for column in _COLUMNS if column.name == options.sort)
         models = tables.sort(models, column, descending=options.descending)

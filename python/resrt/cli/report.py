@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from resrt._core import precision_names
-from resrt.cli.arguments import add_shared
+from resrt.cli.arguments import add_shared, check_output, count
 from resrt.cli.terminal import report_error, stages
 
 _QUICK = {"repeats": 3, "rounds": 1}
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", default="report.html", help="default: %(default)s"
     )
+    add_shared(parser, "--overwrite")
     parser.add_argument(
         "--networks",
         nargs="+",
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names or shell patterns such as 'ResNet50*'; default: all with published figures",
     )
     parser.add_argument(
-        "--batch", nargs="+", type=int, metavar="N", help="images per batch; default: 1 4 8"
+        "--batch", nargs="+", type=count, metavar="N", help="images per batch; default: 1 4 8"
     )
     parser.add_argument(
         "--precisions",
@@ -41,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: all that the processor supports natively",
     )
     parser.add_argument(
-        "--rounds", type=int, metavar="N", help="how often everything is measured; default: 3"
+        "--rounds", type=count, metavar="N", help="how often everything is measured; default: 3"
     )
     parser.add_argument(
-        "--repeats", type=int, metavar="N", help="timed inferences per round; default: 10"
+        "--repeats", type=count, metavar="N", help="timed inferences per round; default: 10"
     )
     parser.add_argument(
         "--quick",
@@ -52,10 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one round of three inferences: a first look, not figures to quote",
     )
     add_shared(parser, "--threads")
-    parser.add_argument(
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument(
         "--save-measurements", metavar="FILE", help="save the measurements after each network"
     )
-    parser.add_argument(
+    kept.add_argument(
         "--measurements",
         metavar="FILE",
         help="use saved measurements; an interrupted measurement is completed first",
@@ -66,6 +68,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     import resrt
 
+    check_output(options, options.output)
     counts = {"repeats": options.repeats, "rounds": options.rounds}
     if options.quick:
         counts = {name: counts[name] or quick for name, quick in _QUICK.items()}
@@ -97,3 +100,5 @@ def run(options: argparse.Namespace) -> None:
             f"{options.output}: {count} network{'s' if count > 1 else ''} in "
             f"{' and '.join(settings.precisions)} on {measurements.machine.processor}"
         )
+        if busy := measurements.busy():
+            print(busy)

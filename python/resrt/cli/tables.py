@@ -10,7 +10,10 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from resrt import EngineInfo, Exported
 
 Row = TypeVar("Row")
 Value: TypeAlias = str | int | float | bool | list[str] | None
@@ -22,6 +25,22 @@ def printable(text: str, longest: int) -> str:
     """Return a text from a file, shortened, and quoted if it has control characters."""
     shortened = text if len(text) <= longest else f"{text[:longest]}…"
     return shortened if shortened.isprintable() else repr(shortened)
+
+
+def preprocessing_row(info: EngineInfo | Exported) -> str:
+    """Return an engine's or export's preprocessing, and where it is from, as one line."""
+    steps, (_, height, width) = info.preprocessing, info.input_shape
+    if not steps.mean:
+        return "none: requires prepared batches"
+    source = f"; {info.preprocessing_source}" if info.preprocessing_source else ""
+    return (
+        f"as {steps.pipeline}: short side to {steps.resize}, {steps.interpolation}; crop "
+        f"{height}x{width}; mean {_numbers(steps.mean)}, std {_numbers(steps.std)}{source}"
+    )
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
 
 
 @dataclass(frozen=True)

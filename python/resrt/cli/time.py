@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import add_shared
+from resrt.cli.arguments import Misuse, add_shared, check_output, count, count_or_zero, seconds
 from resrt.cli.tables import Column, print_json, render
 from resrt.cli.terminal import steps
 
@@ -26,25 +26,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_shared(parser, "engine")
     parser.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 4, 8], metavar="N", help="default: 1 4 8"
+        "--batch", type=count, nargs="+", default=[1, 4, 8], metavar="N", help="default: 1 4 8"
     )
     parser.add_argument(
         "--repeats",
-        type=int,
+        type=count,
         default=30,
         metavar="N",
         help="minimum number of timed inferences per batch size; default: %(default)s",
     )
     parser.add_argument(
         "--duration",
-        type=float,
+        type=seconds,
         default=1.0,
         metavar="SECONDS",
         help="minimum duration of the timed inferences per batch size; default: %(default)g",
     )
     parser.add_argument(
         "--warm-up",
-        type=int,
+        type=count_or_zero,
         default=3,
         metavar="N",
         help="untimed inferences before the timed ones; default: %(default)s",
@@ -52,20 +52,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--threads", "--device")
     parser.add_argument(
         "--concurrency",
-        type=int,
+        type=count,
         default=1,
         metavar="N",
         help="concurrent callers, for throughput; they take turns unless --threads leaves room "
         "for several inferences; default: %(default)s",
     )
     parser.add_argument("--output", metavar="FILE.json", help="also write everything as JSON")
-    add_shared(parser, "--format")
+    add_shared(parser, "--overwrite", "--format")
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     import resrt
 
+    if options.overwrite and options.output is None:
+        raise Misuse("--overwrite requires the file to overwrite: name it with --output")
+    check_output(options, options.output)
     with steps(quiet=options.quiet) as progress:
         found = resrt.time(
             options.engine,
@@ -89,6 +92,8 @@ def _text(found: Benchmark, *, is_brief: bool) -> str:
     parts = [_waits(found), _latencies(found)]
     if found.published and found.settings.concurrency == 1:
         parts.append(_beside_published(found))
+    if busy := found.busy:
+        parts.append(f"{busy[0].upper()}{busy[1:]}.")
     if not is_brief:
         parts.insert(0, _heading(found))
         if any(timing.repeats < 100 for timing in found.timings):

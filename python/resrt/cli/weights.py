@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import add_shared
+from resrt.cli.arguments import DONE, FAILED, SKIPPED, add_shared
 from resrt.cli.tables import print_json, printable
+from resrt.cli.terminal import report_error
 
 if TYPE_CHECKING:
     from resrt.weights import Description
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 SUMMARY = "describe a weights file"
 DESCRIPTION = (
     "Prints the format of each file, its naming convention, the networks that it fits, and "
-    "anything unusual about it."
+    "anything unusual about it. If some of several files cannot be read, the others are described, "
+    "and the exit status is 3."
 )
 EXAMPLE = "resrt weights ResNeSt50_pretrained.pdparams"
 
@@ -27,21 +29,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--format")
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import resrt
 
-    descriptions = {
-        file: resrt.weights.describe(resrt.weights.read(file, key=options.key))
-        for file in options.files
-    }
+    found: dict[str, Description | dict[str, str]] = {}
+    failed = 0
+    for file in options.files:
+        try:
+            described = found[file] = resrt.weights.describe(
+                resrt.weights.read(file, key=options.key)
+            )
+        except resrt.Error as error:
+            if len(options.files) == 1:
+                raise
+            failed += 1
+            found[file] = {"error": str(error)}
+            report_error(str(error))
+            continue
+        if options.format == "text":
+            print(f"{file}:")
+            for name, value in _rows(described):
+                print(f"  {name:<12} {value}")
     if options.format == "json":
-        print_json(descriptions)
-        return
-    for file, found in descriptions.items():
-        print(f"{file}:")
-        for name, value in _rows(found):
-            print(f"  {name:<12} {value}")
+        print_json(found)
+    return FAILED if failed == len(found) else SKIPPED if failed else DONE
 
 
 def _rows(found: Description) -> Iterator[tuple[str, str]]:

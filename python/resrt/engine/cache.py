@@ -95,6 +95,7 @@ class CachedEngine:
             ("weights", info.weights_sha256, network.sha256),
             ("labels", info.labels, network.metadata.labels or []),
             ("preprocessing", fields(info.preprocessing), fields(network.preprocessing)),
+            ("source", info.preprocessing_source, network.metadata.preprocessing_source),
             ("backend", info.backend, options.get("backend", info.backend)),
             ("max_batch", info.max_batch, options.get("max_batch", info.max_batch)),
             ("precision", info.precision, info.precision if precision == "auto" else precision),
@@ -114,6 +115,7 @@ def _key(network: Network, options: Mapping[str, Any]) -> str:
         "weights": [network.metadata.origin, network.sha256],
         "labels": network.metadata.labels,
         "preprocessing": fields(network.preprocessing),
+        "preprocessing_source": network.metadata.preprocessing_source,
         "options": {name: repr(options[name]) for name in sorted(options) if name != "progress"},
     }
     return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()

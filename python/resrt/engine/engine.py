@@ -233,6 +233,7 @@ def build_network(
             weights_sha256=network.sha256,
             labels=network.metadata.labels or [],
             preprocessing=network.preprocessing,
+            preprocessing_source=network.metadata.preprocessing_source,
             device=backends.device_number(device),
             tensorrt=_options(tensorrt),
             progress=progress,
@@ -262,8 +263,8 @@ def load(
             within a container's CPU quota. With fewer threads than cores, as many inferences run at
             once as the cores allow, and further callers wait.
         optimize_for: "latency" computes each inference with all cores, "throughput" as many
-            inferences at once as there are cores, with one thread each, for many callers. Instead
-            of `threads`.
+            inferences at once as there are cores, with one thread each, for many callers. Then
+            without `threads`. A GPU always runs several inferences at once.
         warm_up: the batch sizes to run once before this function returns, for instance (1, 8). The
             first inference of a size prepares its kernels, which takes some tenths of a second.
             True: the sizes that the backend considers best, for OpenVINO only 1. False: none.
@@ -284,16 +285,13 @@ def load(
     if choice("optimize_for", optimize_for) not in OPTIMIZE_FOR:
         names = " or ".join(OPTIMIZE_FOR)
         raise InputError(f"optimize_for must be {names}, not {optimize_for}")
-    if optimize_for == "throughput":
-        if threads is not None:
-            raise InputError("optimize_for='throughput' chooses the threads; leave out threads")
-        threads = 1
     for name in backends.BACKENDS:
         backends.prepare(name)
     return Engine(
         _core.Engine.load(
             path(file),
             threads=_threads(threads),
+            for_throughput=optimize_for == "throughput",
             device=backends.device_number(device),
             runtime_cache=None if runtime_cache is None else path(runtime_cache),
             warm_up=_warm_up(warm_up),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fsdecode
@@ -13,16 +14,19 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from resrt import _core, images
+from resrt import _core
 from resrt._support.arguments import whole
 from resrt.catalog import pretrained
 from resrt.catalog.models import Config, build_graph, model_info
 from resrt.errors import InputError, WeightsError
-from resrt.weights import fetch, formats, identify
+from resrt.weights import configs, fetch, formats, identify
 from resrt.weights.fit import Weights, as_arrays, fit_checkpoint
 from resrt.weights.formats.checkpoint import Checkpoint
 from resrt.weights.formats.states import select
 from resrt.weights.metadata import Metadata
+from resrt.weights.preprocessing import ASSUMED, PreprocessingLike, is_whole, settle
+
+_logger = logging.getLogger("resrt")
 
 # What the public functions accept as a network, and as its weights.
 Model: TypeAlias = str | Config | _core.Graph
@@ -51,6 +55,16 @@ class Network:
         assert self.metadata.preprocessing is not None
         return self.metadata.preprocessing
 
+    def warn_of_assumption(self) -> None:
+        """Log that the preprocessing of the user's own weights was assumed, if it was."""
+        if self.sha256 and self.metadata.preprocessing_source.startswith(ASSUMED):
+            _logger.warning(
+                "'%s' does not say how photographs are preprocessed: %s; if that is wrong, give "
+                "preprocessing",
+                self.metadata.origin,
+                self.metadata.preprocessing_source,
+            )
+
 
 def resolve(
     model: Model,
@@ -59,15 +73,16 @@ def resolve(
     classes: int | None = None,
     in_channels: int | None = None,
     labels: Sequence[str] | PathLike[str] | None = None,
-    preprocessing: _core.Preprocessing | None = None,
+    preprocessing: PreprocessingLike | None = None,
     progress: BuildProgress | None = None,
 ) -> Network:
     """Return the network that the arguments of `resrt.build`, which documents them, describe.
 
     Raises ModelError, FileError, WeightsError, DownloadError, PackageError or InputError.
     """
-    steps = _checked(preprocessing)
+    steps = preprocessing if isinstance(preprocessing, _core.Preprocessing) else None
     entry = pretrained.find(model) if isinstance(model, str) else None
+    is_named = entry is not None and model != entry.model  # by a tag
     if entry is not None:
         model = entry.model
     if weights is None:
@@ -75,9 +90,11 @@ def resolve(
     else:
         checkpoint, called = _read(weights)
     # What the caller gives is not read from the file, where it may be damaged.
-    overrides = {"labels": labels, "preprocessing": preprocessing}
+    overrides = {"labels": labels, "preprocessing": is_whole(preprocessing) or None}
     texts = {} if checkpoint is None else checkpoint.metadata
     metadata = Metadata.read({k: text for k, text in texts.items() if overrides.get(k) is None})
+    beside = _beside(weights, model, preprocessing)
+    metadata = configs.completed(metadata, beside)
     if isinstance(model, _core.Graph):
         if any(option is not None for option in (input_size, classes, in_channels)):
             raise InputError(
@@ -97,17 +114,21 @@ def resolve(
         arrays = _core.random_weights(graph, 0)
     else:
         arrays = fit_checkpoint(checkpoint, graph, origin=called)
-    metadata = metadata.with_labels(labels, graph.classes).at(graph.input_shape[1:])
-    steps = steps or metadata.preprocessing
+    if labels is None:
+        metadata = configs.with_labels(metadata, beside, graph.classes)
+    metadata = settle(
+        metadata.with_labels(labels, graph.classes),
+        preprocessing,
+        entry,
+        graph.input_shape,
+        is_entry_of_weights=is_named or weights is None,
+        default_pipeline=_pipeline(model),
+    )
     return Network(
         graph,
         arrays,
         sha256=_sha256(checkpoint),
-        metadata=dataclasses.replace(
-            metadata,
-            origin=_origin(weights, entry),
-            preprocessing=steps or _default_preprocessing(entry, model, graph),
-        ),
+        metadata=dataclasses.replace(metadata, origin=_origin(weights, entry)),
     )
 
 
@@ -196,23 +217,18 @@ def _origin(weights: WeightsLike | None, entry: pretrained.Pretrained | None) ->
     return "arrays" if isinstance(weights, Mapping) else Path(fsdecode(weights)).name
 
 
-def _checked(preprocessing: object) -> _core.Preprocessing | None:
-    if preprocessing is None or isinstance(preprocessing, _core.Preprocessing):
-        return preprocessing
-    raise InputError(
-        f"preprocessing must be a resrt.Preprocessing, not {type(preprocessing).__name__}"
-    )
+def _beside(
+    weights: WeightsLike | None, model: Model, preprocessing: PreprocessingLike | None
+) -> Metadata:
+    """Return what the files beside a weights file say."""
+    is_file = isinstance(weights, (str, PathLike)) and weights != "random"
+    if not is_file or not isinstance(model, str):
+        return Metadata()
+    assert isinstance(weights, (str, PathLike))
+    return configs.beside(weights, model, is_preprocessing_needed=not is_whole(preprocessing))
 
 
-def _default_preprocessing(
-    entry: pretrained.Pretrained | None, model: Model, graph: _core.Graph
-) -> _core.Preprocessing:
-    """Return what the pretrained weights require; if there are none, what the source does."""
-    channels, height, width = graph.input_shape
-    if entry is not None:
-        scaled = Metadata.of_pretrained(entry, channels).at((height, width)).preprocessing
-        assert scaled is not None
-        return scaled
+def _pipeline(model: Model) -> str:
+    """Return the pipeline of a network's source."""
     is_paddleclas = isinstance(model, str) and model_info(model).source == "PaddleClas"
-    pipeline = "paddleclas" if is_paddleclas else "torchvision"
-    return images.imagenet_preprocessing(channels, round(min(height, width) / 0.875), pipeline)
+    return "paddleclas" if is_paddleclas else "torchvision"

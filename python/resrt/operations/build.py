@@ -13,6 +13,7 @@ from resrt import _core
 from resrt.engine.cache import CachedEngine
 from resrt.engine.engine import Engine, build_network
 from resrt.engine.network import BuildProgress, Model, WeightsLike, resolve
+from resrt.weights.preprocessing import PreprocessingLike
 
 # The options of `resrt.build` that describe the network. The others describe the engine.
 _OF_NETWORK = ("input_size", "classes", "in_channels", "labels", "preprocessing")
@@ -30,7 +31,7 @@ def build(
     backend: str = "openvino",
     threads: int | None = None,
     labels: Sequence[str] | PathLike[str] | None = None,
-    preprocessing: _core.Preprocessing | None = None,
+    preprocessing: PreprocessingLike | None = None,
     device: str | None = None,
     tensorrt: _core.TensorRTOptions | None = None,
     progress: BuildProgress | None = None,
@@ -58,8 +59,13 @@ def build(
         threads: processor threads per inference; None: one per core.
         labels: the names of the classes, or the path of a text file with one name per line or of a
             JSON list; None: those of the weights file, or ImageNet's for 1000 classes.
-        preprocessing: how photographs become inputs; None: as the weights file says, or else as
-            the network's pretrained weights require.
+        preprocessing: how photographs become inputs: a resrt.Preprocessing; the name of pretrained
+            weights that have the same ("resnet18.tv_in1k"); or a dict of changes, with any of
+            "like", such a name, "mean", "std", "resize", "crop_pct", "crop_mode" ("center" or
+            "squash"), "interpolation" and "pipeline". What this leaves open, and None, is as the
+            weights file says, or a config.json of timm or Transformers or a
+            preprocessor_config.json in its folder. If none does, the preprocessing of the network's
+            pretrained weights is assumed, and a warning is logged.
         device: the GPU to build for, such as "cuda:1"; None: the first. Only for a GPU's backend.
         tensorrt: options of the TensorRT backends.
         progress: called with the name of a phase, the number of its steps that are done, and the
@@ -72,6 +78,7 @@ def build(
     network = resolve(
         model, weights, input_size, classes, in_channels, labels, preprocessing, progress
     )
+    network.warn_of_assumption()
     return build_network(
         network, precision, max_batch, backend, threads, device, tensorrt, progress
     )
@@ -111,6 +118,7 @@ def build_file(
     output = Path(output)
     of_network = {name: options.pop(name, None) for name in _OF_NETWORK}
     network = resolve(model, weights, **of_network, progress=options.get("progress"))
+    network.warn_of_assumption()
     cached = CachedEngine(network, options) if cache else None
     info = None if cached is None else cached.copy_to(output)
     from_cache = info is not None

@@ -7,6 +7,7 @@ the file was made from. Its arrays are used as they are read, without a conversi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,12 +17,14 @@ from safetensors.numpy import save_file
 
 from resrt._support.files import replacing
 from resrt.catalog import pretrained
+from resrt.catalog.models import build_graph
 from resrt.errors import FileError, WeightsError
-from resrt.weights import formats, identify
+from resrt.weights import configs, formats, identify
 from resrt.weights import names as conventions
 from resrt.weights.fit import fit_checkpoint
 from resrt.weights.formats.checkpoint import Checkpoint
 from resrt.weights.metadata import Metadata
+from resrt.weights.preprocessing import ASSUMED, PreprocessingLike, is_whole, settle
 
 
 def convert(
@@ -31,11 +34,14 @@ def convert(
     network: str | None = None,
     names: Sequence[str] | None = None,
     key: str | None = None,
+    input_size: int | Sequence[int] | None = None,
+    preprocessing: PreprocessingLike | None = None,
 ) -> dict[str, str]:
     """Write weights as a safetensors file that loads without conversion, and return its metadata.
 
-    The file's preprocessing and input size are those of the source, if it has any, or else those
-    of the network's pretrained weights.
+    The file's preprocessing and input size are those of the source or of the files beside it, as
+    for `resrt.build`, or else those of the network's pretrained weights. The preprocessing in the
+    metadata says which.
 
     Args:
         source: a weights file in any supported format.
@@ -43,6 +49,8 @@ def convert(
         network: the network that the weights belong to; None: the one of the catalog that they fit.
         key: an entry of a checkpoint, or a prefix, as for `resrt.weights.read`.
         names: the labels of the classes; None: those of the source, if it has any.
+        input_size: height and width of the images in pixels; None: that of the source.
+        preprocessing: how photographs become inputs, as for `resrt.build`.
 
     Raises what `resrt.weights.load` raises, WeightsError if the weights fit no network of the
     catalog, and InputError for a wrong number of labels or invalid metadata in the source.
@@ -51,10 +59,20 @@ def convert(
     name = network or _only_network(checkpoint, fspath(source))
     graph = identify.trained_graph(checkpoint.arrays, name)
     arrays = fit_checkpoint(checkpoint, graph, origin=f"'{fspath(source)}'")
-    metadata = Metadata.read(checkpoint.metadata)
-    if metadata.preprocessing is None and (entry := pretrained.find(name)):
+    beside = configs.beside(source, name, is_preprocessing_needed=not is_whole(preprocessing))
+    metadata = configs.completed(Metadata.read(checkpoint.metadata), beside)
+    metadata = configs.with_labels(metadata, beside, graph.classes)
+    entry = pretrained.find(name)
+    if metadata.preprocessing is None and entry is not None:
         of_entry = Metadata.of_pretrained(entry, graph.input_shape[0])
-        metadata = of_entry.with_labels(metadata.labels or [], graph.classes)
+        source_of_steps = f"{ASSUMED} {of_entry.preprocessing_source}"
+        metadata = dataclasses.replace(
+            of_entry, labels=metadata.labels, preprocessing_source=source_of_steps
+        )
+    if input_size is not None or preprocessing is not None:
+        size = input_size or metadata.input_size
+        sized = build_graph(name, input_size=size, in_channels=graph.input_shape[0])
+        metadata = settle(metadata, preprocessing, entry, sized.input_shape)
     if names:
         metadata = metadata.with_labels(names, graph.classes)
     convention = conventions.convention_of(checkpoint.arrays).name

@@ -106,6 +106,8 @@ def eval(  # noqa: A001 - named as the command is
     ready = batches.ready(engine)
     if isinstance(data, (str, PathLike)):
         data = labelled_images(data, ready, root=root)
+    elif root is not None:
+        raise InputError("root is only for a list file; labelled images already have their paths")
     chosen = _evenly(data, limit)
     _check_labels(chosen, ready)
     # A file may be listed more than once.
@@ -144,6 +146,8 @@ def labelled_images(
     path = Path(data)
     kind = file_kind(path)
     if kind == stat.S_IFDIR:
+        if root is not None:
+            raise InputError(f"root is only for a list file, and '{fspath(data)}' is a folder")
         return _evenly(_from_folders(path, engine), limit)
     if kind not in (stat.S_IFREG, 0):
         raise FileError(f"there is no folder or list file '{fspath(data)}'")

@@ -21,6 +21,7 @@ from resrt._support.files import replacing
 from resrt.engine.engine import build_network
 from resrt.engine.network import BuildProgress, Model, Network, WeightsLike, resolve
 from resrt.errors import BackendError, InputError
+from resrt.weights.preprocessing import PreprocessingLike
 
 if TYPE_CHECKING:
     import onnx
@@ -42,6 +43,7 @@ class Exported:
         verified_by: the library that ran it before it was written; None if none could.
         difference: the largest difference between that library's logits and resrt's, divided by
             resrt's largest; None likewise.
+        preprocessing: how photographs become inputs; `preprocessing_source` is where that is from.
     """
 
     path: Path
@@ -53,6 +55,8 @@ class Exported:
     opset: int
     verified_by: str | None
     difference: float | None
+    preprocessing: _core.Preprocessing
+    preprocessing_source: str
 
 
 def export(
@@ -68,7 +72,7 @@ def export(
     classes: int | None = None,
     in_channels: int | None = None,
     labels: Sequence[str] | PathLike[str] | None = None,
-    preprocessing: _core.Preprocessing | None = None,
+    preprocessing: PreprocessingLike | None = None,
     progress: BuildProgress | None = None,
 ) -> Exported:
     """Write a network as an ONNX file: float32 "images" (N, C, H, W) -> "logits" (N, classes).
@@ -103,6 +107,7 @@ def export(
     network = resolve(
         model, weights, input_size, classes, in_channels, labels, preprocessing, progress
     )
+    network.warn_of_assumption()
     written = onnx_model(network, batch=batch, opset=opset, fold=fold).SerializeToString()
     verified_by, difference = None, None
     if verify or (verify is None and importlib.util.find_spec("onnxruntime")):
@@ -120,6 +125,8 @@ def export(
         opset=opset,
         verified_by=verified_by,
         difference=difference,
+        preprocessing=network.preprocessing,
+        preprocessing_source=network.metadata.preprocessing_source,
     )
 
 

@@ -22,9 +22,12 @@ class EngineFile:
     info: _core.EngineInfo
     why_not: str | None
 
-    def document(self) -> dict[str, Any]:
-        """Return everything as a document for JSON."""
+    def document(self, *, labels: bool = False, layers: bool = False) -> dict[str, Any]:
+        """Return everything as a document for JSON, with the labels and layers only if asked."""
         info = self.info
+        lists = {"labels": info.labels} if labels else {}
+        if layers:
+            lists["layers"] = info.layers.splitlines()
         return {
             "path": self.path,
             "size": self.size,
@@ -40,8 +43,8 @@ class EngineFile:
             "weights": info.weights,
             "weights_sha256": info.weights_sha256,
             "preprocessing": fields(info.preprocessing),
-            "labels": info.labels,
-            "layers": info.layers.splitlines(),
+            "preprocessing_source": info.preprocessing_source,
+            **lists,
         }
 
 

@@ -3,6 +3,9 @@
 Each record is a line, and is handed to the operating system before the next one is computed. When a
 file is resumed, a line that was cut off is discarded.
 
+A file also records what made it, see `made_by`, and is only resumed by the same. In JSON, the first
+record has it as "made_by"; for CSV, it is in FILE.meta.json.
+
 A file name may contain any bytes. In JSON, a byte that is not UTF-8 is a surrogate from U+DC80 to
 U+DCFF, as Python represents it; `os.fsencode` restores the name. In CSV, such a byte is written
 as a backslash, an x and two hexadecimal digits, and so is each byte of a control character, such as
@@ -12,26 +15,69 @@ a line break. A backslash is doubled. `unescape` restores the text of a cell.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
 import re
+import stat
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from resrt._support.files import file_kind
+from resrt import _core
+from resrt._support.files import file_kind, writing_whole
+from resrt.engine.engine import Engine
 from resrt.errors import FileError, InputError
 from resrt.images import Prediction
 from resrt.operations.classify import Classification
-from resrt.operations.eval import Rank
+from resrt.operations.eval import LabelledImage, Rank
+from resrt.weights.metadata import fields
 
 # A file that is to be resumed may contain anything.
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 _SPECIAL = re.compile(r"[\\\x00-\x1f\x7f-\x9f\udc80-\udcff]")
 _ESCAPE = re.compile(rb"\\(\\|x[0-9a-f]{2})")
+
+
+def made_by(engine: Engine, **options: Any) -> dict[str, Any]:
+    """Return what an engine's results depend on, for a `RecordFile`.
+
+    It does not depend on the device, the number of threads and workers, and `max_batch`, nor on the
+    names of the files of the engine and of its weights.
+
+    Args:
+        engine: the engine that computes the results.
+        options: whatever else the results depend on, as values that JSON can hold.
+    """
+    info = engine.info
+    return {
+        "resrt": _core.__version__,
+        "backend": f"{info.backend} {info.backend_version}",
+        "network": info.model,
+        "layers_sha256": _sha256(info.layers),
+        # Only a file or arrays have a checksum. Without one, the plan contains the weights.
+        "weights_sha256": info.weights_sha256 or hashlib.sha256(engine.plan).hexdigest(),
+        "labels_sha256": _sha256(json.dumps(info.labels)),
+        "precision": info.precision,
+        "input_shape": info.input_shape,
+        **fields(info.preprocessing),
+        **options,
+    }
+
+
+def listing(images: Iterable[LabelledImage]) -> dict[str, Any]:
+    """Return the number of labelled images and the checksum of their paths and labels."""
+    pairs = [(image.image, image.label) for image in images]
+    return {"images": len(pairs), "images_sha256": _sha256(json.dumps(pairs))}
+
+
+def folder_of(paths: Iterable[str]) -> str | None:
+    """Return the current folder if one of the paths is relative to it."""
+    return str(Path.cwd()) if any(not Path(path).is_absolute() for path in paths) else None
 
 
 def unescape(text: str) -> str:
@@ -55,32 +101,66 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
 
 
 class Format(ABC):
-    """How records are written: one line each, after a header that may be empty."""
+    """How records are written: one line each, after a header that may be empty.
+
+    `has_metadata` is whether a record may also have what made the file.
+    """
 
     header = ""
+    has_metadata = False
 
-    def line(self, record: Any) -> str:
+    @abstractmethod
+    def line(self, record: Any, made_by: Mapping[str, Any] | None = None) -> str:
         """Return a record as a line, including its newline."""
-        return self._line(record)
+
+    @abstractmethod
+    def read(self, line: str) -> Any:
+        """Return the record of a line.
+
+        Raises ValueError, KeyError, TypeError or AttributeError if it has none.
+        """
+
+    def made_by(self, line: str) -> Any:
+        """Return what made the file, if the line of the first record has that."""
+        return None
+
+
+class _Json(Format):
+    """A JSON object on each line."""
+
+    has_metadata = True
+
+    def line(self, record: Any, made_by: Mapping[str, Any] | None = None) -> str:
+        """Return a record as a line, including its newline."""
+        document = self._document(record)
+        if made_by is not None:
+            document["made_by"] = made_by
+        return json.dumps(document, allow_nan=False) + "\n"
 
     def read(self, line: str) -> Any:
-        """Return the record of a line. Raises ValueError, KeyError or TypeError if it has none."""
-        return self._read(line)
+        """Return the record of a line."""
+        document = json.loads(line)
+        document.pop("made_by", None)
+        return self._record(document)
+
+    def made_by(self, line: str) -> Any:
+        """Return what made the file, if the line of the first record has that."""
+        return json.loads(line).get("made_by")
 
     @abstractmethod
-    def _line(self, record: Any) -> str: ...
+    def _document(self, record: Any) -> dict[str, Any]: ...
 
     @abstractmethod
-    def _read(self, line: str) -> Any: ...
+    def _record(self, document: dict[str, Any]) -> Any: ...
 
 
-class JsonClassifications(Format):
+class JsonClassifications(_Json):
     """A JSON object on each line: {"image": path, "predictions": [...]}, or "error".
 
     A probability that is NaN is null, because JSON has no number for it.
     """
 
-    def _line(self, record: Classification) -> str:
+    def _document(self, record: Classification) -> dict[str, Any]:
         document: dict[str, Any] = {"image": record.image}
         if record.error is None:
             document["predictions"] = [
@@ -89,10 +169,9 @@ class JsonClassifications(Format):
             ]
         else:
             document["error"] = record.error
-        return json.dumps(document, allow_nan=False) + "\n"
+        return document
 
-    def _read(self, line: str) -> Classification:
-        document = json.loads(line)
+    def _record(self, document: dict[str, Any]) -> Classification:
         error = document.get("error")
         predictions = [
             Prediction(**{**one, "probability": math.nan} if one["probability"] is None else one)
@@ -112,13 +191,15 @@ class CsvClassifications(Format):
         self._columns = 2 + len(names)
         self.header = _csv_line(["image", "error", *names])
 
-    def _line(self, record: Classification) -> str:
+    def line(self, record: Classification, made_by: Mapping[str, Any] | None = None) -> str:
+        """Return a record as a line, including its newline. It has no place for `made_by`."""
         row: list[Any] = [_escape(record.image), _escape(record.error or "")]
         for one in record.predictions:
             row += [one.index, _escape(one.label), f"{one.probability:.6g}"]
         return _csv_line(row + [""] * (self._columns - len(row)))
 
-    def _read(self, line: str) -> Classification:
+    def read(self, line: str) -> Classification:
+        """Return the record of a line."""
         (row,) = csv.reader([line])
         if len(row) != self._columns:
             raise ValueError(f"{len(row)} columns")
@@ -130,47 +211,75 @@ class CsvClassifications(Format):
         return Classification(unescape(row[0]), predictions, unescape(row[1]) or None)
 
 
-class JsonRanks(Format):
+class JsonRanks(_Json):
     """A JSON object on each line: {"image": path, "label": number, "rank": position, "error"}."""
 
-    def _line(self, record: Rank) -> str:
-        return json.dumps(vars(record)) + "\n"
+    def _document(self, record: Rank) -> dict[str, Any]:
+        return dict(vars(record))
 
-    def _read(self, line: str) -> Rank:
-        return Rank(**json.loads(line))
+    def _record(self, document: dict[str, Any]) -> Rank:
+        return Rank(**document)
 
 
 class RecordFile:
     """A file of records. `known` holds the records that it already contains when it is resumed.
 
-    Raises FileError if it cannot be written, or exists and is not to be resumed; InputError if it
-    contains other records.
+    Args:
+        path: the file.
+        format_: how records are written.
+        resume: whether to continue the file if it exists.
+        overwrite: whether to replace the file if it exists.
+        made_by: what the records depend on, as values that JSON can hold; see `made_by`.
+
+    Raises FileError if it cannot be written, or exists and is neither to be resumed nor replaced;
+    InputError if it contains other records, or was made by something else.
     """
 
-    def __init__(self, path: str | PathLike[str], format_: Format, *, resume: bool) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        format_: Format,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        made_by: Mapping[str, Any] | None = None,
+    ) -> None:
         self._path = Path(path)
         self._format = format_
-        # An existing file is never overwritten: it may be hours of work.
-        mode = "r+b" if resume and file_kind(self._path) is not None else "x+b"
+        self._made_by = None if made_by is None else json.loads(json.dumps(made_by))
+        kind = file_kind(self._path)
+        is_stream = kind not in (None, stat.S_IFREG, stat.S_IFDIR, 0)
         try:
-            self._file = self._path.open(mode, buffering=0)
-            content = self._file.read()
+            if is_stream:  # such as /dev/stdout
+                self._file: IO[bytes] = self._path.open("wb", buffering=0)
+                content = b""
+            else:
+                # An existing file is only replaced if asked: it may be hours of work.
+                mode = "w+b" if overwrite else "r+b" if resume and kind is not None else "x+b"
+                self._file = self._path.open(mode, buffering=0)
+                content = self._file.read()
         except FileExistsError:
             raise FileError(
-                f"'{path}' exists; resume it with --resume, or name another file"
+                f"'{path}' exists; resume it with --resume, or name another file, or replace it "
+                "with --overwrite"
             ) from None
         except OSError as error:
             raise self._failure(error) from None
         whole = content[: content.rfind(b"\n") + 1]
         self.known = self._read(whole.decode(**_ENCODING)) if whole else []
-        self._file.seek(len(whole))
-        self._file.truncate()
+        self._is_begun = bool(self.known)
+        if not is_stream:
+            self._file.seek(len(whole))
+            self._file.truncate()
+            if not (self._is_begun or self._made_by is None or format_.has_metadata):
+                self._write_metadata()
         if not whole:
             self._write(self._format.header)
 
     def write(self, record: Any) -> None:
         """Append a record. Raises FileError."""
-        self._write(self._format.line(record))
+        self._write(self._format.line(record, None if self._is_begun else self._made_by))
+        self._is_begun = True
 
     def close(self) -> None:
         """Close the file."""
@@ -184,7 +293,8 @@ class RecordFile:
                 "it with the options that it was started with, or name another file"
             )
         known = []
-        for number, line in enumerate(text.removeprefix(header).split("\n")[:-1], 1):
+        lines = text.removeprefix(header).split("\n")[:-1]
+        for number, line in enumerate(lines, 1):
             try:
                 known.append(self._format.read(line))
             except (ValueError, KeyError, TypeError, AttributeError):
@@ -192,7 +302,52 @@ class RecordFile:
                     f"cannot resume '{self._path}': record {number} does not match this output "
                     "format; name another file"
                 ) from None
+        if known:
+            has_metadata = self._format.has_metadata
+            self._check_made_by(
+                self._format.made_by(lines[0]) if has_metadata else self._read_metadata()
+            )
         return known
+
+    @property
+    def _metadata_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.meta.json")
+
+    def _read_metadata(self) -> Any:
+        try:
+            return json.loads(self._metadata_path.read_text("utf-8"))["made_by"]
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise FileError(f"cannot read '{self._metadata_path}': {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise InputError(
+                f"cannot resume '{self._path}': '{self._metadata_path}' is damaged; name another "
+                "file"
+            ) from None
+
+    def _write_metadata(self) -> None:
+        with writing_whole(self._metadata_path) as file:
+            json.dump({"made_by": self._made_by}, file, indent=2)
+            file.write("\n")
+
+    def _check_made_by(self, found: Any) -> None:
+        """Raise InputError, which names the differences, if something else made the file."""
+        ours = self._made_by
+        if found == ours:
+            return
+        if not isinstance(found, dict) or ours is None:
+            place = "" if self._format.has_metadata else f", as '{self._metadata_path}' is missing"
+            raise InputError(
+                f"cannot resume '{self._path}': it is not known to be made by the same engine and "
+                f"options{place}; name another file"
+            )
+        names = [name for name in {**found, **ours} if found.get(name) != ours.get(name)]
+        theirs, here = (_shown(made, names) for made in (found, ours))
+        raise InputError(
+            f"cannot resume '{self._path}': it was made with {theirs}, not with {here}; resume it "
+            "with the engine, data and options that it was started with, or name another file"
+        )
 
     def _write(self, line: str) -> None:
         rest = memoryview(line.encode(**_ENCODING))
@@ -204,6 +359,24 @@ class RecordFile:
 
     def _failure(self, error: OSError) -> FileError:
         return FileError(f"cannot write '{self._path}': {error.strerror}")
+
+
+def _shown(made_by: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Return some of what made a file, with checksums shortened."""
+
+    def text(name: str) -> str:
+        value = made_by.get(name)
+        if name.endswith("_sha256") and isinstance(value, str):
+            return f"{name} {value[:12]}…"
+        if isinstance(value, list):  # of floats that were float32
+            value = [round(one, 6) if isinstance(one, float) else one for one in value]
+        return f"{name} {json.dumps(value)}"
+
+    return ", ".join(map(text, names))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _csv_line(row: list[Any]) -> str:

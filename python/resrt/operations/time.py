@@ -61,6 +61,8 @@ class Benchmark:
             input, on one thread; None if the engine cannot classify photographs.
         published: PaddleClas's latencies of the same network at this input size, in milliseconds
             per batch by column, such as "v100_fp32_bs1".
+        load: the average number of runnable processes in the minute before. On a machine that is
+            busy otherwise, the figures mean little.
     """
 
     model: str
@@ -76,6 +78,12 @@ class Benchmark:
     timings: list[timing.Timing]
     published: dict[str, float]
     machine: machine.Machine
+    load: float
+
+    @property
+    def busy(self) -> str | None:
+        """A remark, if the machine was busy otherwise."""
+        return machine.busy(self.load, self.machine.cores)
 
     def document(self) -> dict[str, Any]:
         """Return everything, including the throughputs, as a document for JSON."""
@@ -119,6 +127,7 @@ def time(
     """
     settings = Settings(repeats, duration, warm_up, threads, concurrency)
     report = progress or (lambda _: None)
+    load_before = machine.load()
     with contextlib.ExitStack() as stack:
         # Opened first, so that an output that cannot be written is reported before the measurement.
         file = None if output is None else stack.enter_context(writing_whole(Path(output)))
@@ -140,6 +149,7 @@ def time(
             timings=timings,
             published=_published(loaded.info),
             machine=machine.describe(),
+            load=load_before,
         )
         if file is not None:
             json.dump(found.document(), file, indent=2, ensure_ascii=False)

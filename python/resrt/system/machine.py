@@ -26,6 +26,9 @@ _FEATURES = (
 )
 
 
+_QUIET = 0.25  # runnable processes per core
+
+
 @dataclass(frozen=True)
 class Machine:
     """The machine on which a measurement was taken.
@@ -49,6 +52,21 @@ class Machine:
             f"{self.processor}{features}, {self.cores} cores, {self.memory_gib:.0f} GiB; "
             f"{self.system}; Python {self.python}; {libraries}"
         )
+
+
+def load() -> float:
+    """Return the average number of runnable processes in the last minute."""
+    return os.getloadavg()[0]
+
+
+def busy(load: float, cores: int) -> str | None:
+    """Return the remark that a machine with that load was busy; None if it was not."""
+    if load <= _QUIET * cores:
+        return None
+    return (
+        f"the machine was busy: {load:.1f} runnable processes on {cores} cores before the "
+        "measurement"
+    )
 
 
 def cores() -> int:

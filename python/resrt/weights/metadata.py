@@ -39,6 +39,7 @@ class Metadata:
             "random".
         labels: a name for each class; None if unknown.
         preprocessing: how photographs become inputs of `input_size`; None if unknown.
+        preprocessing_source: where the preprocessing is from, for people to read.
         input_size: (height, width) in pixels; None if unknown.
         recommended: the input size at which the weights are most accurate, if it is another.
     """
@@ -48,6 +49,7 @@ class Metadata:
     preprocessing: _core.Preprocessing | None = None
     input_size: tuple[int, int] | None = None
     recommended: Recommended | None = None
+    preprocessing_source: str = ""
 
     @classmethod
     def of_pretrained(cls, entry: Pretrained, channels: int = 3) -> Metadata:
@@ -66,6 +68,7 @@ class Metadata:
             ),
             input_size=(entry.crop, entry.crop),
             recommended=recommended,
+            preprocessing_source=f"as for {entry.name}",
         )
 
     @classmethod
@@ -80,8 +83,13 @@ class Metadata:
         if _INPUT_SIZE in texts:
             found = dataclasses.replace(found, input_size=_input_size(texts[_INPUT_SIZE]))
         if _PREPROCESSING in texts:
-            steps, recommended = _preprocessing(texts[_PREPROCESSING])
-            found = dataclasses.replace(found, preprocessing=steps, recommended=recommended)
+            steps, recommended, source = _preprocessing(texts[_PREPROCESSING])
+            found = dataclasses.replace(
+                found,
+                preprocessing=steps,
+                recommended=recommended,
+                preprocessing_source=source or "the weights file's metadata",
+            )
         return found
 
     def write(self) -> dict[str, str]:
@@ -93,6 +101,8 @@ class Metadata:
             document = fields(self.preprocessing)
             if self.recommended is not None:
                 document["recommended"] = dataclasses.asdict(self.recommended)
+            if self.preprocessing_source:
+                document["source"] = self.preprocessing_source
             texts[_PREPROCESSING] = json.dumps(document)
         if self.input_size is not None:
             texts[_INPUT_SIZE] = json.dumps(self.input_size)
@@ -168,21 +178,23 @@ def fields(steps: _core.Preprocessing) -> dict[str, Any]:
     }
 
 
-def _preprocessing(text: str) -> tuple[_core.Preprocessing, Recommended | None]:
+def _preprocessing(text: str) -> tuple[_core.Preprocessing, Recommended | None, str]:
     try:
         document = json.loads(text)
-        recommended = document.pop("recommended", None)
+        recommended, source = document.pop("recommended", None), document.pop("source", "")
         if recommended is not None:
             recommended = Recommended(**recommended)
             _check_size(recommended.crop, recommended.resize)
         steps = _core.Preprocessing(**document)
         _check_size(steps.resize)
+        if not isinstance(source, str):
+            raise TypeError
     except (AttributeError, TypeError, ValueError, RecursionError):
         raise InputError(
             f"invalid preprocessing in the weights file's metadata: {text[:100]!r}; convert the "
             "weights again"
         ) from None
-    return steps, recommended
+    return steps, recommended, source
 
 
 def _input_size(text: str) -> tuple[int, int]:

@@ -140,9 +140,10 @@ std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Mo
   // as many threads as OpenVINO chooses for this CPU, unless a quota allows fewer.
   int streams = 1;
   const int cpus = usable_cpus();
-  if (options.threads > 0) {
-    streams = std::max(1, cpus / options.threads);
-    properties.insert(ov::inference_num_threads(streams * options.threads));
+  const int threads = options.optimize_for_throughput ? 1 : options.threads;
+  if (threads > 0) {
+    streams = std::max(1, cpus / threads);
+    properties.insert(ov::inference_num_threads(streams * threads));
   } else if (cpus < allowed_cpus()) {
     properties.insert(ov::inference_num_threads(cpus));
   }
@@ -155,7 +156,7 @@ std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Mo
   // worker threads help, the tasks that they take too late on a busy processor pile up in those
   // arenas: some 39 KB with each inference, without bound. A stream's own thread has a single
   // arena, which does not grow. A single thread has no helpers, and infer() saves it a switch.
-  const Runs runs = options.threads == 1 ? Runs::in_caller : Runs::in_stream;
+  const Runs runs = threads == 1 ? Runs::in_caller : Runs::in_stream;
   return std::make_unique<CompiledModels>(std::move(plan), std::move(models), info, streams, runs);
 }
 

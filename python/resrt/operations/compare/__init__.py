@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,7 +37,6 @@ from resrt.system import machine
 COMPETITORS = tuple(competitor.name for competitor in known.ALL)
 
 _LIBRARIES = ("openvino", "onnx", "onnxruntime", "torch", "paddlepaddle", "paddleclas", "numpy")
-_QUIET = 0.25  # runnable processes per core
 
 
 @dataclass(frozen=True)
@@ -118,12 +116,8 @@ class Comparison:
                 lines.append(f"batch {batch}")
             lines.append(f"  {measurement}".rstrip())
         lines += ["", "ratio: resrt's latency divided by the library's; below 1, resrt is faster"]
-        if self.load > _QUIET * self.machine.cores:
-            lines.append(
-                f"the machine was busy: {self.load:.1f} runnable processes on "
-                f"{self.machine.cores} cores before the measurement, which affects libraries "
-                "unequally"
-            )
+        if busy := machine.busy(self.load, self.machine.cores):
+            lines.append(f"{busy}, which affects libraries unequally")
         lines += [f"not run: {title}: {why}" for title, why in self.left_out.items()]
         return "\n".join(lines)
 
@@ -171,7 +165,7 @@ def compare(
         raise InputError("batch_sizes is empty; name at least one")
     rounds = whole("rounds", rounds)
     threads = machine.cores() if threads is None else whole("threads", threads)
-    load = os.getloadavg()[0]
+    load = machine.load()
     chosen = _chosen(competitors)
     report = progress or (lambda _: None)
     network = resolve(

@@ -40,6 +40,11 @@ class Settings:
     rounds: int
     threads: int | None
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether too little is measured for figures to quote: one round has no spread."""
+        return self.rounds == 1
+
     def choose(self, **wanted: tuple[Any, ...] | None) -> Settings:
         """Return these settings for a subset of the networks, precisions or batch sizes.
 
@@ -78,10 +83,15 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """An engine's timings at each batch size; `date` is when they ended, in ISO 8601."""
+    """An engine's timings at each batch size; `date` is when they ended, in ISO 8601.
+
+    `load` is the average number of runnable processes in the minute before the session in which it
+    was measured; None if unknown.
+    """
 
     date: str
     timings: dict[int, Timing]
+    load: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,11 @@ class Measurements:
     def dates(self) -> list[str]:
         """Return when the runs ended, in ISO 8601, the earliest first."""
         return sorted(self.runs[key].date for key in _order(self.settings))
+
+    def busy(self) -> str | None:
+        """Return the remark that the machine was busy before a session; None if it was not."""
+        loads = (self.runs[key].load for key in _order(self.settings) if key in self.runs)
+        return machine.busy(max((load or 0 for load in loads), default=0), self.machine.cores)
 
     def latency(self, network: str, precision: str, batch: int) -> Spread:
         """Return the milliseconds that a batch takes, over the medians of the rounds."""
@@ -126,12 +141,14 @@ def measure(
 
     Raises InputError if the measurements are from another machine or other library versions.
     """
+    load = machine.load()  # before this session, whose own work is not counted
     if keys:
         _check_machine(measurements.machine)
     for done, key in enumerate(keys):
         if progress:
             progress(done, len(keys), f"{key.network}, {key.precision}")
-        measurements.runs[key] = _run(key, measurements.settings)
+        run = _run(key, measurements.settings)
+        measurements.runs[key] = dataclasses.replace(run, load=load)
         if file is not None:
             write(measurements, file)
     if progress:
@@ -149,6 +166,7 @@ def write(measurements: Measurements, file: Path) -> None:
             {
                 **key._asdict(),
                 "date": run.date,
+                "load": run.load,
                 "timings": [dataclasses.asdict(timing) for timing in run.timings.values()],
             }
             for key, run in measurements.runs.items()
@@ -237,7 +255,10 @@ def _parse(document: Any) -> Measurements:
             raise ValueError(f"a run of {network} has other batch sizes than the settings")
         date = datetime.fromisoformat(given["date"]).isoformat()
         key = Key(whole("round", given["round"], least=0), network, precision)
-        runs[key] = Run(date, {timing.batch: timing for timing in timings})
+        load = given.get("load")
+        if load is not None and not (isinstance(load, (int, float)) and 0 <= load < math.inf):
+            raise ValueError(f"the load {load!r} is not a number of at least 0")
+        runs[key] = Run(date, {timing.batch: timing for timing in timings}, load)
     return Measurements(_convert(document["machine"], Machine), settings, runs)
 
 

@@ -85,6 +85,7 @@ def render(measurements: Measurements) -> str:
         style=Markup(_resource("style.css")),
         measurements=measurements,
         settings=settings,
+        warnings=_warnings(measurements),
         machine=measurements.machine,
         days=sorted({date[:10] for date in measurements.dates()}),
         networks=networks,
@@ -97,6 +98,19 @@ def render(measurements: Measurements) -> str:
         spreads=_spreads(measurements),
         twins=_twins(networks),
     )
+
+
+def _warnings(measurements: Measurements) -> list[str]:
+    """Return what limits the trust in these measurements."""
+    warnings = []
+    if measurements.settings.is_quick:
+        warnings.append(
+            "This page is a first look: each latency was measured in a single round. Do not quote "
+            "its figures."
+        )
+    if busy := measurements.busy():
+        warnings.append(f"{busy[0].upper()}{busy[1:]}. Its figures mean little.")
+    return warnings
 
 
 def _resource(name: str) -> str:

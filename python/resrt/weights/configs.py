@@ -1,0 +1,224 @@
+"""Preprocessing and labels from the files that timm and Transformers write beside weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike, fsdecode
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from resrt import _core
+from resrt.errors import InputError
+from resrt.weights.metadata import Metadata, Recommended
+
+_logger = logging.getLogger("resrt")
+
+_Parse: TypeAlias = Callable[[Mapping[str, Any]], Metadata]
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+
+def beside(
+    weights: str | PathLike[str], network: str, *, is_preprocessing_needed: bool = True
+) -> Metadata:
+    """Return the preprocessing, input size and labels in the files beside a weights file.
+
+    A configuration of another network is ignored, and so is a file that is not JSON; both are
+    logged. Raises InputError for preprocessing that is needed but that resrt does not support.
+    """
+    folder = Path(fsdecode(weights)).parent
+    found, labels = Metadata(), None
+    for name, parse in _CONFIGS.items():
+        document = _read(folder / name)
+        if not document or not (name == _PROCESSOR or _is_of(document, network, folder / name)):
+            continue
+        labels = labels or labels_of(document)
+        try:
+            found = _checked(parse, document, folder / name) or found
+        except InputError:
+            if is_preprocessing_needed:
+                raise
+    return replace(found, labels=labels)
+
+
+def completed(metadata: Metadata, found: Metadata) -> Metadata:
+    """Return metadata with the preprocessing and input size of a config where they are unknown."""
+    if metadata.preprocessing is not None:
+        return metadata
+    return replace(
+        metadata,
+        preprocessing=found.preprocessing,
+        preprocessing_source=found.preprocessing_source,
+        input_size=metadata.input_size or found.input_size,
+        recommended=found.recommended,
+    )
+
+
+def with_labels(metadata: Metadata, found: Metadata, classes: int) -> Metadata:
+    """Return metadata with the labels of a config if it has none; a wrong number is logged."""
+    if metadata.labels or not found.labels:
+        return metadata
+    if len(found.labels) != classes:
+        _logger.warning(
+            "ignored the %d labels beside the weights, which have %d classes",
+            len(found.labels),
+            classes,
+        )
+        return metadata
+    return replace(metadata, labels=found.labels)
+
+
+def of_timm(config: Mapping[str, Any]) -> Metadata:
+    """Return the preprocessing and input size of timm's `pretrained_cfg`, or of its config.json.
+
+    What it leaves open is timm's default. Raises InputError, KeyError, TypeError or ValueError for
+    one that is invalid or not supported.
+    """
+    config = config.get("pretrained_cfg", config)
+    if not {"mean", "std", "crop_pct", "interpolation"} & set(config):
+        return Metadata()
+    channels, height, width = config.get("input_size") or (3, 224, 224)
+    steps = _core.Preprocessing(
+        resize=math.floor(min(height, width) / (config.get("crop_pct") or 0.875)),
+        interpolation=config.get("interpolation") or "bicubic",
+        mean=_channels(config.get("mean") or _IMAGENET_MEAN, channels),
+        std=_channels(config.get("std") or _IMAGENET_STD, channels),
+        pipeline=pipeline_of(config.get("crop_mode") or "center"),
+    )
+    recommended = None
+    if (test := config.get("test_input_size")) and (test_pct := config.get("test_crop_pct")):
+        recommended = Recommended(min(test[1:]), math.floor(min(test[1:]) / test_pct))
+    return Metadata(
+        preprocessing=steps, input_size=(int(height), int(width)), recommended=recommended
+    )
+
+
+def of_transformers(processor: Mapping[str, Any]) -> Metadata:
+    """Return what an image processor of Transformers does: preprocessing and input size.
+
+    Raises InputError, KeyError, TypeError or ValueError for one that is invalid or not supported.
+    """
+    if "size" not in processor:
+        return Metadata()
+    if not processor.get("do_resize", True) or not processor.get("do_rescale", True):
+        raise InputError("do_resize and do_rescale must be true")
+    if not math.isclose(processor.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-3):
+        raise InputError(f"rescale_factor must be 1/255, not {processor['rescale_factor']}")
+    kind = processor.get("image_processor_type") or processor.get("feature_extractor_type") or ""
+    is_convnext = kind.startswith("ConvNext") or "crop_pct" in processor
+    resize, input_size, pipeline = _sizes(processor, is_convnext=is_convnext)
+    is_normalised = processor.get("do_normalize", True)
+    resample = processor.get("resample", 3 if is_convnext else 2)
+    if resample not in _RESAMPLE:
+        raise InputError(f"resample must be one of {list(_RESAMPLE)}, not {resample!r}")
+    steps = _core.Preprocessing(
+        resize=int(resize),
+        interpolation=_RESAMPLE[resample],
+        mean=processor.get("image_mean", _IMAGENET_MEAN) if is_normalised else [0.0] * 3,
+        std=processor.get("image_std", _IMAGENET_STD) if is_normalised else [1.0] * 3,
+        pipeline=pipeline,
+    )
+    height, width = input_size
+    return Metadata(preprocessing=steps, input_size=(int(height), int(width)))
+
+
+def _sizes(processor: Mapping[str, Any], *, is_convnext: bool) -> tuple[int, tuple[int, int], str]:
+    """Return the size to resize to, the input size, and the pipeline."""
+    size, crop = processor["size"], processor.get("crop_size", 224)
+    is_cropped = processor.get("do_center_crop", False)
+    if isinstance(size, int) and not is_convnext and not is_cropped:
+        size = {"height": size, "width": size}
+    height, width = (crop["height"], crop["width"]) if isinstance(crop, Mapping) else (crop, crop)
+    short = size.get("shortest_edge") if isinstance(size, Mapping) else size
+    if is_convnext and short is not None:
+        if short >= 384:
+            return short, (short, short), "squash"
+        return int(short / (processor.get("crop_pct") or 0.875)), (short, short), "torchvision"
+    if short is not None:
+        if not is_cropped:
+            raise InputError("it crops nothing, so that images have no common size")
+        return short, (height, width), "torchvision"
+    if not is_cropped:
+        height, width = size["height"], size["width"]
+    return min(size["height"], size["width"]), (height, width), "squash"
+
+
+def labels_of(config: Mapping[str, Any]) -> list[str] | None:
+    """Return the labels in a config.json of timm or Transformers, if it has any."""
+    names = config.get("label_names")
+    if isinstance(names, Sequence) and names and all(isinstance(name, str) for name in names):
+        return list(names)
+    numbered = config.get("id2label")
+    if not isinstance(numbered, Mapping):
+        return None
+    ordered = [numbered.get(str(i)) for i in range(len(numbered))]
+    # Transformers makes up names such as LABEL_0 if it was given none.
+    if all(name == f"LABEL_{i}" for i, name in enumerate(ordered)):
+        return None
+    return [str(name) for name in ordered] if None not in ordered else None
+
+
+def pipeline_of(crop_mode: str) -> str:
+    """Return the pipeline for a crop mode of timm. Raises InputError for an unsupported one."""
+    pipelines = {"center": "torchvision", "squash": "squash"}
+    if crop_mode not in pipelines:
+        raise InputError(f"crop_mode must be one of {', '.join(pipelines)}, not {crop_mode!r}")
+    return pipelines[crop_mode]
+
+
+def _checked(parse: _Parse, document: Mapping[str, Any], file: Path) -> Metadata | None:
+    """Parse a document, and add where its preprocessing is from. Raises InputError."""
+    try:
+        found = parse(document)
+    except (InputError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"'{file}' has preprocessing that resrt does not support: {reason}; give preprocessing "
+            "of your own, or move the file away"
+        ) from None
+    if found.preprocessing is None:
+        return None
+    return replace(found, preprocessing_source=f"{file.name} beside the weights")
+
+
+def _is_of(document: Mapping[str, Any], network: str, file: Path) -> bool:
+    """Return whether a config is of the network. One of another network is logged."""
+    described = document.get("architecture") or document.get("model_type")
+    if not isinstance(described, str):
+        return "pretrained_cfg" in document or "mean" in document
+    is_same = described.partition(".")[0].lower() == network.lower()
+    if "architecture" not in document:  # Transformers names only the family
+        is_same = network.lower().startswith(described.lower())
+    if not is_same:
+        _logger.warning("ignored '%s', which describes %s, not %s", file, described, network)
+    return is_same
+
+
+def _read(file: Path) -> Mapping[str, Any] | None:
+    try:
+        document = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        _logger.warning("ignored '%s', which cannot be read: %s", file, error)
+        return None
+    return document if isinstance(document, Mapping) else None
+
+
+def _channels(values: Any, channels: int) -> list[float]:
+    values = [float(value) for value in values]
+    return values if len(values) == channels else [sum(values) / len(values)] * channels
+
+
+# What parses each file. Of two with preprocessing, the last counts.
+_PROCESSOR = "preprocessor_config.json"
+_CONFIGS: dict[str, _Parse] = {
+    "config.json": of_timm,
+    "pretrained_cfg.json": of_timm,
+    _PROCESSOR: of_transformers,
+}

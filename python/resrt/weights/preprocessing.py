@@ -1,0 +1,153 @@
+"""Who decides how photographs are preprocessed: the user, the weights, or else an assumption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from resrt import _core, images
+from resrt._support.arguments import whole
+from resrt.catalog import pretrained
+from resrt.errors import InputError
+from resrt.weights.configs import pipeline_of
+from resrt.weights.metadata import Metadata, fields
+
+# What the public functions accept: all steps, the name of weights that have the same, or changes.
+PreprocessingLike: TypeAlias = _core.Preprocessing | str | Mapping[str, Any]
+
+# The changes, under timm's names.
+CHANGES = ("mean", "std", "resize", "crop_pct", "crop_mode", "interpolation", "pipeline")
+
+ASSUMED = "assumed"  # how the source of assumed preprocessing begins
+
+
+def settle(
+    metadata: Metadata,
+    given: PreprocessingLike | None,
+    entry: pretrained.Pretrained | None,
+    shape: tuple[int, int, int],
+    *,
+    is_entry_of_weights: bool = False,
+    default_pipeline: str = "torchvision",
+) -> Metadata:
+    """Return metadata for an input of `shape` (channels, height, width) with preprocessing.
+
+    Args:
+        metadata: what the weights say about themselves.
+        given: what the user says, in whole or in part.
+        entry: the pretrained weights whose preprocessing is assumed if neither says anything.
+        shape: the network's input.
+        is_entry_of_weights: whether the user named these pretrained weights.
+        default_pipeline: the pipeline to assume if there are none.
+
+    Raises InputError or WeightsError for invalid preprocessing.
+    """
+    metadata = metadata.at(shape[1:])
+    if isinstance(given, _core.Preprocessing):
+        return replace(metadata, preprocessing=given, preprocessing_source="as given")
+    changes = _changes(given)
+    like = changes.pop("like", None)
+    if like is not None:
+        entry = _named(like)
+    if like is not None or metadata.preprocessing is None:
+        metadata = _assume(metadata, entry, shape, default_pipeline)
+        if like is not None or is_entry_of_weights:
+            source = metadata.preprocessing_source.removeprefix(f"{ASSUMED} ")
+            metadata = replace(metadata, preprocessing_source=source)
+    return _changed(metadata, changes, shape) if changes else metadata
+
+
+def is_whole(given: PreprocessingLike | None) -> bool:
+    """Return whether the user says everything, so that nothing is needed from elsewhere."""
+    if isinstance(given, Mapping):
+        return "like" in given
+    return isinstance(given, (_core.Preprocessing, str))
+
+
+def _assume(
+    metadata: Metadata,
+    entry: pretrained.Pretrained | None,
+    shape: tuple[int, int, int],
+    pipeline: str,
+) -> Metadata:
+    channels, height, width = shape
+    if entry is not None:
+        steps = Metadata.of_pretrained(entry, channels).at((height, width)).preprocessing
+        source = f"{ASSUMED} as for {entry.name}"
+    else:
+        short = round(min(height, width) / 0.875)
+        steps = images.imagenet_preprocessing(channels, short, pipeline)
+        source = f"{ASSUMED} as usual for ImageNet"
+    return replace(metadata, preprocessing=steps, preprocessing_source=source)
+
+
+def _changed(metadata: Metadata, changes: dict[str, Any], shape: tuple[int, int, int]) -> Metadata:
+    assert metadata.preprocessing is not None
+    given = ", ".join(changes)
+    steps = fields(metadata.preprocessing)
+    if "crop_mode" in changes:
+        changes["pipeline"] = pipeline_of(changes.pop("crop_mode"))
+    if "crop_pct" in changes:
+        changes["resize"] = math.floor(min(shape[1:]) / _fraction(changes.pop("crop_pct")))
+    if "resize" in changes:
+        changes["resize"] = whole("resize", changes["resize"])
+    for name in ("mean", "std"):
+        if name in changes:
+            changes[name] = _values(name, changes[name], shape[0])
+    try:
+        changed = _core.Preprocessing(**steps | changes)
+    except TypeError:
+        raise InputError(
+            f"invalid preprocessing: {changes}; interpolation and pipeline are str"
+        ) from None
+    rest = "" if not set(steps) - set(changes) else f"; the rest {metadata.preprocessing_source}"
+    return replace(metadata, preprocessing=changed, preprocessing_source=f"{given} as given{rest}")
+
+
+def _changes(given: PreprocessingLike | None) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if isinstance(given, str):
+        return {"like": given}
+    if not isinstance(given, Mapping):
+        raise InputError(
+            "preprocessing must be a resrt.Preprocessing, the name of pretrained weights or a dict "
+            f"of changes, not {type(given).__name__}"
+        )
+    known = ("like", *CHANGES)
+    for name in given:
+        if name not in known:
+            raise InputError(f"unknown preprocessing option {name!r}; expected {', '.join(known)}")
+    for one, other in (("resize", "crop_pct"), ("crop_mode", "pipeline")):
+        if one in given and other in given:
+            raise InputError(f"{one} and {other} exclude each other; give one of them")
+    return dict(given)
+
+
+def _named(like: object) -> pretrained.Pretrained:
+    if not isinstance(like, str):
+        raise InputError(f"like must be the name of pretrained weights, not {like!r}")
+    entry = pretrained.find(like)
+    if entry is None:
+        raise InputError(
+            f"{like} has no pretrained weights whose preprocessing could be used; "
+            "`resrt.list_pretrained()` lists those that have"
+        )
+    return entry
+
+
+def _fraction(value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
+        return float(value)
+    raise InputError(f"crop_pct must be a number above 0 and at most 1, not {value!r}")
+
+
+def _values(name: str, values: object, channels: int) -> list[float]:
+    is_sequence = isinstance(values, Sequence) and not isinstance(values, str)
+    try:
+        listed = [float(value) for value in (values if is_sequence else [values])]  # type: ignore
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be numbers, one for each channel, not {values!r}") from None
+    return listed * channels if len(listed) == 1 else listed
