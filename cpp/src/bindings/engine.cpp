@@ -239,9 +239,11 @@ void bind_engine(py::module_& module) {
                 .tensorrt = tensorrt,
                 .progress = std::ref(steps)};
             const Weights parameters = to_weights(weights);
+            // Another thread may add layers to `graph` meanwhile.
+            const Graph network = graph;
             try {
               const ReleasedGil release;
-              return Engine::build(graph, parameters, options,
+              return Engine::build(network, parameters, options,
                                    {.threads = threads, .device = device});
             } catch (const BackendError&) {
               steps.rethrow();

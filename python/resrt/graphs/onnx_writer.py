@@ -63,8 +63,11 @@ class _Writer:
         self._weights = weights
         self._batch = "batch" if batch is None else batch
         layers = graph.layers
-        self._outputs = {layer.name: layer.name for layer in layers}
-        self._outputs |= {layers[0].name: INPUT, layers[-1].name: OUTPUT}
+        reserved = {name: f"{name}/output" for name in (INPUT, OUTPUT)}
+        self._outputs = {layer.name: reserved.get(layer.name, layer.name) for layer in layers}
+        self._outputs[layers[0].name] = INPUT
+        if isinstance(layers[-1].definition, _core.Linear):
+            self._outputs[layers[-1].name] = OUTPUT
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, onnx.TensorProto] = {}
         self._values: list[onnx.ValueInfoProto] = []
@@ -73,6 +76,9 @@ class _Writer:
         for layer in self._graph.layers[1:]:
             inputs = [self._outputs[name] for name in layer.inputs]
             self._layer(layer, inputs, self._outputs[layer.name])
+        if (last := self._outputs[self._graph.layers[-1].name]) != OUTPUT:
+            self._node("Flatten", [last], OUTPUT)
+            self._values.append(self._value(OUTPUT, (self._graph.classes,)))
         *values, logits = self._values
         return helper.make_graph(
             self._nodes,
