@@ -92,6 +92,7 @@ void bind_definitions(py::module_& module) {
       .def_readonly("epsilon", &BatchNorm2d::epsilon);
 
   definition<Relu>(module, "max(x, 0).").def(py::init<>());
+  definition<Silu>(module, "x * sigmoid(x), also called swish.").def(py::init<>());
 
   const MaxPool2d max_pool{};
   definition<MaxPool2d>(module, "The maximum over square windows.")
@@ -123,6 +124,20 @@ void bind_definitions(py::module_& module) {
       .def_readonly("ceil_mode", &AvgPool2d::ceil_mode)
       .def_readonly("count_include_pad", &AvgPool2d::count_include_pad);
 
+  definition<BlurPool2d>(module,
+                         "The mean over 3x3 windows with binomial weights and a reflected border "
+                         "(https://arxiv.org/abs/1904.11486).")
+      .def(py::init([](int stride) { return BlurPool2d{.stride = stride}; }), py::kw_only(),
+           py::arg("stride") = BlurPool2d().stride)
+      .def_readonly("stride", &BlurPool2d::stride);
+
+  definition<PadChannels>(module, "Adds channels of zeros before and after those of its input.")
+      .def(py::init(
+               [](int before, int after) { return PadChannels{.before = before, .after = after}; }),
+           py::kw_only(), py::arg("before"), py::arg("after"))
+      .def_readonly("before", &PadChannels::before)
+      .def_readonly("after", &PadChannels::after);
+
   definition<GlobalAvgPool2d>(module, "The mean over height and width.").def(py::init<>());
   definition<Add>(module, "The sum of two tensors of the same shape.").def(py::init<>());
 
@@ -151,9 +166,18 @@ void bind_definitions(py::module_& module) {
       .def_readonly("epsilon", &SplitAttention::epsilon, "The epsilon of the batch normalisation.");
 
   definition<SqueezeExcite>(module, "Squeeze-and-excitation (https://arxiv.org/abs/1709.01507).")
-      .def(py::init([](int hidden) { return SqueezeExcite{.hidden = hidden}; }), py::kw_only(),
-           py::arg("hidden"))
-      .def_readonly("hidden", &SqueezeExcite::hidden);
+      .def(py::init(
+               [](int hidden, bool silu) { return SqueezeExcite{.hidden = hidden, .silu = silu}; }),
+           py::kw_only(), py::arg("hidden"), py::arg("silu") = SqueezeExcite().silu)
+      .def_readonly("hidden", &SqueezeExcite::hidden)
+      .def_readonly("silu", &SqueezeExcite::silu,
+                    "Whether the first layer is followed by SiLU instead of ReLU.");
+
+  definition<EfficientChannelAttention>(
+      module, "Efficient channel attention (https://arxiv.org/abs/1910.03151).")
+      .def(py::init([](int kernel) { return EfficientChannelAttention{.kernel = kernel}; }),
+           py::kw_only(), py::arg("kernel"))
+      .def_readonly("kernel", &EfficientChannelAttention::kernel);
 
   definition<Linear>(module, "A fully connected layer.")
       .def(py::init([](int out_features) { return Linear{.out_features = out_features}; }),

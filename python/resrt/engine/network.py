@@ -177,7 +177,7 @@ def _graph(
         in_channels = trained[1] if in_channels is None else in_channels
     return build_graph(
         model,
-        classes=1000 if classes is None else whole("classes", classes),
+        classes=classes,
         input_size=input_size,
         in_channels=3 if in_channels is None else whole("in_channels", in_channels),
     )
@@ -206,6 +206,9 @@ def _default_preprocessing(
         scaled = Metadata.of_pretrained(entry, channels).at((height, width)).preprocessing
         assert scaled is not None
         return scaled
-    is_paddleclas = isinstance(model, str) and model_info(model).source == "PaddleClas"
-    pipeline = "paddleclas" if is_paddleclas else "torchvision"
+    source = model_info(model).source if isinstance(model, str) else None
+    if source == "paper":
+        # Networks for small images see all of them.
+        return images.imagenet_preprocessing(channels, min(height, width), "torchvision")
+    pipeline = "paddleclas" if source == "PaddleClas" else "torchvision"
     return images.imagenet_preprocessing(channels, round(min(height, width) / 0.875), pipeline)
