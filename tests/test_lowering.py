@@ -7,7 +7,7 @@ import pytest
 
 import resrt
 from resrt import _core
-from support.networks import GRID, sample
+from support.networks import GRID, VARIANTS, sample
 from support.reference import infer
 
 
@@ -23,6 +23,23 @@ def test_logits_equal_the_reference(config, size) -> None:  # type: ignore[no-un
         assert not any(layer.kind in removed for layer in graph.layers)
         logits = infer(graph, weights, network.images)
         np.testing.assert_allclose(logits, network.logits, rtol=1e-5, atol=1e-6)
+
+    engine = resrt.build(network.graph, network.weights, precision="fp32", max_batch=3)
+    network.assert_close(engine.infer(network.images))
+
+
+@pytest.mark.parametrize("config", VARIANTS, ids=repr)
+@pytest.mark.parametrize("size", [(32, 32), (39, 51)], ids=str)
+def test_logits_of_variants_equal_the_reference(config, size) -> None:  # type: ignore[no-untyped-def]
+    network = sample(config, size)
+    assert network.logits.std() > 1e-3
+    for graph, weights in network.after_passes():
+        logits = infer(graph, weights, network.images)
+        np.testing.assert_allclose(logits, network.logits, rtol=1e-5, atol=1e-6)
+    kinds = {layer.name: layer.kind for layer in graph.layers}
+    for layer in graph.layers:  # what could be folded and fused was
+        if layer.kind in ("BatchNorm2d", "Add", "Relu"):
+            assert kinds[layer.inputs[0]] != "Conv2d"
 
     engine = resrt.build(network.graph, network.weights, precision="fp32", max_batch=3)
     network.assert_close(engine.infer(network.images))

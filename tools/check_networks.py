@@ -1,18 +1,25 @@
-"""Compares the networks of the catalog with the modules of timm and torchvision.
+"""Compares the networks of the catalog with the modules of timm or torchvision.
 
-    python tools/check_networks.py [--source timm] [PATTERN ...]
+    python tools/check_networks.py [--source torchvision] [PATTERN ...]
+    python tools/check_networks.py --list tests/parameter_shapes.json.gz
 
-Requires timm and torchvision. Each module gets random weights and running statistics, which resrt
-then builds an engine from. The logits for a batch of 3 images of an odd size must agree to 1e-4 of
-the largest. Networks that the source lacks are reported. Exits with 1 if any network differs.
+Requires timm or torchvision. Each module gets random weights and running statistics, from which
+resrt builds an engine. The logits of a batch of 3 images of an odd size must agree to 1e-4 of the
+largest. Exits with 1 if a network differs or the source does not have it.
+
+With --list, nothing is computed: the names and shapes of the modules' parameters are added to the
+file, which the tests compare with the catalog where timm and torchvision are not installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import gzip
+import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,6 +49,14 @@ SOURCES: dict[str, Callable[[str], nn.Module]] = {
 }
 
 
+# The catalog has these once, as timm's, which have the same names and parameters.
+TORCHVISION_RESNETS = [
+    *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+    *("wide_resnet50_2", "wide_resnet101_2"),
+]
+
+
 def randomise(module: nn.Module) -> None:
     """Set running statistics and affine parameters that no two channels share."""
     torch.manual_seed(0)
@@ -68,20 +83,33 @@ def difference(name: str, source: str, size: int = SIZE) -> float:
     return float(np.abs(engine.infer(images) - expected).max() / np.abs(expected).max())
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("patterns", nargs="*", default=["*"], metavar="PATTERN")
-    parser.add_argument("--source", choices=SOURCES, default="timm")
-    options = parser.parse_args()
-    # torchvision has timm's names for its ResNets, which are the same networks.
-    sources = {"timm", options.source}
-    names = [model.name for model in resrt.list_models() if model.source in sources]
+def description(name: str, source: str) -> dict[str, object]:
+    """Return what tests/parameter_shapes.json.gz has for a network."""
+    # torchvision's RegNets compute their widths with tensors.
+    with torch.device("meta" if source == "timm" else "cpu"):
+        module = SOURCES[source](name)
+    shapes = {key: list(value.shape) for key, value in module.state_dict().items()}
+    return {
+        "source": source,
+        "trainable": sum(parameter.numel() for parameter in module.parameters()),
+        "shapes": {k: v for k, v in shapes.items() if not k.endswith(".num_batches_tracked")},
+    }
+
+
+def add_to_listing(path: Path, names: list[str], source: str) -> None:
+    listing = json.loads(gzip.decompress(path.read_bytes()))
+    for name in names:
+        listing.setdefault(name, description(name, source))
+    text = json.dumps(dict(sorted(listing.items())), separators=(",", ":"))
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def check(names: list[str], source: str) -> int:
+    """Print each network's difference and return how many are wrong."""
     failed = 0
     for name in names:
-        if not any(fnmatch.fnmatch(name, pattern) for pattern in options.patterns):
-            continue
         try:
-            found = difference(name, options.source)
+            found = difference(name, source)
         except (RuntimeError, ValueError) as error:
             print(f"{name:24} FAILED  {type(error).__name__}: {error}", flush=True)
             failed += 1
@@ -89,7 +117,24 @@ def main() -> int:
         verdict = "ok" if found <= TOLERANCE else "DIFFERS"
         failed += verdict != "ok"
         print(f"{name:24} {verdict:8}{found:.1e}", flush=True)
-    return int(failed > 0)
+    return failed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN")
+    parser.add_argument("--source", choices=SOURCES, default="timm")
+    parser.add_argument("--list", type=Path, metavar="FILE", help="add the parameters' shapes")
+    options = parser.parse_args()
+    names = [model.name for model in resrt.list_models(source=options.source)]
+    if options.source == "torchvision":
+        names += TORCHVISION_RESNETS
+    patterns = options.patterns or ["*"]
+    names = [name for name in names if any(fnmatch.fnmatch(name, p) for p in patterns)]
+    if options.list is not None:
+        add_to_listing(options.list, names, options.source)
+        return 0
+    return int(check(names, options.source) > 0)
 
 
 if __name__ == "__main__":

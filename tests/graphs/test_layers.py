@@ -47,7 +47,7 @@ def test_a_graph_grows_and_computes_what_its_layers_define() -> None:
 def test_export_of_layers_with_the_names_of_inputs_and_outputs(
     ends_with_linear: bool, tmp_path: Path
 ) -> None:
-    """The exported model has tensors of these names itself, and its output is a vector per image."""
+    """The exported model has tensors of these names itself, and its output is (N, classes)."""
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     graph = small_network()

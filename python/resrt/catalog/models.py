@@ -44,10 +44,10 @@ class ModelInfo:
     """A network of the catalog.
 
     `source` is the library whose conventions it follows (PaddleClas, timm or torchvision), or
-    "paper" for the networks for CIFAR of the original paper, which none of these has.
-    `input_size` is the height and width in pixels that its weights were published for, and
-    `classes` their number of classes. `published` is None if PaddleClas publishes no figures for it. `parameters` and `gflops` are counted from
-    the layer definitions.
+    "paper" for the networks for CIFAR of the original paper, which none of these has. `input_size`
+    is the height and width in pixels that its weights were published for, and `classes` their
+    number of classes. `published` is None if PaddleClas publishes no figures for it. `parameters`
+    and `gflops` are counted from the layer definitions.
     """
 
     name: str

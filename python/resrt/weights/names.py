@@ -43,11 +43,16 @@ _PLACES: Places = (
     (r"bb_(\d+)_(\d+)\.", lambda m: f"layer{int(m[1]) + 1}.{m[2]}."),
     (r"layer\d+\.layer(\d+)_bottleneck_(\d+)\.", lambda m: f"layer{m[1]}.{m[2]}."),
     (r"s(\d+)_b(\d+)\.", lambda m: f"s{m[1]}.b{m[2]}."),
+    # ResNeXt101_wsl
+    (r"_conv_stem\.", lambda m: "stem.0."),
+    (r"_conv(\d+)_(\d+)\._conv(\d)\.", lambda m: f"layer{m[1]}.{m[2]}.conv{int(m[3]) + 1}."),
+    (r"_conv(\d+)_(\d+)\._short\._conv\.", lambda m: f"layer{m[1]}.{m[2]}.short."),
+    (r"_out\.", lambda m: "out."),
 )
 
 # Then each convolution and each batch normalisation has a row.
 _CONV = r"\.(?:_conv|conv)\.(weight)"
-_NORM = r"\.(?:_batch_norm|bn)\.(weight|bias|running_mean|running_var)"
+_NORM = r"\.(?:_batch_norm|_bn|bn)\.(weight|bias|running_mean|running_var)"
 _PADDLE: Rules = (
     (rf"stem\.0{_CONV}", (r"conv1.0.\1", r"conv1.\1")),
     (rf"stem\.0{_NORM}", (r"conv1.1.\1", r"bn1.\1")),
@@ -60,6 +65,9 @@ _PADDLE: Rules = (
     (rf"(layer\d+\.\d+)\.conv(\d){_NORM}", (r"\1.bn\2.\3",)),
     (rf"(layer\d+\.\d+)\.short{_CONV}", (r"\1.downsample.0.\2", r"\1.downsample.1.\2")),
     (rf"(layer\d+\.\d+)\.short{_NORM}", (r"\1.downsample.2.\2", r"\1.downsample.1.\2")),
+    # The squeeze-and-excitation of SE_ResNet and SE_ResNeXt.
+    (r"(layer\d+\.\d+)\.scale\.squeeze\.(weight|bias)", (r"\1.se.fc1.\2",)),
+    (r"(layer\d+\.\d+)\.scale\.excitation\.(weight|bias)", (r"\1.se.fc2.\2",)),
     # ResNeSt's split attention, and its shortcut, a plain convolution and normalisation.
     (rf"(layer\d+\.\d+)\.conv2\.conv1{_CONV}", (r"\1.conv2.conv.\2",)),
     (rf"(layer\d+\.\d+)\.conv2\.conv1{_NORM}", (r"\1.conv2.bn0.\2",)),
@@ -111,8 +119,14 @@ _PYCLS: Rules = (
 
 
 def _transposed_linear(name: str, array: Array) -> Array:
-    """Transpose Paddle's linear layers, its only matrices, which have (in, out) features."""
-    return array.T if array.ndim == 2 else array
+    """Transpose Paddle's linear layers, its only matrices, which have (in, out) features.
+
+    Those of a squeeze-and-excitation are 1x1 convolutions here.
+    """
+    if array.ndim != 2:
+        return array
+    transposed: Array = array.T
+    return transposed[:, :, None, None] if ".se.fc" in name else transposed
 
 
 def _rgb_stem(name: str, array: Array) -> Array:
