@@ -57,28 +57,36 @@ TORCHVISION_RESNETS = [
 ]
 
 
-def randomise(module: nn.Module) -> None:
-    """Set running statistics and affine parameters that no two channels share."""
+def randomise(module: nn.Module, images: torch.Tensor) -> None:
+    """Set parameters and running statistics to values that no two channels share.
+
+    The statistics are near those of the activations, as after training. Otherwise activations would
+    grow with every block, and in deep networks to values at which rounding changes a gate.
+    """
     torch.manual_seed(0)
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.uniform_(part.weight, 0.5, 1.0)
+        if isinstance(part, (nn.Conv2d, nn.Linear)) and part.bias is not None:
             nn.init.normal_(part.bias, std=0.1)
-            nn.init.normal_(part.running_mean, std=0.1)
-            nn.init.uniform_(part.running_var, 0.5, 1.5)
-        elif isinstance(part, (nn.Conv2d, nn.Linear)) and part.bias is not None:
-            nn.init.normal_(part.bias, std=0.1)
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.0)
+        nn.init.normal_(norm.bias, std=0.1)
+        norm.momentum = None  # the running statistics become those of one batch
+    with torch.inference_mode():
+        module.train()(images)
+    for norm in norms:
+        norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.5, 1.5)
+        norm.running_mean += torch.empty_like(norm.running_mean).normal_(std=0.1)
 
 
 def difference(name: str, source: str, size: int = SIZE) -> float:
     """Return the largest difference of a network's logits as a fraction of the largest logit."""
-    module = SOURCES[source](name).eval()
-    randomise(module)
-    weights = {key: value.numpy() for key, value in module.state_dict().items()}
     images = np.random.default_rng(0).standard_normal((3, 3, size, size)).astype(np.float32)
+    module = SOURCES[source](name)
+    randomise(module, torch.from_numpy(images))
     with torch.inference_mode():
-        expected = module(torch.from_numpy(images)).numpy()
-    del module
+        expected = module.eval()(torch.from_numpy(images)).numpy()
+    weights = {key: value.numpy() for key, value in module.state_dict().items()}
     engine = resrt.build(name, weights, input_size=size, precision="fp32", max_batch=3)
     return float(np.abs(engine.infer(images) - expected).max() / np.abs(expected).max())
 
