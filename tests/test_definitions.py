@@ -12,7 +12,7 @@ import pytest
 import resrt
 from resrt import _core
 from resrt.weights import Weights
-from support.networks import GRID, Sample, sample_of
+from support.networks import GRID, VARIANTS, Sample, sample_of
 from support.reference import infer
 
 # For each definition, layers between the images and the head that include it.
@@ -46,11 +46,32 @@ EXAMPLES: dict[type, list[tuple[str, Any, list[str]]]] = {
         ),
         ("padded", _core.AvgPool2d(kernel=3, stride=2, padding=1), ["ceiled"]),
     ],
+    _core.Silu: [
+        ("maximum", _core.MaxPool2d(kernel=1, stride=2), ["images"]),
+        ("silu", _core.Silu(), ["maximum"]),
+    ],
+    _core.BlurPool2d: [
+        ("relu", _core.Relu(), ["images"]),
+        ("coarse", _core.BlurPool2d(), ["relu"]),
+        ("blurred", _core.BlurPool2d(stride=1), ["coarse"]),
+    ],
+    _core.PadChannels: [
+        ("relu", _core.Relu(), ["images"]),
+        ("more", _core.PadChannels(before=2, after=3), ["relu"]),
+    ],
     _core.GlobalAvgPool2d: [],
     _core.SplitAttention: [
         ("block", _core.SplitAttention(4, radix=2, cardinality=2, hidden=6), ["images"])
     ],
-    _core.SqueezeExcite: [("block", _core.SqueezeExcite(hidden=3), ["images"])],
+    _core.SqueezeExcite: [
+        ("block", _core.SqueezeExcite(hidden=3), ["images"]),
+        ("silu_block", _core.SqueezeExcite(hidden=5, silu=True), ["block"]),
+    ],
+    _core.EfficientChannelAttention: [
+        ("block", _core.EfficientChannelAttention(kernel=5), ["images"]),
+        ("conv", _core.Conv2d(6, kernel=1), ["block"]),
+        ("another_block", _core.EfficientChannelAttention(kernel=3), ["conv"]),
+    ],
     _core.Linear: [],
 }
 
@@ -91,7 +112,10 @@ def parameters_and_costs(network: Sample) -> None:
     trainable = [array.size for name, array in weights.items() if ".running_" not in name]
     assert graph.cost.parameters == sum(trainable)
     for layer in graph.layers:
-        positions = np.prod(layer.shape[1:]) if layer.kind == "Conv2d" else 1
+        positions = {
+            "Conv2d": np.prod(layer.shape[1:]),
+            "EfficientChannelAttention": layer.shape[0],
+        }.get(layer.kind, 1)
         matrices = [weights[p.name].size for p in layer.parameters if len(p.shape) > 1]
         assert layer.cost.multiply_adds == positions * sum(matrices)
 
@@ -180,7 +204,7 @@ def test_every_walk_handles_every_definition(
 
 def test_grid_has_every_definition() -> None:
     """The networks with which the lowerings, the ONNX writer and the PyTorch module are tested."""
-    graphs = [resrt.build_graph(config, input_size=32) for config in GRID]
+    graphs = [resrt.build_graph(config, input_size=32) for config in GRID + VARIANTS]
     assert {type(layer.definition) for graph in graphs for layer in graph.layers} == set(
         _core.DEFINITIONS
     )

@@ -7,7 +7,7 @@ import pytest
 
 import resrt
 from resrt import _core
-from support.networks import GRID, sample
+from support.networks import GRID, VARIANTS, sample
 from support.reference import infer
 
 
@@ -23,6 +23,28 @@ def test_logits_equal_the_reference(config, size) -> None:  # type: ignore[no-un
         assert not any(layer.kind in removed for layer in graph.layers)
         logits = infer(graph, weights, network.images)
         np.testing.assert_allclose(logits, network.logits, rtol=1e-5, atol=1e-6)
+
+    engine = resrt.build(network.graph, network.weights, precision="fp32", max_batch=3)
+    network.assert_close(engine.infer(network.images))
+
+
+@pytest.mark.parametrize("config", VARIANTS, ids=repr)
+@pytest.mark.parametrize("size", [(32, 32), (39, 49)], ids=str)
+def test_logits_of_variants_equal_the_reference(config, size) -> None:  # type: ignore[no-untyped-def]
+    network = sample(config, size)
+    assert network.logits.std() > 1e-3
+    for graph, weights in network.after_passes():
+        logits = infer(graph, weights, network.images)
+        np.testing.assert_allclose(logits, network.logits, rtol=1e-5, atol=1e-6)
+    definitions = {layer.name: layer.definition for layer in graph.layers}
+    for layer in graph.layers:
+        if layer.kind in ("BatchNorm2d", "Add", "Relu"):
+            # Nothing that could be folded or fused is left. A normalisation after a sum, as before
+            # an activation of RegNetV, reads the convolution into which the sum was fused.
+            before = definitions[layer.inputs[0]]
+            assert not isinstance(before, _core.Conv2d) or (
+                layer.kind == "BatchNorm2d" and before.residual
+            )
 
     engine = resrt.build(network.graph, network.weights, precision="fp32", max_batch=3)
     network.assert_close(engine.infer(network.images))

@@ -40,6 +40,7 @@ from .errors import ModelError as ModelError
 from .errors import PackageError as PackageError
 from .errors import PrecisionError as PrecisionError
 from .errors import WeightsError as WeightsError
+from .graphs import layers as layers
 from .graphs import torch_network as torch_network
 from .images import Prediction as Prediction
 from .measuring.timing import Timing as Timing

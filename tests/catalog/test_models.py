@@ -65,8 +65,46 @@ def test_catalog_names_are_unique_and_cover_the_families() -> None:
     sizes = ["002", "004", "006", "008", "016", "032", "040", "064", "080", "120", "160", "320"]
     assert {f"regnet{kind}_{size}" for kind in "xy" for size in sizes} <= set(names)
     depths = [18, 34, 50, 101, 152]
-    assert {f"resnet{depth}{v}" for depth in depths for v in ("", "c", "d")} <= set(names)
-    assert {f"ResNet{depth}{v}" for depth in depths for v in ("", "_vc", "_vd")} <= set(names)
+    assert {f"resnet{depth}{v}" for depth in depths for v in ("", "d")} <= set(names)
+    assert {f"resnet{depth}{v}" for depth in depths[2:] for v in "cs"} <= set(names)
+    assert {f"ResNet{depth}{v}" for depth in depths for v in ("", "_vd")} <= set(names)
+
+
+def test_names_that_no_source_has_are_not_in_the_catalog() -> None:
+    """timm has no resnet18c, and PaddleClas neither a ResNet101_vc nor a RegNetY."""
+    names = {model.name for model in resrt.list_models()}
+    assert not names & {f"resnet{depth}c" for depth in (18, 26, 34, 200)}
+    assert not names & {f"ResNet{depth}_vc" for depth in (18, 34, 101, 152)}
+    assert not any(name.startswith("RegNetY_") for name in names)
+
+
+def test_networks_for_cifar() -> None:
+    """Table 6 of the paper: 0.27, 0.46, 0.66, 0.85, 1.7 and 19.4 million parameters."""
+    models = resrt.list_models("cifar_resnet*", source="paper")
+    assert [(model.name, model.parameters) for model in models] == [
+        ("cifar_resnet20", 269_722),
+        ("cifar_resnet32", 464_154),
+        ("cifar_resnet44", 658_586),
+        ("cifar_resnet56", 853_018),
+        ("cifar_resnet110", 1_727_962),
+        ("cifar_resnet1202", 19_421_274),
+    ]
+    graph = resrt.build_graph("cifar_resnet20")
+    assert (graph.input_shape, graph.classes) == ((3, 32, 32), 10)
+    assert resrt.build_graph("cifar_resnet20", classes=100, input_size=8).classes == 100
+    assert len(graph.parameters) == 19 * 5 + 2  # the shortcuts have none
+
+
+def test_networks_for_small_images() -> None:
+    """The stem keeps the resolution."""
+    for config, stage in (
+        (resrt.ResNet(stem="small"), "layer1.0.relu"),
+        (resrt.ResNeSt(stem="small"), "layer1.0.relu"),
+        (resrt.RegNet(stem_stride=1), "stem.bn.relu"),
+    ):
+        graph = resrt.build_graph(config, classes=10, input_size=32)
+        (shape,) = (layer.shape for layer in graph.layers if layer.name == stage)
+        assert shape[1:] == (32, 32)
 
 
 def test_torchvision_rounds_widths_differently() -> None:
@@ -163,6 +201,16 @@ def test_custom_configurations(radix: int, cardinality: int) -> None:
         (lambda: resrt.ResNet(block="basic", cardinality=32), "basic block has no cardinality"),
         (lambda: resrt.ResNet(stem="wide"), "choose one of plain, deep"),
         (lambda: resrt.ResNet(stem="deep", stem_channels=33), "even"),
+        (lambda: resrt.ResNet(stem="tiered", stem_channels=36), "multiple of 8 for a tiered"),
+        (lambda: resrt.ResNet(stem="small", stem_pool="convolution"), "cannot be combined"),
+        (lambda: resrt.ResNet(antialias="blur", stem_pool="convolution"), "cannot be combined"),
+        (lambda: resrt.ResNet(antialias="blur", stride_first=True), "cannot be combined"),
+        (lambda: resrt.ResNet(antialias="bilinear"), "choose one of none, average_pool, blur"),
+        (lambda: resrt.ResNet(attention="cbam"), "one of none, squeeze_excite, efficient"),
+        (lambda: resrt.ResNet(activation="gelu"), "choose one of relu, silu"),
+        (lambda: resrt.ResNet(attention_reduction=0), "attention_reduction"),
+        (lambda: resrt.ResNet(downsample="pad", stem_channels=512), "512 channels to 256"),
+        (lambda: resrt.ResNet(block="basic", stride_first=True), "a basic block has no"),
         (lambda: resrt.ResNeSt(radix=0), "radix"),
         (lambda: resrt.ResNeSt(width=1, base_width=1), "no channels"),
         (lambda: resrt.ResNeSt(radix=3), "64 channels cannot be split by radix 3"),
@@ -178,6 +226,11 @@ def test_custom_configurations(radix: int, cardinality: int) -> None:
         (lambda: resrt.RegNet(width_slope=1e30), "million channels"),
         (lambda: resrt.RegNet(depth=0), "depth"),
         (lambda: resrt.RegNet(group_width=0), "group_width"),
+        (lambda: resrt.RegNet(stem_stride=4), "stem_stride must be 1 or 2, not 4"),
+        (lambda: resrt.RegNet(bottleneck_ratio=float("nan")), "bottleneck_ratio must be from"),
+        (lambda: resrt.RegNet(width_initial=8, bottleneck_ratio=0.1), "without channels"),
+        (lambda: resrt.RegNet(final_channels=-1), "final_channels"),
+        (lambda: resrt.RegNet(shortcut="pad"), "one of convolution, average_pool, none"),
     ],
 )
 def test_invalid_configurations(config, message) -> None:  # type: ignore[no-untyped-def]

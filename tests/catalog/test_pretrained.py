@@ -60,7 +60,7 @@ def test_names_with_and_without_a_tag() -> None:
         other.url == "https://huggingface.co/timm/resnet50.tv_in1k/resolve/main/model.safetensors"
     )
     assert (other.licence, other.resize, other.interpolation) == ("bsd-3-clause", 256, "bilinear")
-    assert pretrained.find("resnet18c") is None
+    assert pretrained.find("cifar_resnet20") is None
 
 
 def test_unknown_names() -> None:

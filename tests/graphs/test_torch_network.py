@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import resrt
-from support.networks import GRID, sample
+from support.networks import GRID, VARIANTS, sample
 
 torch = pytest.importorskip("torch")
 
 
-@pytest.mark.parametrize("config", GRID, ids=repr)
-@pytest.mark.parametrize("size", [(32, 32), (37, 50)], ids=str)
+@pytest.mark.parametrize("config", [*GRID, *VARIANTS], ids=repr)
+@pytest.mark.parametrize("size", [(32, 32), (39, 49)], ids=str)
 def test_logits_equal_the_reference(config, size) -> None:  # type: ignore[no-untyped-def]
     from resrt.graphs.torch_network import TorchNetwork
 
@@ -46,7 +46,7 @@ def test_gradients() -> None:
     from resrt.graphs.torch_network import TorchNetwork
 
     torch.manual_seed(0)
-    for config in (GRID[0], GRID[2], GRID[10], GRID[-1]):
+    for config in (GRID[0], GRID[2], GRID[10], GRID[-1], *VARIANTS):
         network = TorchNetwork(resrt.build_graph(config, classes=5, input_size=32))
         network(torch.randn(4, 3, 32, 32)).square().sum().backward()
         assert all(value.grad is not None for value in network.parameters())

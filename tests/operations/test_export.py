@@ -17,7 +17,7 @@ from resrt.graphs import onnx_writer
 from resrt.operations import demo
 from resrt.operations import export as exporting
 from support.golden import GOLDEN, Golden
-from support.networks import GRID, sample
+from support.networks import GRID, VARIANTS, sample
 
 GOLDENS = sorted(path.stem for path in GOLDEN.glob("*.npz"))
 
@@ -35,8 +35,8 @@ def write(graph: resrt.Graph, arrays: weights.Weights, **options: object) -> byt
     return model.SerializeToString()
 
 
-@pytest.mark.parametrize("config", GRID, ids=repr)
-@pytest.mark.parametrize("size", [(32, 32), (37, 50)], ids=str)
+@pytest.mark.parametrize("config", [*GRID, *VARIANTS], ids=repr)
+@pytest.mark.parametrize("size", [(32, 32), (39, 49)], ids=str)
 def test_logits_match_the_definitions(config, size) -> None:  # type: ignore[no-untyped-def]
     """Those of a graph, before and after the passes."""
     network = sample(config, size)
@@ -46,7 +46,7 @@ def test_logits_match_the_definitions(config, size) -> None:  # type: ignore[no-
 
 @pytest.mark.parametrize("opset", [13, 15, 18, 21])
 def test_opsets_compute_the_same(opset: int) -> None:
-    for config in (GRID[2], GRID[10], GRID[-1]):
+    for config in (GRID[2], GRID[10], GRID[-1], *VARIANTS):
         graph = resrt.build_graph(config, classes=5, input_size=32)
         arrays = _core.random_weights(graph, 1)
         x = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)

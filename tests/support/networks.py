@@ -40,6 +40,53 @@ GRID = [
     ),
     resrt.RegNet(depth=5, width_initial=16, width_slope=12, group_width=8),
     resrt.RegNet(depth=5, width_initial=16, width_slope=12, group_width=8, squeeze_excite=True),
+    resrt.ResNet(
+        depths=[1, 2], width=8, stem="small", stem_channels=6, block="basic", downsample="pad"
+    ),
+    resrt.ResNet(depths=[1, 1], width=8, stem_channels=16, stem="tiered", stem_pool="convolution"),
+    resrt.ResNet(depths=[1, 1], width=8, stride_first=True, activation="silu"),
+]
+
+# Networks in which not every normalisation and addition follows a convolution.
+VARIANTS = [
+    resrt.ResNet(
+        depths=[1, 1],
+        width=8,
+        antialias="blur",
+        attention="squeeze_excite",
+        attention_reduction=3,
+        attention_divisor=1,
+    ),
+    resrt.ResNet(
+        depths=[1, 1], width=8, block="basic", antialias="average_pool", attention="efficient"
+    ),
+    resrt.ResNeSt(depths=[1, 1], width=16, stem="small", stem_channels=8),
+    resrt.RegNet(
+        depth=5,
+        width_initial=8,
+        width_slope=8,
+        group_width=4,
+        squeeze_excite=True,
+        stem_stride=1,
+        bottleneck_ratio=2.0,
+        shortcut="none",
+        activation="silu",
+        linear_blocks=True,
+        final_channels=24,
+    ),
+    *(
+        resrt.RegNet(
+            depth=5,
+            width_initial=16,
+            width_slope=12,
+            group_width=8,
+            squeeze_excite=True,
+            shortcut=shortcut,
+            activation="silu",
+            pre_activation=True,
+        )
+        for shortcut in ("convolution", "average_pool")
+    ),
 ]
 
 

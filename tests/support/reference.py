@@ -105,8 +105,25 @@ def _split_attention(d, get: Get, x: Float) -> Float:  # type: ignore[no-untyped
 
 
 def _squeeze_excite(d, get: Get, x: Float) -> Float:  # type: ignore[no-untyped-def]
-    z = np.maximum(convolve(_mean(x), get("fc1.weight"), get("fc1.bias")), 0)
+    z = convolve(_mean(x), get("fc1.weight"), get("fc1.bias"))
+    z = z * _sigmoid(z) if d.silu else np.maximum(z, 0)
     return x * _sigmoid(convolve(z, get("fc2.weight"), get("fc2.bias")))
+
+
+def _blur_pool(d, get: Get, x: Float) -> Float:  # type: ignore[no-untyped-def]
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    view = windows(padded, 3, d.stride)
+    return np.einsum("ncijkl,k,l->ncij", view, [0.25, 0.5, 0.25], [0.25, 0.5, 0.25])
+
+
+def _pad_channels(d, get: Get, x: Float) -> Float:  # type: ignore[no-untyped-def]
+    return np.pad(x, ((0, 0), (d.before, d.after), (0, 0), (0, 0)))
+
+
+def _efficient_attention(d, get: Get, x: Float) -> Float:  # type: ignore[no-untyped-def]
+    means = np.pad(x.mean((2, 3)), ((0, 0), (d.kernel // 2, d.kernel // 2)))
+    view = np.lib.stride_tricks.sliding_window_view(means, d.kernel, axis=1)
+    return x * _sigmoid(view @ get("conv.weight")[0, 0])[:, :, None, None]
 
 
 def _linear(d, get: Get, x: Float) -> Float:  # type: ignore[no-untyped-def]
@@ -118,11 +135,15 @@ _LAYERS: dict[str, Callable[..., Float]] = {
     "Conv2d": _conv2d,
     "BatchNorm2d": _batch_norm,
     "Relu": lambda d, get, x: np.maximum(x, 0),
+    "Silu": lambda d, get, x: x * _sigmoid(x),
     "MaxPool2d": _max_pool,
     "AvgPool2d": _avg_pool,
+    "BlurPool2d": _blur_pool,
+    "PadChannels": _pad_channels,
     "GlobalAvgPool2d": lambda d, get, x: _mean(x),
     "Add": lambda d, get, x, y: x + y,
     "SplitAttention": _split_attention,
     "SqueezeExcite": _squeeze_excite,
+    "EfficientChannelAttention": _efficient_attention,
     "Linear": _linear,
 }

@@ -56,8 +56,8 @@ def test_a_file_is_downloaded_once(server: Server, folder: Path) -> None:
 def test_names_without_pretrained_weights() -> None:
     with pytest.raises(resrt.WeightsError, match="'resnet18.b1'.*resnet18.a1_in1k, resnet18.a2"):
         resrt.fetch("resnet18.b1")
-    with pytest.raises(resrt.WeightsError, match="no pretrained weights for resnet18c"):
-        resrt.fetch("resnet18c")
+    with pytest.raises(resrt.WeightsError, match="no pretrained weights for cifar_resnet20"):
+        resrt.fetch("cifar_resnet20")
 
 
 def test_progress_is_reported_in_bytes(server: Server) -> None:
@@ -422,7 +422,7 @@ def test_building_without_pretrained_weights(small_graph: resrt.Graph) -> None:
         resrt.build(small_graph)
     with pytest.raises(resrt.InputError, match="1000 classes and 3 input channels, not 7 and 3"):
         resrt.build("ResNet18", classes=7)
-    with pytest.raises(resrt.WeightsError, match="no pretrained weights for resnet18c"):
-        resrt.build("resnet18c")
+    with pytest.raises(resrt.WeightsError, match="no pretrained weights for cifar_resnet20"):
+        resrt.build("cifar_resnet20")
     with pytest.raises(resrt.ModelError, match="resnet18"):
         resrt.build("resnet19")

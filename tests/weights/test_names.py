@@ -239,7 +239,7 @@ def test_the_command_describes_a_file(fine_tuned: Path, capsys: pytest.CaptureFi
     assert cli.main(["weights", str(fine_tuned)]) == 0
     text = capsys.readouterr().out
     assert re.search(r"names +those of timm", text)
-    assert re.search(r"fits +resnet18$", text, re.MULTILINE)
+    assert re.search(r"fits +resnet18, resnetblur18$", text, re.MULTILINE)
     assert re.search(r"trained for +7 classes, 1 input channels", text)
     assert re.search(r"trained_by +me", text)
     assert "odd" not in text
@@ -339,7 +339,7 @@ def test_folded_onnx_files_are_recognised_by_their_matrices(
     path.write_bytes(model.SerializeToString())
     assert cli.main(["weights", str(path)]) == 0
     text = capsys.readouterr().out
-    assert re.search(r"fits +resnet18$", text, re.MULTILINE)
+    assert re.search(r"fits +resnet18, resnetblur18$", text, re.MULTILINE)
     assert "odd" not in text
     assert convert(path, out)["network"] == "resnet18"
     weights.load(out, graph)

@@ -46,6 +46,9 @@ struct BatchNorm2d {
 
 struct Relu {};
 
+// x * sigmoid(x), also called swish.
+struct Silu {};
+
 struct MaxPool2d {
   int kernel;
   int stride;
@@ -60,6 +63,19 @@ struct AvgPool2d {
   bool ceil_mode = false;
   // Whether the zeros of the padding count in the average. Cannot be combined with ceil_mode.
   bool count_include_pad = true;
+};
+
+// The mean over 3x3 windows with binomial weights, [1 2 1] / 4 along both axes, and a border that
+// repeats the pixels inside the edge in reverse order (https://arxiv.org/abs/1904.11486). The input
+// must have at least 2x2 pixels.
+struct BlurPool2d {
+  int stride = 2;
+};
+
+// Adds channels of zeros before and after the channels of its input.
+struct PadChannels {
+  int before;
+  int after;
 };
 
 // The mean over height and width: (C, H, W) -> (C).
@@ -95,6 +111,14 @@ struct SplitAttention {
 // fc2.bias.
 struct SqueezeExcite {
   int hidden;
+  bool silu = false;  // whether fc1 is followed by SiLU instead of ReLU
+};
+
+// Efficient channel attention (https://arxiv.org/abs/1910.03151): x * sigmoid(conv(mean(x))), where
+// conv slides over the channels, padded with zeros so that their number stays the same.
+// Parameters: conv.weight (1, 1, kernel).
+struct EfficientChannelAttention {
+  int kernel;  // an odd number
 };
 
 // A fully connected layer. Parameters: weight (out_features, in_features), bias (out_features).
@@ -102,8 +126,9 @@ struct Linear {
   int out_features;
 };
 
-using Definition = std::variant<Input, Conv2d, BatchNorm2d, Relu, MaxPool2d, AvgPool2d,
-                                GlobalAvgPool2d, Add, SplitAttention, SqueezeExcite, Linear>;
+using Definition = std::variant<Input, Conv2d, BatchNorm2d, Relu, Silu, MaxPool2d, AvgPool2d,
+                                BlurPool2d, PadChannels, GlobalAvgPool2d, Add, SplitAttention,
+                                SqueezeExcite, EfficientChannelAttention, Linear>;
 
 // Returns the name of the definition's type: "Conv2d".
 RESRT_API const char* kind(const Definition& definition);

@@ -1,6 +1,6 @@
 #include "resrt/graph.h"
 
-#include <map>
+#include <algorithm>
 #include <tuple>
 #include <utility>
 #include <variant>
@@ -92,6 +92,7 @@ void bind_definitions(py::module_& module) {
       .def_readonly("epsilon", &BatchNorm2d::epsilon);
 
   definition<Relu>(module, "max(x, 0).").def(py::init<>());
+  definition<Silu>(module, "x * sigmoid(x), also called swish.").def(py::init<>());
 
   const MaxPool2d max_pool{};
   definition<MaxPool2d>(module, "The maximum over square windows.")
@@ -123,6 +124,20 @@ void bind_definitions(py::module_& module) {
       .def_readonly("ceil_mode", &AvgPool2d::ceil_mode)
       .def_readonly("count_include_pad", &AvgPool2d::count_include_pad);
 
+  definition<BlurPool2d>(module,
+                         "The mean over 3x3 windows with binomial weights and a reflected border "
+                         "(https://arxiv.org/abs/1904.11486).")
+      .def(py::init([](int stride) { return BlurPool2d{.stride = stride}; }), py::kw_only(),
+           py::arg("stride") = BlurPool2d().stride)
+      .def_readonly("stride", &BlurPool2d::stride);
+
+  definition<PadChannels>(module, "Adds channels of zeros before and after those of its input.")
+      .def(py::init(
+               [](int before, int after) { return PadChannels{.before = before, .after = after}; }),
+           py::kw_only(), py::arg("before"), py::arg("after"))
+      .def_readonly("before", &PadChannels::before)
+      .def_readonly("after", &PadChannels::after);
+
   definition<GlobalAvgPool2d>(module, "The mean over height and width.").def(py::init<>());
   definition<Add>(module, "The sum of two tensors of the same shape.").def(py::init<>());
 
@@ -151,9 +166,18 @@ void bind_definitions(py::module_& module) {
       .def_readonly("epsilon", &SplitAttention::epsilon, "The epsilon of the batch normalisation.");
 
   definition<SqueezeExcite>(module, "Squeeze-and-excitation (https://arxiv.org/abs/1709.01507).")
-      .def(py::init([](int hidden) { return SqueezeExcite{.hidden = hidden}; }), py::kw_only(),
-           py::arg("hidden"))
-      .def_readonly("hidden", &SqueezeExcite::hidden);
+      .def(py::init(
+               [](int hidden, bool silu) { return SqueezeExcite{.hidden = hidden, .silu = silu}; }),
+           py::kw_only(), py::arg("hidden"), py::arg("silu") = SqueezeExcite().silu)
+      .def_readonly("hidden", &SqueezeExcite::hidden)
+      .def_readonly("silu", &SqueezeExcite::silu,
+                    "Whether the first layer is followed by SiLU instead of ReLU.");
+
+  definition<EfficientChannelAttention>(
+      module, "Efficient channel attention (https://arxiv.org/abs/1910.03151).")
+      .def(py::init([](int kernel) { return EfficientChannelAttention{.kernel = kernel}; }),
+           py::kw_only(), py::arg("kernel"))
+      .def_readonly("kernel", &EfficientChannelAttention::kernel);
 
   definition<Linear>(module, "A fully connected layer.")
       .def(py::init([](int out_features) { return Linear{.out_features = out_features}; }),
@@ -167,25 +191,40 @@ py::tuple classes(const std::variant<Kinds...>*) {
   return py::make_tuple(py::type::of<Kinds>()...);
 }
 
+// Appends a layer to a graph and returns its name, by which later layers read it.
+std::string add_layer(Graph& graph, const std::string& name, const Definition& definition,
+                      const std::vector<std::string>& inputs) {
+  const std::vector<Layer>& layers = graph.layers();
+  std::vector<Tensor> tensors;
+  for (const std::string& input : inputs) {
+    const auto found = std::find_if(layers.begin(), layers.end(),
+                                    [&](const Layer& layer) { return layer.name == input; });
+    if (found == layers.end()) {
+      throw ModelError(concat("layer '", name, "' of ", graph.name(), " reads '", input,
+                              "', which is not the name of a layer before it"));
+    }
+    tensors.push_back({static_cast<int>(found - layers.begin())});
+  }
+  graph.add(name, definition, std::move(tensors));
+  return name;
+}
+
 using NamedDefinition = std::tuple<std::string, Definition, std::vector<std::string>>;
 
 Graph make_graph(std::string name, const std::vector<NamedDefinition>& layers) {
   Graph graph(std::move(name));
-  std::map<std::string, Tensor> outputs;
   for (const auto& [layer, definition, inputs] : layers) {
-    std::vector<Tensor> tensors;
-    for (const std::string& input : inputs) {
-      const auto found = outputs.find(input);
-      if (found == outputs.end()) {
-        throw ModelError(concat("layer '", layer, "' of ", graph.name(), " reads '", input,
-                                "', which is not the name of a layer before it"));
-      }
-      tensors.push_back(found->second);
-    }
-    outputs[layer] = graph.add(layer, definition, std::move(tensors));
+    add_layer(graph, layer, definition, inputs);
   }
   graph.output();  // throws if there are no layers
   return graph;
+}
+
+std::string summary(const Graph& graph) {
+  if (graph.layers().empty()) return concat("Graph(", graph.name(), ", no layers)");
+  const Shape in = graph.input_shape();
+  return concat("Graph(", graph.name(), ", input ", in.channels, "x", in.height, "x", in.width,
+                ", ", graph.classes(), " classes, ", graph.layers().size(), " layers)");
 }
 
 }  // namespace
@@ -233,11 +272,32 @@ void bind_graph(py::module_& module) {
       });
 
   py::class_<Graph>(module, "Graph",
-                    "A network: its layers in topological order. str() returns a table of them.")
+                    R"(A network: its layers in topological order. str() returns a table of them.
+
+The first layer is the only input, and the output of the last layer is the network's output.)")
+      .def(py::init<std::string>(), py::arg("name"), "Create a graph without layers; see `add`.")
       .def(
           py::init(&make_graph), py::arg("name"), py::arg("layers"),
           "Create a graph from the name, the definition and the input layers' names of each layer. "
           "Raises ModelError if a definition does not fit its inputs.")
+      .def(
+          "add",
+          [](Graph& self, const std::string& name, const Definition& definition,
+             const std::variant<std::string, std::vector<std::string>>& inputs) {
+            const auto* one = std::get_if<std::string>(&inputs);
+            return add_layer(
+                self, name, definition,
+                one != nullptr ? std::vector{*one} : std::get<std::vector<std::string>>(inputs));
+          },
+          py::arg("name"), py::arg("definition"), py::arg("inputs") = std::vector<std::string>(),
+          R"(Append a layer and return its name, by which later layers read its output.
+
+Args:
+    name: its name, unique in the graph and the prefix of its parameters' names.
+    definition: one of `resrt.layers`.
+    inputs: the name of the layer that it reads, or a list of names; none for an Input.
+
+Raises ModelError, which names the layer, if the definition does not fit its inputs.)")
       .def_property_readonly("name", &Graph::name)
       .def_property_readonly("layers", &layers)
       .def_property_readonly(
@@ -251,11 +311,7 @@ void bind_graph(py::module_& module) {
           "cost", [](const Graph& self) { return self.cost(); }, "The total cost of all layers.")
       .def("__len__", [](const Graph& self) { return self.layers().size(); })
       .def("__str__", &Graph::table)
-      .def("__repr__", [](const Graph& self) {
-        const Shape in = self.input_shape();
-        return concat("Graph(", self.name(), ", input ", in.channels, "x", in.height, "x", in.width,
-                      ", ", self.classes(), " classes, ", self.layers().size(), " layers)");
-      });
+      .def("__repr__", &summary);
 }
 
 }  // namespace resrt

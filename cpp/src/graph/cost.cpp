@@ -15,9 +15,13 @@ int64_t element_count(const std::vector<int64_t>& shape) {
 Cost Graph::cost(const Layer& layer) const {
   Cost cost;
   // Every element of the weight of a convolution or linear layer is multiplied once per position of
-  // the output. The layers inside attention blocks have one position.
-  const bool per_position = std::holds_alternative<Conv2d>(layer.definition);
-  const int64_t positions = per_position ? int64_t{layer.shape.height} * layer.shape.width : 1;
+  // the output. The layers inside attention blocks have one position, or one per channel.
+  int64_t positions = 1;
+  if (std::holds_alternative<Conv2d>(layer.definition)) {
+    positions = int64_t{layer.shape.height} * layer.shape.width;
+  } else if (std::holds_alternative<EfficientChannelAttention>(layer.definition)) {
+    positions = layer.shape.channels;
+  }
   for (const Parameter& parameter : parameters(layer)) {
     const int64_t count = element_count(parameter.shape);
     if (parameter.trainable) cost.parameters += count;

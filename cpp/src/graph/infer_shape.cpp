@@ -89,6 +89,7 @@ Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs
           },
           [&](const BatchNorm2d&) { return one_input(); },
           [&](const Relu&) { return one_input(); },
+          [&](const Silu&) { return one_input(); },
           [&](const MaxPool2d& pool) {
             const Shape& x = one_input();
             return windows(x, x.channels, pool.kernel, pool.stride, pool.padding);
@@ -99,6 +100,27 @@ Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs
               throw ModelError("AvgPool2d does not support ceil_mode with count_include_pad");
             }
             return windows(x, x.channels, pool.kernel, pool.stride, pool.padding, pool.ceil_mode);
+          },
+          [&](const BlurPool2d& pool) {
+            const Shape& x = one_input();
+            if (x.height < 2 || x.width < 2) {
+              throw ModelError(concat("BlurPool2d requires at least 2x2 pixels, got ", text(x),
+                                      "; use a larger input size"));
+            }
+            return windows(x, x.channels, 3, pool.stride, 1);
+          },
+          [&](const PadChannels& pad) {
+            const Shape& x = one_input();
+            if (pad.before < 0 || pad.after < 0) {
+              throw ModelError(concat("the numbers of added channels must be at least 0, not ",
+                                      pad.before, " and ", pad.after));
+            }
+            const int64_t channels = int64_t{x.channels} + pad.before + pad.after;
+            if (channels > kMostChannels) {
+              throw ModelError(
+                  concat("at most ", kMostChannels, " channels are supported, not ", channels));
+            }
+            return Shape{static_cast<int>(channels), x.height, x.width};
           },
           [&](const GlobalAvgPool2d&) { return Shape{one_input().channels, 1, 1}; },
           [&](const Add&) {
@@ -120,6 +142,13 @@ Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs
           },
           [&](const SqueezeExcite& block) {
             require_positive("hidden channels", block.hidden);
+            return one_input();
+          },
+          [&](const EfficientChannelAttention& block) {
+            require_positive("kernel", block.kernel);
+            if (block.kernel % 2 == 0) {
+              throw ModelError(concat("the kernel must be odd, not ", block.kernel));
+            }
             return one_input();
           },
           [&](const Linear& linear) {

@@ -44,14 +44,20 @@ std::vector<Parameter> Graph::parameters(const Layer& layer) const {
             parameters.push_back({name + ".fc2.weight", {in_channels, hidden, 1, 1}});
             parameters.push_back({name + ".fc2.bias", {in_channels}});
           },
+          [&](const EfficientChannelAttention& block) {
+            parameters.push_back({name + ".conv.weight", {1, 1, block.kernel}});
+          },
           [&](const Linear& linear) {
             parameters.push_back({name + ".weight", {linear.out_features, in_channels}});
             parameters.push_back({name + ".bias", {linear.out_features}});
           },
           [](const Input&) {},
           [](const Relu&) {},
+          [](const Silu&) {},
           [](const MaxPool2d&) {},
           [](const AvgPool2d&) {},
+          [](const BlurPool2d&) {},
+          [](const PadChannels&) {},
           [](const GlobalAvgPool2d&) {},
           [](const Add&) {},
       },

@@ -81,9 +81,20 @@ std::string fields(const Definition& definition) {
                 .optional("epsilon", block.epsilon, SplitAttention().epsilon)
                 .text();
           },
-          [](const SqueezeExcite& block) { return concat("hidden=", block.hidden); },
+          [](const BlurPool2d& pool) { return concat("stride=", pool.stride); },
+          [](const PadChannels& pad) {
+            return concat("before=", pad.before, ", after=", pad.after);
+          },
+          [](const SqueezeExcite& block) {
+            return Fields()
+                .required(concat("hidden=", block.hidden))
+                .flag("silu", block.silu)
+                .text();
+          },
+          [](const EfficientChannelAttention& block) { return concat("kernel=", block.kernel); },
           [](const Linear& linear) { return std::to_string(linear.out_features); },
           [](const Relu&) { return std::string(); },
+          [](const Silu&) { return std::string(); },
           [](const GlobalAvgPool2d&) { return std::string(); },
           [](const Add&) { return std::string(); },
       },
@@ -106,20 +117,25 @@ std::string millions(int64_t number) {
 }  // namespace
 
 const char* kind(const Definition& definition) {
-  return std::visit(Overloaded{
-                        [](const Input&) { return "Input"; },
-                        [](const Conv2d&) { return "Conv2d"; },
-                        [](const BatchNorm2d&) { return "BatchNorm2d"; },
-                        [](const Relu&) { return "Relu"; },
-                        [](const MaxPool2d&) { return "MaxPool2d"; },
-                        [](const AvgPool2d&) { return "AvgPool2d"; },
-                        [](const GlobalAvgPool2d&) { return "GlobalAvgPool2d"; },
-                        [](const Add&) { return "Add"; },
-                        [](const SplitAttention&) { return "SplitAttention"; },
-                        [](const SqueezeExcite&) { return "SqueezeExcite"; },
-                        [](const Linear&) { return "Linear"; },
-                    },
-                    definition);
+  return std::visit(
+      Overloaded{
+          [](const Input&) { return "Input"; },
+          [](const Conv2d&) { return "Conv2d"; },
+          [](const BatchNorm2d&) { return "BatchNorm2d"; },
+          [](const Relu&) { return "Relu"; },
+          [](const Silu&) { return "Silu"; },
+          [](const MaxPool2d&) { return "MaxPool2d"; },
+          [](const AvgPool2d&) { return "AvgPool2d"; },
+          [](const BlurPool2d&) { return "BlurPool2d"; },
+          [](const PadChannels&) { return "PadChannels"; },
+          [](const GlobalAvgPool2d&) { return "GlobalAvgPool2d"; },
+          [](const Add&) { return "Add"; },
+          [](const SplitAttention&) { return "SplitAttention"; },
+          [](const SqueezeExcite&) { return "SqueezeExcite"; },
+          [](const EfficientChannelAttention&) { return "EfficientChannelAttention"; },
+          [](const Linear&) { return "Linear"; },
+      },
+      definition);
 }
 
 std::string to_string(const Definition& definition) {

@@ -28,13 +28,13 @@ Tensor bottleneck(Net& net, Tensor x, int planes, int stride, const ResNeStConfi
   const bool pool_before = stride != 1 && config.pool_first;
   const bool pool_after = stride != 1 && !config.pool_first;
 
-  x = net.conv_bn_relu("conv1", "bn1", x, {.out_channels = width, .kernel = 1});
+  x = net.conv_bn_act("conv1", "bn1", x, {.out_channels = width, .kernel = 1});
   if (pool_before) x = net.layer("avd_first", pool, x);
-  x = net.conv_bn_relu("conv2.conv", "conv2.bn0", x,
-                       {.out_channels = width * config.radix,
-                        .kernel = 3,
-                        .padding = 1,
-                        .groups = config.cardinality * config.radix});
+  x = net.conv_bn_act("conv2.conv", "conv2.bn0", x,
+                      {.out_channels = width * config.radix,
+                       .kernel = 3,
+                       .padding = 1,
+                       .groups = config.cardinality * config.radix});
   x = net.layer(
       "conv2",
       SplitAttention{.channels = width,
@@ -60,10 +60,9 @@ Graph build(std::string name, const ResNeStConfig& config, const Input& input, i
   const Trunk trunk = {.depths = config.depths,
                        .width = config.width,
                        .expansion = 4,
-                       .stem = Stem::deep,
+                       .stem = config.stem,
                        .stem_channels = config.stem_channels,
-                       .downsample = Downsample::average_pool,
-                       .project_first = false};
+                       .downsample = Downsample::average_pool};
   return residual_network(std::move(name), trunk, input, classes,
                           [&](Net& net, Tensor x, int planes, int stride) {
                             return bottleneck(net, x, planes, stride, config);

@@ -1,6 +1,7 @@
 #include "evaluate.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -241,14 +242,34 @@ Value mean(const nvinfer1::IReduceLayer& layer, const Value& x) {
   return y;
 }
 
+// Returns the index that a reflection at the first and the last pixel gives.
+int64_t reflect(int64_t index, int64_t size) {
+  if (index < 0) return -index;
+  return index < size ? index : 2 * (size - 1) - index;
+}
+
+// Slices along any axes, with a fill of zeros or a reflection by less than the size of an axis.
 Value slice(const nvinfer1::ISliceLayer& layer, const Value& x) {
   const Dims axes = layer.getAxes();
-  if (axes.nbDims != 1 || axes.d[0] != 1 || layer.getStride().d[0] != 1) {
-    throw std::logic_error("unsupported slice: expected one of channels");
+  const nvinfer1::SampleMode mode = layer.getMode();
+  std::vector<int64_t> shape = x.shape;
+  std::array<int64_t, 4> start = {};
+  for (int i = 0; i < axes.nbDims; ++i) {
+    if (layer.getStride().d[i] != 1) throw std::logic_error("unsupported slice: it has a stride");
+    shape[static_cast<size_t>(axes.d[i])] = layer.getSize().d[i];
+    start[static_cast<size_t>(axes.d[i])] = layer.getStart().d[i];
   }
-  Value y = zeros({x.shape[0], layer.getSize().d[0], x.shape[2], x.shape[3]});
+  Value y = zeros(shape);
   fill(y, [&](int64_t n, int64_t c, int64_t h, int64_t w) {
-    return at(x, n, layer.getStart().d[0] + c, h, w, 0.0);
+    std::array<int64_t, 4> from = {n, c, h, w};
+    for (size_t axis = 0; axis < 4; ++axis) {
+      from[axis] += start[axis];
+      if (mode == nvinfer1::SampleMode::kREFLECT) from[axis] = reflect(from[axis], x.shape[axis]);
+      if (from[axis] >= 0 && from[axis] < x.shape[axis]) continue;
+      if (mode != nvinfer1::SampleMode::kFILL) throw std::logic_error("a slice is out of bounds");
+      return 0.0;
+    }
+    return at(x, from[0], from[1], from[2], from[3], 0.0);
   });
   return y;
 }

@@ -43,16 +43,18 @@ class Published:
 class ModelInfo:
     """A network of the catalog.
 
-    `source` is the library whose conventions it follows (PaddleClas, timm or torchvision).
-    `input_size` is the height and width in pixels that its weights were published for. `published`
-    is None if PaddleClas publishes no figures for it. `parameters` and `gflops` are counted from
-    the layer definitions.
+    `source` is the library whose conventions it follows (PaddleClas, timm or torchvision), or
+    "paper" for the networks for CIFAR of the original paper, which none of these has. `input_size`
+    is the height and width in pixels that its weights were published for, and `classes` their
+    number of classes. `published` is None if PaddleClas publishes no figures for it. `parameters`
+    and `gflops` are counted from the layer definitions.
     """
 
     name: str
     family: str
     source: str
     input_size: int
+    classes: int
     config: Config
     published: Published | None
 
@@ -103,6 +105,7 @@ def _info(model: _core.Model) -> ModelInfo:
         family=model.family,
         source=model.source,
         input_size=model.input_size,
+        classes=model.classes,
         config=model.config,
         published=_published().get(model.name),
     )
@@ -122,8 +125,9 @@ def list_models(
 
     Args:
         pattern: a shell pattern for names, ignoring case.
-        source: the library whose conventions they follow: "PaddleClas", "timm" or "torchvision".
-        family: "ResNet", "ResNeSt", "RegNetX" or "RegNetY".
+        source: the library whose conventions they follow: "PaddleClas", "timm" or "torchvision"; or
+            "paper".
+        family: "ResNet", "ResNeSt", "RegNetX", "RegNetY", "RegNetV" or "RegNetZ".
         is_pretrained: whether the catalog has pretrained weights; see `list_pretrained`.
         is_published: whether PaddleClas publishes figures.
         max_parameters: the maximum number of trainable parameters.
@@ -167,7 +171,7 @@ def published_for(model: str) -> Published | None:
 def build_graph(
     model: str | Config,
     *,
-    classes: int = 1000,
+    classes: int | None = None,
     input_size: int | Sequence[int] | None = None,
     in_channels: int = 3,
     name: str | None = None,
@@ -176,7 +180,8 @@ def build_graph(
 
     Args:
         model: a name from the catalog, or a custom ResNet, ResNeSt or RegNet configuration.
-        classes: the number of logits.
+        classes: the number of logits. The default is the one that the network was published for,
+            or 1000 for a configuration.
         input_size: the (height, width) of the images in pixels, or one number for both. The
             default is the size that the network was published for, or 224 for a configuration.
         in_channels: the number of channels of the images.
@@ -185,7 +190,9 @@ def build_graph(
     Raises ModelError for an unknown name or an invalid configuration, InputError for sizes that
     are not positive integers.
     """
-    classes, in_channels = whole("classes", classes), whole("in_channels", in_channels)
+    in_channels = whole("in_channels", in_channels)
+    if classes is not None:
+        classes = whole("classes", classes)
     height, width = _height_and_width(input_size)
     if isinstance(model, str):
         if name is not None:

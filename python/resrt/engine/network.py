@@ -122,7 +122,7 @@ def resolve(
         entry,
         graph.input_shape,
         is_entry_of_weights=is_named or weights is None,
-        default_pipeline=_pipeline(model),
+        source=_source(model),
     )
     return Network(
         graph,
@@ -205,7 +205,7 @@ def _graph(
         in_channels = trained[1] if in_channels is None else in_channels
     return build_graph(
         model,
-        classes=1000 if classes is None else whole("classes", classes),
+        classes=classes,
         input_size=input_size,
         in_channels=3 if in_channels is None else whole("in_channels", in_channels),
     )
@@ -228,7 +228,5 @@ def _beside(
     return configs.beside(weights, model, is_preprocessing_needed=not is_whole(preprocessing))
 
 
-def _pipeline(model: Model) -> str:
-    """Return the pipeline of a network's source."""
-    is_paddleclas = isinstance(model, str) and model_info(model).source == "PaddleClas"
-    return "paddleclas" if is_paddleclas else "torchvision"
+def _source(model: Model) -> str | None:
+    return model_info(model).source if isinstance(model, str) else None

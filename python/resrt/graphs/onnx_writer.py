@@ -63,8 +63,11 @@ class _Writer:
         self._weights = weights
         self._batch = "batch" if batch is None else batch
         layers = graph.layers
-        self._outputs = {layer.name: layer.name for layer in layers}
-        self._outputs |= {layers[0].name: INPUT, layers[-1].name: OUTPUT}
+        reserved = {name: f"{name}/output" for name in (INPUT, OUTPUT)}
+        self._outputs = {layer.name: reserved.get(layer.name, layer.name) for layer in layers}
+        self._outputs[layers[0].name] = INPUT
+        if isinstance(layers[-1].definition, _core.Linear):
+            self._outputs[layers[-1].name] = OUTPUT
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, onnx.TensorProto] = {}
         self._values: list[onnx.ValueInfoProto] = []
@@ -73,6 +76,9 @@ class _Writer:
         for layer in self._graph.layers[1:]:
             inputs = [self._outputs[name] for name in layer.inputs]
             self._layer(layer, inputs, self._outputs[layer.name])
+        if (last := self._outputs[self._graph.layers[-1].name]) != OUTPUT:
+            self._node("Flatten", [last], OUTPUT)
+            self._values.append(self._value(OUTPUT, (self._graph.classes,)))
         *values, logits = self._values
         return helper.make_graph(
             self._nodes,
@@ -92,6 +98,8 @@ class _Writer:
                 self._batch_norm(name, x, output, definition.epsilon)
             case _core.Relu():
                 self._node("Relu", [x], output)
+            case _core.Silu():
+                self._silu(x, output)
             case _core.MaxPool2d():
                 self._node("MaxPool", [x], output, **_window(definition))
             case _core.AvgPool2d():
@@ -100,6 +108,11 @@ class _Writer:
                     "count_include_pad": int(definition.count_include_pad),
                 }
                 self._node("AveragePool", [x], output, **_window(definition), **rounding)
+            case _core.BlurPool2d():
+                self._blur(layer, definition.stride, x, output)
+            case _core.PadChannels():
+                pads = [0, definition.before, 0, 0, 0, definition.after, 0, 0]
+                self._node("Pad", [x, self._integers(f"{name}/pads", pads)], output)
             case _core.GlobalAvgPool2d():
                 self._node("GlobalAveragePool", [x], output)
             case _core.Add():
@@ -107,7 +120,9 @@ class _Writer:
             case _core.SplitAttention():
                 self._split_attention(layer, definition, x, output)
             case _core.SqueezeExcite():
-                self._weigh(name, x, self._gate(name, x), output)
+                self._weigh(name, x, self._gate(name, x, silu=definition.silu), output)
+            case _core.EfficientChannelAttention():
+                self._efficient_attention(layer, definition.kernel, x, output)
             case _core.Linear():
                 self._linear(name, x, output)
             case _core.Input():
@@ -125,6 +140,26 @@ class _Writer:
             y = self._node("Add", [y, inputs[1]], f"{name}/sum" if conv.relu else output)
         if conv.relu:
             self._node("Relu", [y], output)
+
+    def _silu(self, x: str, output: str) -> str:
+        return self._node("Mul", [x, self._node("Sigmoid", [x], f"{output}/sigmoid")], output)
+
+    def _blur(self, layer: _core.Layer, stride: int, x: str, output: str) -> None:
+        name, channels = layer.name, layer.shape[0]
+        pads = self._integers("border_of_1_pixel", [0, 0, 1, 1, 0, 0, 1, 1])
+        y = self._node("Pad", [x, pads], f"{name}/padded", mode="reflect")
+        line = np.array([1, 2, 1], np.float32) / 4
+        kernel = np.tile(np.outer(line, line), (channels, 1, 1, 1))
+        weight = self._constant(f"blur_of_{channels}_channels", kernel)
+        window = {"kernel_shape": [3, 3], "strides": [stride] * 2}
+        self._node("Conv", [y, weight], output, group=channels, **window)
+
+    def _efficient_attention(self, layer: _core.Layer, kernel: int, x: str, output: str) -> None:
+        name, channels = layer.name, layer.shape[0]
+        y = self._node("GlobalAveragePool", [x], f"{name}/means")
+        y = self._reshape(y, f"{name}/row", [1, channels])
+        y = self._conv(f"{name}.conv", y, f"{name}/conv", pads=[kernel // 2] * 2)
+        self._weigh(name, x, self._reshape(y, f"{name}/gate", [channels, 1, 1]), output)
 
     def _split_attention(
         self, layer: _core.Layer, block: _core.SplitAttention, x: str, output: str
@@ -149,8 +184,10 @@ class _Writer:
         axis = self._integers("axis_of_splits", [1])
         return self._node("ReduceSum", [x, axis], output, keepdims=0)
 
-    def _gate(self, name: str, x: str, block: _core.SplitAttention | None = None) -> str:
-        """Write means, fc1, normalisation, ReLU and fc2: from (C, H, W) to a value per channel.
+    def _gate(
+        self, name: str, x: str, block: _core.SplitAttention | None = None, *, silu: bool = False
+    ) -> str:
+        """Write means, fc1, normalisation, activation and fc2: from (C, H, W) to (C, 1, 1).
 
         Split attention has groups and may have a normalisation; squeeze-and-excitation has neither.
         """
@@ -159,7 +196,7 @@ class _Writer:
         y = self._conv(f"{name}.fc1", y, f"{name}/fc1", group=groups)
         if block is not None and block.batch_norm:
             y = self._batch_norm(f"{name}.bn1", y, f"{name}/bn1", block.epsilon)
-        y = self._node("Relu", [y], f"{name}/relu")
+        y = self._silu(y, f"{name}/silu") if silu else self._node("Relu", [y], f"{name}/relu")
         return self._conv(f"{name}.fc2", y, f"{name}/fc2", group=groups)
 
     def _weigh(self, name: str, x: str, gate: str, output: str) -> None:
@@ -192,7 +229,10 @@ class _Writer:
         return names
 
     def _integers(self, name: str, values: Sequence[int]) -> str:
-        self._tensors[name] = numpy_helper.from_array(np.array(values, np.int64), name)
+        return self._constant(name, np.array(values, np.int64))
+
+    def _constant(self, name: str, array: npt.NDArray[np.generic]) -> str:
+        self._tensors[name] = numpy_helper.from_array(array, name)
         return name
 
     def _value(self, name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:

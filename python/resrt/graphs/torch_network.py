@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
@@ -107,6 +108,32 @@ class _Conv2d(nn.Conv2d):
         return F.relu(y) if self.relu else y
 
 
+class _BlurPool2d(nn.Module):
+    """The mean over 3x3 windows with binomial weights (https://arxiv.org/abs/1904.11486)."""
+
+    kernel: Tensor
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        line = torch.tensor([1.0, 2.0, 1.0]) / 4
+        kernel = torch.outer(line, line).repeat(channels, 1, 1, 1)
+        self.register_buffer("kernel", kernel, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(padded, self.kernel, stride=self.stride, groups=len(self.kernel))
+
+
+class _PadChannels(nn.Module):
+    def __init__(self, d: _core.PadChannels) -> None:
+        super().__init__()
+        self.pads = (0, 0, 0, 0, d.before, d.after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.pads)
+
+
 class _Add(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
@@ -137,13 +164,26 @@ class _SplitAttention(nn.Module):
 class _SqueezeExcite(nn.Module):
     """Squeeze-and-excitation (https://arxiv.org/abs/1709.01507)."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, d: _core.SqueezeExcite) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.fc1 = nn.Conv2d(channels, d.hidden, 1)
+        self.activation = F.silu if d.silu else F.relu
+        self.fc2 = nn.Conv2d(d.hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+        return x * self.fc2(self.activation(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+
+
+class _EfficientChannelAttention(nn.Module):
+    """Efficient channel attention (https://arxiv.org/abs/1910.03151)."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = x.mean((2, 3))[:, None]
+        return x * self.conv(means).sigmoid().transpose(1, 2)[..., None]
 
 
 class _Linear(nn.Linear):
@@ -162,10 +202,16 @@ def _module(layer: _core.Layer, channels: int) -> nn.Module:
         case _core.Relu():
             # No other layer reads its input, so it can overwrite it, as in the original networks.
             return nn.ReLU(inplace=True)
+        case _core.Silu():
+            return nn.SiLU(inplace=True)
         case _core.MaxPool2d():
             return nn.MaxPool2d(definition.kernel, definition.stride, definition.padding)
         case _core.AvgPool2d() as d:
             return nn.AvgPool2d(d.kernel, d.stride, d.padding, d.ceil_mode, d.count_include_pad)
+        case _core.BlurPool2d():
+            return _BlurPool2d(channels, definition.stride)
+        case _core.PadChannels():
+            return _PadChannels(definition)
         case _core.GlobalAvgPool2d():
             return nn.AdaptiveAvgPool2d(1)
         case _core.Add():
@@ -173,7 +219,9 @@ def _module(layer: _core.Layer, channels: int) -> nn.Module:
         case _core.SplitAttention():
             return _SplitAttention(definition)
         case _core.SqueezeExcite():
-            return _SqueezeExcite(channels, definition.hidden)
+            return _SqueezeExcite(channels, definition)
+        case _core.EfficientChannelAttention():
+            return _EfficientChannelAttention(definition.kernel)
         case _core.Linear():
             return _Linear(channels, definition.out_features)
         case _core.Input():

@@ -190,7 +190,7 @@ def head_and_stem(arrays: Mapping[str, Array], graph: _core.Graph) -> tuple[int 
 def trained_graph(arrays: Mapping[str, Array], network: str) -> _core.Graph:
     """Return a network's graph for the classes and input channels that arrays were trained for."""
     classes, in_channels = head_and_stem(arrays, build_graph(network))
-    return build_graph(network, classes=classes or 1000, in_channels=in_channels or 3)
+    return build_graph(network, classes=classes, in_channels=in_channels or 3)
 
 
 def _differences(

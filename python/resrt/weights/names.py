@@ -66,6 +66,9 @@ _PADDLE: Rules = (
     (rf"(layer\d+\.\d+)\.conv(\d){_NORM}", (r"\1.bn\2.\3",)),
     (rf"(layer\d+\.\d+)\.short{_CONV}", (r"\1.downsample.0.\2", r"\1.downsample.1.\2")),
     (rf"(layer\d+\.\d+)\.short{_NORM}", (r"\1.downsample.2.\2", r"\1.downsample.1.\2")),
+    # The squeeze-and-excitation of SE_ResNet and SE_ResNeXt.
+    (r"(layer\d+\.\d+)\.scale\.squeeze\.(weight|bias)", (r"\1.se.fc1.\2",)),
+    (r"(layer\d+\.\d+)\.scale\.excitation\.(weight|bias)", (r"\1.se.fc2.\2",)),
     # ResNeSt's split attention, and its shortcut, a plain convolution and normalisation.
     (rf"(layer\d+\.\d+)\.conv2\.conv1{_CONV}", (r"\1.conv2.conv.\2",)),
     (rf"(layer\d+\.\d+)\.conv2\.conv1{_NORM}", (r"\1.conv2.bn0.\2",)),
@@ -156,8 +159,14 @@ _CHILDREN: Places = (
 
 
 def _transposed_linear(name: str, array: Array) -> Array:
-    """Transpose Paddle's linear layers, its only matrices, which have (in, out) features."""
-    return array.T if array.ndim == 2 else array
+    """Transpose Paddle's linear layers, its only matrices, which have (in, out) features.
+
+    Those of a squeeze-and-excitation are 1x1 convolutions here.
+    """
+    if array.ndim != 2:
+        return array
+    transposed: Array = array.T
+    return transposed[:, :, None, None] if ".se.fc" in name else transposed
 
 
 def _rgb_stem(name: str, array: Array) -> Array:

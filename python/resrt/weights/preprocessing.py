@@ -30,7 +30,7 @@ def settle(
     shape: tuple[int, int, int],
     *,
     is_entry_of_weights: bool = False,
-    default_pipeline: str = "torchvision",
+    source: str | None = None,
 ) -> Metadata:
     """Return metadata for an input of `shape` (channels, height, width) with preprocessing.
 
@@ -40,7 +40,7 @@ def settle(
         entry: the pretrained weights whose preprocessing is assumed if neither says anything.
         shape: the network's input.
         is_entry_of_weights: whether the user named these pretrained weights.
-        default_pipeline: the pipeline to assume if there are none.
+        source: where the network is from, whose usual preprocessing is assumed if there are none.
 
     Raises InputError or WeightsError for invalid preprocessing.
     """
@@ -52,7 +52,7 @@ def settle(
     if like is not None:
         entry = _named(like)
     if like is not None or metadata.preprocessing is None:
-        metadata = _assume(metadata, entry, shape, default_pipeline)
+        metadata = _assume(metadata, entry, shape, source)
         if like is not None or is_entry_of_weights:
             source = metadata.preprocessing_source.removeprefix(f"{ASSUMED} ")
             metadata = replace(metadata, preprocessing_source=source)
@@ -70,7 +70,7 @@ def _assume(
     metadata: Metadata,
     entry: pretrained.Pretrained | None,
     shape: tuple[int, int, int],
-    pipeline: str,
+    origin: str | None,
 ) -> Metadata:
     channels, height, width = shape
     if entry is not None:
@@ -78,6 +78,9 @@ def _assume(
         source = f"{ASSUMED} as for {entry.name}"
     else:
         short = round(min(height, width) / 0.875)
+        if origin == "paper":  # networks for small images see all of them
+            short = min(height, width)
+        pipeline = "paddleclas" if origin == "PaddleClas" else "torchvision"
         steps = images.imagenet_preprocessing(channels, short, pipeline)
         source = f"{ASSUMED} as usual for ImageNet"
     return replace(metadata, preprocessing=steps, preprocessing_source=source)

@@ -5,6 +5,7 @@
 #include <openvino/core/model.hpp>
 #include <openvino/opsets/opset14.hpp>
 
+#include "graph/binomial_kernel.h"
 #include "graph/overloaded.h"
 #include "graph/trailing_padding.h"
 #include "passes/rewrite.h"
@@ -148,6 +149,7 @@ class Lowering {
   static ov::CoordinateDiff to_difference(int padding) { return ov::CoordinateDiff(2, padding); }
 
   static Output relu(const Output& x) { return std::make_shared<op::Relu>(x); }
+  static Output silu(const Output& x) { return std::make_shared<op::Swish>(x); }
   static Output sigmoid(const Output& x) { return std::make_shared<op::Sigmoid>(x); }
   static Output add(const Output& x, const Output& y) { return std::make_shared<op::Add>(x, y); }
   static Output multiply(const Output& x, const Output& y) {
@@ -201,6 +203,8 @@ class Lowering {
 
   Parts lower(const Layer& layer, const Relu&, size_t) { return one(relu(input(layer))); }
 
+  Parts lower(const Layer& layer, const Silu&, size_t) { return one(silu(input(layer))); }
+
   Parts lower(const Layer& layer, const MaxPool2d& pool, size_t) {
     return one(std::make_shared<op::MaxPool>(input(layer), strides(pool.stride), strides(1),
                                              pads(pool.padding), pads(pool.padding),
@@ -221,6 +225,27 @@ class Lowering {
                                                    window(pool.kernel), !pool.count_include_pad));
     }
     return made;
+  }
+
+  Parts lower(const Layer& layer, const BlurPool2d& pool, size_t) {
+    const auto channels = static_cast<size_t>(layer.shape.channels);
+    const Output border = integers({0, 0, 1, 1});
+    const Output padded =
+        std::make_shared<op::Pad>(input(layer), border, border, ov::op::PadMode::REFLECT);
+    std::vector<float> kernels;
+    for (size_t c = 0; c < channels; ++c) {
+      kernels.insert(kernels.end(), kBinomialKernel.begin(), kBinomialKernel.end());
+    }
+    const Output weight =
+        op::Constant::create(ov::element::f32, ov::Shape{channels, 1, 1, 3, 3}, kernels);
+    return one(std::make_shared<op::GroupConvolution>(
+        padded, weight, strides(pool.stride), to_difference(0), to_difference(0), strides(1)));
+  }
+
+  Parts lower(const Layer& layer, const PadChannels& pad, size_t) {
+    return one(std::make_shared<op::Pad>(
+        input(layer), integers({0, pad.before, 0, 0}), integers({0, pad.after, 0, 0}),
+        op::Constant::create(ov::element::f32, ov::Shape{}, {0}), ov::op::PadMode::CONSTANT));
   }
 
   Parts lower(const Layer& layer, const GlobalAvgPool2d&, size_t) {
@@ -261,13 +286,27 @@ class Lowering {
     return one(y);
   }
 
-  Parts lower(const Layer& layer, const SqueezeExcite&, size_t) {
+  Parts lower(const Layer& layer, const SqueezeExcite& block, size_t) {
     const Output x = input(layer);
     const Array& fc1_bias = parameter(layer.name + ".fc1.bias");
     const Array& fc2_bias = parameter(layer.name + ".fc2.bias");
-    const Output hidden = relu(convolve(mean(x), parameter(layer.name + ".fc1.weight"), &fc1_bias));
+    const Output z = convolve(mean(x), parameter(layer.name + ".fc1.weight"), &fc1_bias);
+    const Output hidden = block.silu ? silu(z) : relu(z);
     return one(
         multiply(x, sigmoid(convolve(hidden, parameter(layer.name + ".fc2.weight"), &fc2_bias))));
+  }
+
+  Parts lower(const Layer& layer, const EfficientChannelAttention& block, size_t) {
+    const Output x = input(layer);
+    // The channels become the height of an image.
+    const Output means = std::make_shared<op::Reshape>(mean(x), integers({0, 1, -1, 1}), true);
+    const auto kernel = static_cast<size_t>(block.kernel);
+    const ov::CoordinateDiff padding = {block.kernel / 2, 0};
+    const Output logits = std::make_shared<op::Convolution>(
+        means, constant(parameter(layer.name + ".conv.weight"), {1, 1, kernel, 1}), strides(1),
+        padding, padding, strides(1));
+    return one(
+        multiply(x, sigmoid(std::make_shared<op::Reshape>(logits, integers({0, -1, 1, 1}), true))));
   }
 
   Parts lower(const Layer& layer, const Linear&, size_t) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backends/tensorrt/flavour.h"
+#include "graph/binomial_kernel.h"
 #include "graph/trailing_padding.h"
 #include "passes/split_attention.h"
 #include "resrt/error.h"
@@ -160,6 +161,9 @@ class Lowering {
   ITensor& relu(const std::string& name, ITensor& x) {
     return activation(name, x, nvinfer1::ActivationType::kRELU);
   }
+  ITensor& silu(const std::string& name, ITensor& x) {
+    return multiply(name, x, sigmoid(name + ".sigmoid", x));
+  }
   ITensor& sigmoid(const std::string& name, ITensor& x) {
     return activation(name, x, nvinfer1::ActivationType::kSIGMOID);
   }
@@ -242,6 +246,8 @@ class Lowering {
 
   ITensor& lower(const Layer& layer, const Relu&) { return relu(layer.name, input(layer)); }
 
+  ITensor& lower(const Layer& layer, const Silu&) { return silu(layer.name, input(layer)); }
+
   ITensor& lower(const Layer& layer, const MaxPool2d& pool) {
     auto& made = named(layer.name, target_.addPoolingNd(input(layer), nvinfer1::PoolingType::kMAX,
                                                         square(pool.kernel)));
@@ -262,6 +268,40 @@ class Lowering {
                               trailing_padding(pool, in.width, layer.shape.width)}));
     made.setAverageCountExcludesPadding(!pool.count_include_pad);
     return *made.getOutput(0);
+  }
+
+  ITensor& lower(const Layer& layer, const BlurPool2d& pool) {
+    const std::string& name = layer.name;
+    const Shape in = graph_.shape(layer.inputs.front());
+    auto& padded = named(
+        name + ".pad",
+        target_.addSlice(input(layer), square(-1), dims({in.height + 2, in.width + 2}), square(1)));
+    padded.setAxes(dims({2, 3}));
+    padded.setMode(nvinfer1::SampleMode::kREFLECT);
+    auto [kernels, out] = make_array({in.channels, 1, 3, 3});
+    for (size_t i = 0; i < kernels.size(); ++i) out[i] = kBinomialKernel[i % 9];
+    const nvinfer1::Weights no_bias{type_, nullptr, 0};
+    auto& made =
+        named(name, target_.addConvolutionNd(*padded.getOutput(0), in.channels, square(3),
+                                             constant(name + ".weight", kernels), no_bias));
+    made.setStrideNd(square(pool.stride));
+    made.setNbGroups(in.channels);
+    return *made.getOutput(0);
+  }
+
+  ITensor& lower(const Layer& layer, const PadChannels& pad) {
+    const std::string& name = layer.name;
+    auto [zero, out] = make_array({});
+    *out = 0.0F;
+    ITensor& fill =
+        *named(name + ".zero", target_.addConstant(dims({}), constant(name + ".zero", zero)))
+             .getOutput(0);
+    auto& slice = named(name, target_.addSlice(input(layer), dims({-pad.before}),
+                                               dims({layer.shape.channels}), dims({1})));
+    slice.setAxes(dims({1}));
+    slice.setMode(nvinfer1::SampleMode::kFILL);
+    slice.setInput(4, fill);
+    return *slice.getOutput(0);
   }
 
   ITensor& lower(const Layer& layer, const GlobalAvgPool2d&) {
@@ -358,15 +398,32 @@ class Lowering {
     return *flat.getOutput(0);
   }
 
-  ITensor& lower(const Layer& layer, const SqueezeExcite&) {
+  ITensor& lower(const Layer& layer, const SqueezeExcite& block) {
     const std::string& name = layer.name;
     ITensor& x = input(layer);
     const auto fc = [&](const char* which, ITensor& vector) -> ITensor& {
       return fully_connected(name + which, vector, weights_.at(name + which + ".weight"),
                              weights_.at(name + which + ".bias"));
     };
-    ITensor& hidden = relu(name + ".relu", fc(".fc1", mean(name + ".mean", x)));
+    ITensor& z = fc(".fc1", mean(name + ".mean", x));
+    ITensor& hidden = block.silu ? silu(name + ".silu", z) : relu(name + ".relu", z);
     return multiply(name, x, sigmoid(name + ".sigmoid", fc(".fc2", hidden)));
+  }
+
+  ITensor& lower(const Layer& layer, const EfficientChannelAttention& block) {
+    const std::string& name = layer.name;
+    ITensor& x = input(layer);
+    // The channels become the height of an image.
+    auto& means = named(name + ".channels", target_.addShuffle(mean(name + ".mean", x)));
+    means.setReshapeDimensions(dims({0, 1, layer.shape.channels, 1}));
+    const nvinfer1::Weights no_bias{type_, nullptr, 0};
+    auto& conv = named(name + ".conv",
+                       target_.addConvolutionNd(*means.getOutput(0), 1, dims({block.kernel, 1}),
+                                                parameter(name + ".conv.weight"), no_bias));
+    conv.setPaddingNd(dims({block.kernel / 2, 0}));
+    auto& logits = named(name + ".logits", target_.addShuffle(*conv.getOutput(0)));
+    logits.setReshapeDimensions(dims({0, layer.shape.channels, 1, 1}));
+    return multiply(name, x, sigmoid(name + ".sigmoid", *logits.getOutput(0)));
   }
 
   ITensor& lower(const Layer& layer, const Linear&) {

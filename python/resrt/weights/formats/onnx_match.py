@@ -142,6 +142,12 @@ class _Matcher:
                 return self._batch_norm(layer, layer.name, definition.epsilon, tensor)
             case _core.Relu():
                 return _Step({}, self._node(layer, tensor, "Relu").inputs[:1])
+            case _core.Silu():
+                return _Step({}, (self._silu(layer, tensor),))
+            case _core.BlurPool2d():
+                return self._blur(layer, definition.stride, tensor)
+            case _core.PadChannels():
+                return _Step({}, self._node(layer, tensor, "Pad").inputs[:1])
             case _core.MaxPool2d() | _core.AvgPool2d():
                 return self._pool(layer, definition, tensor)
             case _core.GlobalAvgPool2d():
@@ -154,7 +160,13 @@ class _Matcher:
             case _core.SplitAttention():
                 return self._split_attention(layer, definition, tensor)
             case _core.SqueezeExcite():
-                return self._squeeze_excite(layer, tensor)
+                return self._squeeze_excite(layer, definition, tensor)
+            case _core.EfficientChannelAttention():
+                name = f"{layer.name}.conv.weight"
+                source, gate = self._gated(layer, tensor)
+                node, weight = self._convolution(layer, name, gate)
+                self._check_mean(layer, node, source)
+                return _Step({name: weight}, (source,))
             case _core.Linear():
                 return self._linear(layer, definition, tensor)
             case _:
@@ -238,13 +250,17 @@ class _Matcher:
         self._check_reads_means(layer, node, source)
         return _Step(arrays, (source,))
 
-    def _squeeze_excite(self, layer: _core.Layer, tensor: str) -> _Step:
+    def _squeeze_excite(self, layer: _core.Layer, block: _core.SqueezeExcite, tensor: str) -> _Step:
         fc1, fc2 = f"{layer.name}.fc1", f"{layer.name}.fc2"
-        source, gate = self._gate(layer, tensor, "Sigmoid")
+        source, gate = self._gated(layer, tensor)
         second, weight2 = self._convolution(layer, f"{fc2}.weight", gate)
-        relu = self._node(layer, self._source(second.inputs[0]), "Relu")
-        first, weight1 = self._convolution(layer, f"{fc1}.weight", self._source(relu.inputs[0]))
-        self._check_reads_means(layer, first, source)
+        hidden = self._source(second.inputs[0])
+        if block.silu:
+            hidden = self._silu(layer, hidden)
+        else:
+            hidden = self._source(self._node(layer, hidden, "Relu").inputs[0])
+        first, weight1 = self._convolution(layer, f"{fc1}.weight", hidden)
+        self._check_mean(layer, first, source)
         arrays = {
             f"{fc1}.weight": weight1,
             f"{fc1}.bias": self._bias(layer, first, weight1.shape[0]),
@@ -252,6 +268,57 @@ class _Matcher:
             f"{fc2}.bias": self._bias(layer, second, weight2.shape[0]),
         }
         return _Step(arrays, (source,))
+
+    def _silu(self, layer: _core.Layer, tensor: str) -> str:
+        """Return what a SiLU reads: x, if a tensor is x * sigmoid(x)."""
+        node = self._node(layer, tensor, "Mul", "Swish")
+        if node.op == "Swish":
+            return self._source(node.inputs[0])
+        for x, z in self._sigmoid_products(node):
+            if x == z:
+                return x
+        raise self._mismatch(layer, tensor)
+
+    def _blur(self, layer: _core.Layer, stride: int, tensor: str) -> _Step:
+        """Match a convolution of a reflected border, which has the binomial weights."""
+        node = self._node(layer, tensor, "Conv")
+        channels = layer.shape[0]
+        line = np.array([1, 2, 1], np.float32) / 4
+        pad = self._node(layer, self._source(node.inputs[0]), "Pad")
+        weight = self._constant(layer, node.inputs[1]) if len(node.inputs) > 1 else line
+        is_blur = (
+            node.number("group", 1) == channels
+            and weight.shape == (channels, 1, 3, 3)
+            and np.allclose(weight, np.outer(line, line))
+            and pad.texts.get("mode") == "reflect"
+        )
+        if not is_blur or not pad.inputs or not _has_window(node, 3, stride, 0):
+            raise self._mismatch(layer, tensor)
+        return _Step({}, pad.inputs[:1])
+
+    def _gated(self, layer: _core.Layer, tensor: str) -> tuple[str, str]:
+        """Return x and the convolution's output z, if a tensor is x * sigmoid(z)."""
+        for x, z in self._sigmoid_products(self._node(layer, tensor, "Mul")):
+            # If x is a SiLU of y, the tensor may also seem to be sigmoid(y) * ....
+            if x != z and self._op(z) == "Conv":
+                return x, z
+        raise self._mismatch(layer, tensor)
+
+    def _sigmoid_products(self, node: Node) -> Iterable[tuple[str, str]]:
+        """Yield the pairs (x, z) for which a product is x * sigmoid(z)."""
+        if len(node.inputs) != 2:
+            return
+        for x, factor in (node.inputs, node.inputs[::-1]):
+            gate = self._producers.get(self._source(factor))
+            if gate is not None and gate.op == "Expand" and gate.inputs:
+                gate = self._producers.get(self._source(gate.inputs[0]))
+            if gate is not None and gate.op == "Sigmoid" and gate.inputs:
+                yield self._source(x), self._source(gate.inputs[0])
+
+    def _check_mean(self, layer: _core.Layer, node: Node, source: str) -> None:
+        mean = self._node(layer, self._source(node.inputs[0]), *_MEANS)
+        if self._source(mean.inputs[0]) != source:
+            raise self._mismatch(layer, node.outputs[0])
 
     def _gate(self, layer: _core.Layer, tensor: str, activation: str) -> tuple[str, str]:
         """Return what an attention block reads, and the convolution that computes its weights."""
