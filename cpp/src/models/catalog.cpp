@@ -155,7 +155,6 @@ const std::vector<ResNetRow>& paddle_resnets() {
       {"SE_ResNeXt50_32x4d", next(32, 4, se(bottleneck(k50)))},
       {"SE_ResNeXt50_vd_32x4d", next(32, 4, se(d(bottleneck(k50), 128)))},
       {"SE_ResNeXt101_32x4d", next(32, 4, se(bottleneck(k101)))},
-      {"SE_ResNeXt152_64x4d", next(64, 4, se(s(bottleneck(k152))))},
       {"SENet154_vd", next(64, 4, se(d(bottleneck(k152), 128)))},
   };
   return rows;
