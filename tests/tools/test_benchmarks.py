@@ -23,6 +23,7 @@ SCRIPTS = {
     "loading.py": "regnetx_002 --batch 1 2 --rounds 1",
     "loading_under_load.py": "demo --rounds 1 --callers 2 --busy 0",
     "reduced_decoding.py": str(PHOTOS),
+    "throughput.py": "regnetx_002 --rounds 1 --inferences 4 --callers 2",
     "startup.py": "--network regnetx_002 --rounds 1",
 }
 

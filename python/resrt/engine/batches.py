@@ -47,7 +47,7 @@ def infer_files(
     """Yield each file's logits, in order, as they are computed; unreadable files yield an error.
 
     Args:
-        engine: best loaded with threads=1, as `ready` does.
+        engine: best loaded with optimize_for="throughput", as `ready` does.
         files: paths of images. They are read only a little ahead of the results, so there may be
             any number.
         exact: False allows large JPEGs to be decoded at reduced size; see `images.preprocess`.

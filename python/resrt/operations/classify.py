@@ -45,7 +45,7 @@ def classify(
 
     Args:
         engine: an engine, or the path of an engine file, which is loaded for throughput. Load an
-            engine of your own with threads=1 for the same.
+            engine of your own with optimize_for="throughput" for the same.
         files: the paths of any number of images; `resrt.find_images` lists those in folders.
         topk: the number of classes of each image, at most as many as the network has.
         exact: decode every JPEG at full size. By default, one that is several times larger than

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from resrt._support.files import replacing
 from resrt.catalog import pretrained
-from resrt.catalog.models import build_graph
+from resrt.catalog.models import build_graph, model_info
 from resrt.errors import FileError, WeightsError
 from resrt.weights import configs, formats, identify
 from resrt.weights import names as conventions
@@ -72,7 +72,9 @@ def convert(
     if input_size is not None or preprocessing is not None:
         size = input_size or metadata.input_size
         sized = build_graph(name, input_size=size, in_channels=graph.input_shape[0])
-        metadata = settle(metadata, preprocessing, entry, sized.input_shape)
+        metadata = settle(
+            metadata, preprocessing, entry, sized.input_shape, source=model_info(name).source
+        )
     if names:
         metadata = metadata.with_labels(names, graph.classes)
     convention = conventions.convention_of(checkpoint.arrays).name
