@@ -3,8 +3,8 @@
     python benchmarks/throughput.py resnet50 resnest50d regnetx_040 --callers 8
 
 Each library has its own process, in which threads call it with single images without pause.
-OpenVINO and ONNX Runtime run the ONNX export: OpenVINO with its throughput hint and as many requests
-as it advises, ONNX Runtime with one thread per core for each inference.
+OpenVINO and ONNX Runtime run the ONNX export: OpenVINO with its throughput hint and as many
+requests as it advises, ONNX Runtime with one thread per core for each inference.
 """
 
 from __future__ import annotations
