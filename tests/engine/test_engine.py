@@ -21,6 +21,7 @@ import pytest
 
 import resrt
 from resrt import _core
+from support.paths import DATA
 
 Batch = npt.NDArray[np.float32]
 
@@ -402,6 +403,20 @@ class TestFile:
             loaded = resrt.load(saved)
         assert "built with openvino 2025.1.0, but version 2026.4.1 is installed" in caplog.text
         np.testing.assert_array_equal(loaded.infer(images), expected)
+
+    def test_file_of_the_previous_version_of_openvino(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The file is what this code saves with OpenVINO 2026.3.1 installed."""
+        with caplog.at_level("INFO", logger="resrt"):
+            loaded = resrt.load(DATA / "engines/openvino-2026.3.1.engine")
+        assert "built with openvino 2026.3.1, but version" in caplog.text
+        config = resrt.ResNet(depths=[1, 1], width=4)
+        built = resrt.build(
+            config, "random", input_size=32, classes=7, max_batch=4, precision="fp32"
+        )
+        images = np.random.default_rng(0).standard_normal((5, 3, 32, 32), np.float32)
+        np.testing.assert_allclose(loaded.infer(images), built.infer(images), rtol=1e-5, atol=1e-6)
 
     def test_other_library_version_with_operations_that_are_unknown(self, saved: Path) -> None:
         self.rewrite(saved, b"2026.4.1", b"2027.1.0")

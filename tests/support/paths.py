@@ -6,4 +6,5 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
-PHOTOS = TESTS / "data" / "photos"
+DATA = TESTS / "data"
+PHOTOS = DATA / "photos"
