@@ -136,7 +136,10 @@ def tensorrt_rtx(network: Sample) -> None:
     if status.why_not:
         pytest.skip(status.why_not)
     for graph, weights in network.variants():
-        engine = resrt.build(graph, weights, backend=status.name, precision="fp32", max_batch=3)
+        for precision in ("fp16", "fp32"):
+            engine = resrt.build(
+                graph, weights, backend=status.name, precision=precision, max_batch=3
+            )
         if status.why_build_only is None:
             network.assert_close(engine.infer(network.images))
 

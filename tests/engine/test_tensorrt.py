@@ -54,12 +54,11 @@ def distinct_networks() -> list[resrt.Graph]:
 def test_every_published_network_builds(
     graph: resrt.Graph, caplog: pytest.LogCaptureFixture
 ) -> None:
-    weights = _core.random_weights(graph, 0)
     sizes = {}
     for precision in ("fp32", "fp16"):
         caplog.clear()
         with caplog.at_level(logging.INFO, "resrt.tensorrt_rtx"):
-            engine = resrt.build(graph, weights, backend=RTX, precision=precision, max_batch=4)
+            engine = resrt.build(graph, "random", backend=RTX, precision=precision, max_batch=4)
         info = engine.info
         assert (info.backend, info.precision, info.max_batch) == (RTX, precision, 4)
         assert (info.input_shape, info.classes) == (graph.input_shape, 1000)

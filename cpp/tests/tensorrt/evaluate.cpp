@@ -248,8 +248,9 @@ int64_t reflect(int64_t index, int64_t size) {
   return index < size ? index : 2 * (size - 1) - index;
 }
 
-// Slices along any axes, with a fill of zeros or a reflection by less than the size of an axis.
-Value slice(const nvinfer1::ISliceLayer& layer, const Value& x) {
+// Slices along any axes, with `outside` or a reflection by less than the size of an axis for what
+// is not in x.
+Value slice(const nvinfer1::ISliceLayer& layer, const Value& x, double outside) {
   const Dims axes = layer.getAxes();
   const nvinfer1::SampleMode mode = layer.getMode();
   std::vector<int64_t> shape = x.shape;
@@ -267,7 +268,7 @@ Value slice(const nvinfer1::ISliceLayer& layer, const Value& x) {
       if (mode == nvinfer1::SampleMode::kREFLECT) from[axis] = reflect(from[axis], x.shape[axis]);
       if (from[axis] >= 0 && from[axis] < x.shape[axis]) continue;
       if (mode != nvinfer1::SampleMode::kFILL) throw std::logic_error("a slice is out of bounds");
-      return 0.0;
+      return outside;
     }
     return at(x, from[0], from[1], from[2], from[3], 0.0);
   });
@@ -302,7 +303,10 @@ Value evaluate_layer(const ILayer& layer, const std::vector<Value>& inputs) {
       return combine(static_cast<const nvinfer1::IElementWiseLayer&>(layer), x, inputs.back());
     case LayerType::kSHUFFLE: return reshape(static_cast<const nvinfer1::IShuffleLayer&>(layer), x);
     case LayerType::kREDUCE: return mean(static_cast<const nvinfer1::IReduceLayer&>(layer), x);
-    case LayerType::kSLICE: return slice(static_cast<const nvinfer1::ISliceLayer&>(layer), x);
+    case LayerType::kSLICE:
+      // Its only other input, if any, is the value of a fill.
+      return slice(static_cast<const nvinfer1::ISliceLayer&>(layer), x,
+                   inputs.size() > 1 ? inputs.back().data.front() : 0.0);
     case LayerType::kSOFTMAX: return softmax(static_cast<const nvinfer1::ISoftMaxLayer&>(layer), x);
     case LayerType::kUNARY: return magnitude(static_cast<const nvinfer1::IUnaryLayer&>(layer), x);
     case LayerType::kSELECT: return select(x, inputs[1], inputs[2]);

@@ -140,10 +140,41 @@ TEST_F(Lowering, ComputesResNets) {
                         .stem = Stem::deep,
                         .downsample = Downsample::average_pool},
            ResNetConfig{.depths = {1, 2}, .width = 16, .cardinality = 4, .base_width = 16},
+           ResNetConfig{.depths = {1, 2},
+                        .block = Block::basic,
+                        .width = 8,
+                        .stem = Stem::small,
+                        .stem_channels = 6,
+                        .downsample = Downsample::pad},
+           ResNetConfig{.depths = {1, 1},
+                        .width = 8,
+                        .stem = Stem::tiered,
+                        .stem_channels = 16,
+                        .stem_pool = StemPool::convolution},
+           ResNetConfig{
+               .depths = {1, 1}, .width = 8, .stride_first = true, .activation = Activation::silu},
+           ResNetConfig{.depths = {1, 1},
+                        .width = 8,
+                        .antialias = Antialias::blur,
+                        .attention = Attention::squeeze_excite,
+                        .attention_reduction = 3,
+                        .attention_divisor = 1},
        }) {
     for (const auto& [height, width] : {std::pair{32, 32}, std::pair{37, 50}, std::pair{9, 7}}) {
       expect_computes(build_graph("resnet", config, options({2, height, width}, 5)));
     }
+  }
+}
+
+// Its shortcuts and its average pooling agree only on even sizes.
+TEST_F(Lowering, ComputesResNetsWithAveragePoolingAgainstAliasing) {
+  const ResNetConfig config = {.depths = {1, 1},
+                               .block = Block::basic,
+                               .width = 8,
+                               .antialias = Antialias::average_pool,
+                               .attention = Attention::efficient};
+  for (const auto& [height, width] : {std::pair{32, 32}, std::pair{16, 48}}) {
+    expect_computes(build_graph("resnet", config, options({2, height, width}, 5)));
   }
 }
 
@@ -172,13 +203,35 @@ TEST_F(Lowering, ComputesPoolFirstResNeSts) {
                               options({3, 19, 26}, 5)));
 }
 
+TEST_F(Lowering, ComputesResNeStsForSmallImages) {
+  expect_computes(build_graph(
+      "resnest",
+      ResNeStConfig{.depths = {1, 1}, .width = 16, .stem = Stem::small, .stem_channels = 8},
+      options({3, 19, 26}, 5)));
+}
+
 TEST_F(Lowering, ComputesRegNets) {
-  for (const bool squeeze_excite : {false, true}) {
-    const RegNetConfig config = {.depth = 5,
-                                 .width_initial = 16,
-                                 .width_slope = 12,
-                                 .group_width = 8,
-                                 .squeeze_excite = squeeze_excite};
+  const RegNetConfig plain = {.depth = 5, .width_initial = 16, .width_slope = 12, .group_width = 8};
+  RegNetConfig squeeze_excite = plain;
+  squeeze_excite.squeeze_excite = true;
+  RegNetConfig pre_activation = squeeze_excite;
+  pre_activation.activation = Activation::silu;
+  pre_activation.pre_activation = true;
+  RegNetConfig pooled_shortcut = pre_activation;
+  pooled_shortcut.shortcut = Shortcut::average_pool;
+  const RegNetConfig regnet_z = {.depth = 5,
+                                 .width_initial = 8,
+                                 .width_slope = 8,
+                                 .group_width = 4,
+                                 .squeeze_excite = true,
+                                 .stem_stride = 1,
+                                 .bottleneck_ratio = 2.0,
+                                 .shortcut = Shortcut::none,
+                                 .activation = Activation::silu,
+                                 .linear_blocks = true,
+                                 .final_channels = 24};
+  for (const RegNetConfig& config :
+       {plain, squeeze_excite, pre_activation, pooled_shortcut, regnet_z}) {
     expect_computes(build_graph("regnet", config, options({3, 33, 18}, 5)));
   }
 }
@@ -190,6 +243,25 @@ TEST_F(Lowering, ComputesUnfoldedBatchNorms) {
   x = graph.add("pool", GlobalAvgPool2d{}, {x});
   graph.add("fc", Linear{.out_features = 4}, {x});
   expect_computes(graph);
+}
+
+// A blur, added channels, SiLU and attention across channels.
+Graph blurred_graph(int height, int width, int stride) {
+  Graph graph("blurred");
+  Tensor x = graph.add("input", Input{.channels = 3, .height = height, .width = width});
+  x = graph.add("blur", BlurPool2d{.stride = stride}, {x});
+  x = graph.add("pad", PadChannels{.before = 2, .after = 1}, {x});
+  x = graph.add("silu", Silu{}, {x});
+  x = graph.add("attention", EfficientChannelAttention{.kernel = 5}, {x});
+  x = graph.add("pool", GlobalAvgPool2d{}, {x});
+  graph.add("fc", Linear{.out_features = 7}, {x});
+  return graph;
+}
+
+TEST_F(Lowering, ComputesBlursOfTheSmallestImages) {
+  for (const auto& [height, width] : {std::pair{2, 2}, std::pair{2, 9}, std::pair{5, 3}}) {
+    for (const int stride : {1, 2}) expect_computes(blurred_graph(height, width, stride));
+  }
 }
 
 // Whether a layer tests the images for values that are NaN or infinite.
@@ -249,20 +321,31 @@ TEST_F(Lowering, HasFloatInputsAndOutputsOfAnyBatch) {
   }
 }
 
+// Networks that have every kind of layer whose lowering has a constant or a mean.
+std::vector<Network> small_networks() {
+  const Graph blurred = blurred_graph(9, 7, 2);
+  return {small_resnest(2), {blurred, random_weights(blurred)}};
+}
+
 TEST_F(Lowering, ComputesInThePrecisionExceptForMeans) {
   for (const auto& [precision, type] :
        {std::pair{Precision::fp32, DataType::kFLOAT}, std::pair{Precision::tf32, DataType::kFLOAT},
         std::pair{Precision::fp16, DataType::kHALF}, std::pair{Precision::bf16, DataType::kBF16}}) {
-    const Lowered network(small_resnest(2), precision);
-    for (int i = 0; i < network->getNbLayers(); ++i) {
-      const nvinfer1::ILayer& layer = *network->getLayer(i);
-      if (layer.getType() == LayerType::kCAST || tests_images(layer)) continue;
-      const DataType expected = layer.getType() == LayerType::kREDUCE ? DataType::kFLOAT : type;
-      EXPECT_EQ(layer.getInput(0)->getType(), expected) << layer.getName();
-      EXPECT_EQ(layer.getOutput(0)->getType(), expected) << layer.getName();
+    for (const Network& small : small_networks()) {
+      const Lowered network(small, precision);
+      for (int i = 0; i < network->getNbLayers(); ++i) {
+        const nvinfer1::ILayer& layer = *network->getLayer(i);
+        if (layer.getType() == LayerType::kCAST || tests_images(layer)) continue;
+        const DataType expected = layer.getType() == LayerType::kREDUCE ? DataType::kFLOAT : type;
+        for (int k = 0; k < layer.getNbInputs(); ++k) {
+          if (layer.getInput(k) == nullptr) continue;
+          EXPECT_EQ(layer.getInput(k)->getType(), expected) << layer.getName();
+        }
+        EXPECT_EQ(layer.getOutput(0)->getType(), expected) << layer.getName();
+      }
+      // One to the precision and one back, and the same for each of the two means.
+      EXPECT_EQ(network.kinds().count(LayerType::kCAST), type == DataType::kFLOAT ? 0U : 6U);
     }
-    // One to the precision and one back, and the same for each of the two means.
-    EXPECT_EQ(network.kinds().count(LayerType::kCAST), type == DataType::kFLOAT ? 0U : 6U);
   }
 }
 
@@ -280,13 +363,18 @@ TEST_F(Lowering, UsesFewLayersForSplitAttention) {
 }
 
 TEST_F(Lowering, GivesLayersUniqueNames) {
-  const Lowered network(small_resnest(2), Precision::fp16);
-  std::set<std::string> names;
-  for (int i = 0; i < network->getNbLayers(); ++i) {
-    EXPECT_TRUE(names.insert(network->getLayer(i)->getName()).second);
+  std::vector<std::set<std::string>> found;
+  for (const Network& small : small_networks()) {
+    const Lowered network(small, Precision::fp16);
+    std::set<std::string>& names = found.emplace_back();
+    for (int i = 0; i < network->getNbLayers(); ++i) {
+      EXPECT_TRUE(names.insert(network->getLayer(i)->getName()).second);
+    }
   }
-  EXPECT_TRUE(names.contains("layer1.0.conv2.fc1"));
-  EXPECT_TRUE(names.contains("layer1.0.conv1"));
+  EXPECT_TRUE(found[0].contains("layer1.0.conv2.fc1"));
+  EXPECT_TRUE(found[0].contains("layer1.0.conv1"));
+  EXPECT_TRUE(found[1].contains("blur"));
+  EXPECT_TRUE(found[1].contains("attention.conv"));
 }
 
 TEST_F(Lowering, ReportsTheParameterThatExceedsFp16) {
