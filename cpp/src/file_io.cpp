@@ -61,21 +61,28 @@ InputFile::InputFile(std::string path)
   wait_for_a_later_time(opened_.st_mtim);
 }
 
-uint64_t InputFile::read(char* bytes, uint64_t size) {
+uint64_t InputFile::peek(char* bytes, uint64_t size, uint64_t offset) const {
   uint64_t filled = 0;
   while (filled < size) {
-    const ssize_t count = ::read(descriptor_.get(), bytes + filled, size - filled);
+    const ssize_t count = ::pread(descriptor_.get(), bytes + filled, size - filled,
+                                  static_cast<off_t>(offset_ + offset + filled));
     if (count < 0 && errno != EINTR) fail("read", path_, errno);
     if (count == 0) break;
     if (count > 0) filled += static_cast<uint64_t>(count);
   }
-  left_ = filled < size ? 0 : left_ - std::min(left_, filled);
   return filled;
+}
+
+void InputFile::skip(uint64_t size) {
+  offset_ += size;
+  left_ -= std::min(left_, size);
 }
 
 std::string InputFile::read(uint64_t most) {
   std::string bytes(std::min(most, left_), '\0');
-  bytes.resize(read(bytes.data(), bytes.size()));
+  const uint64_t found = peek(bytes.data(), bytes.size());
+  skip(found < bytes.size() ? left_ : found);  // a shorter file has nothing left
+  bytes.resize(found);
   return bytes;
 }
 

@@ -37,8 +37,11 @@ class RESRT_API InputFile {
   explicit InputFile(std::string path);
 
   uint64_t left() const { return left_; }  // bytes that are not read yet
-  // Reads the next `size` bytes. Returns how many were left, if those are fewer.
-  uint64_t read(char* bytes, uint64_t size);
+  // Reads `size` bytes from `offset` bytes after what was read so far, without counting them as
+  // read. Returns how many there were, if those are fewer. May be called from several threads at
+  // once.
+  uint64_t peek(char* bytes, uint64_t size, uint64_t offset = 0) const;
+  void skip(uint64_t size);
   // Returns the next bytes, or all that are left if those are fewer.
   std::string read(uint64_t most);
   // Whether the file was overwritten or truncated since it was opened, so that what was read may be
@@ -49,6 +52,7 @@ class RESRT_API InputFile {
   std::string path_;
   Descriptor descriptor_;
   struct stat opened_{};
+  uint64_t offset_ = 0;
   uint64_t left_ = 0;
 };
 

@@ -1,5 +1,8 @@
+#include "engine/engine_file.h"
+
 #include <cstring>
 #include <gtest/gtest.h>
+#include <random>
 
 #include "engine/crc32.h"
 #include "resrt/error.h"
@@ -21,6 +24,37 @@ std::string with_checksum(std::string bytes) {
   bytes.resize(bytes.size() - sizeof(uint32_t));
   const uint32_t checksum = crc32(bytes);
   return bytes.append(reinterpret_cast<const char*>(&checksum), sizeof checksum);
+}
+
+TEST(Crc32, OfTwoPartsIsThatOfTheWhole) {
+  std::string bytes(1000, '\0');
+  std::mt19937 random(0);
+  for (char& byte : bytes) byte = static_cast<char>(random());
+  const std::string_view whole = bytes;
+  for (size_t first : {0UL, 1UL, 7UL, 500UL, 999UL, 1000UL}) {
+    const std::string_view second = whole.substr(first);
+    EXPECT_EQ(crc32_of_both(crc32(whole.substr(0, first)), crc32(second), second.size()),
+              crc32(whole))
+        << first;
+  }
+}
+
+// Large plans are read in several parts.
+TEST(LargeEngineFile, IsReadWholeAndCheckedEverywhere) {
+  const TemporaryFile file("large.engine");
+  std::string content((25U << 20U) + 3, '\0');
+  std::mt19937 random(0);
+  for (char& byte : content) byte = static_cast<char>(random());
+  write_engine_file(file.path(), tiny_engine().info(), {Bytes(content)});
+  EXPECT_TRUE(read_engine_file(file.path()).plan.bytes.view() == content);
+  const std::string valid = file.read();
+  const size_t head = valid.size() - content.size() - sizeof(uint32_t);
+  for (const size_t at : {size_t{0}, content.size() / 3, content.size() / 2, content.size() - 1}) {
+    std::string damaged = valid;
+    damaged[head + at] ^= 1;
+    file.write(damaged);
+    EXPECT_THROW(read_engine_file(file.path()), EngineFileError) << at;
+  }
 }
 
 class EngineFile : public testing::Test {

@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <future>
 #include <map>
 #include <sstream>
 #include <string_view>
+#include <utility>
 
+#include "bytes.h"
+#include "cpus.h"
 #include "engine/crc32.h"
 #include "engine/notes.h"
 #include "file_io.h"
@@ -66,37 +70,56 @@ class FileReader {
   uint64_t left() const { return file_.left(); }
   uint32_t checksum() const { return checksum_; }  // of what has been read
 
-  std::string take(uint64_t size, const char* what) { return take<std::string>(size, what); }
-  template <class Content>
-  Content take(uint64_t size, const char* what) {
+  std::string take(uint64_t size, const char* what) {
     require(size, what, file_.left(), path_);
-    Content bytes = allocate<Content>(size);
-    // In pieces, so that the checksum reads what is still in the processor's cache.
-    for (uint64_t done = 0; done < size;) {
-      char* const piece = bytes.data() + done;
-      const uint64_t wanted = std::min(size - done, kPiece);
-      const uint64_t found = file_.read(piece, wanted);
-      if (found < wanted) require(size, what, done + found, path_);  // the file has become shorter
-      checksum_ = crc32({piece, found}, checksum_);
-      done += found;
-    }
+    std::string bytes = file_.read(size);
+    require(size, what, bytes.size(), path_);  // the file may have become shorter
+    checksum_ = crc32(bytes, checksum_);
     return bytes;
   }
+
+  // Reads and checks parts of the plan at the same time, which would otherwise take a large part of
+  // the time to load an engine.
+  Bytes take_plan(uint64_t size) {
+    require(size, "plan", file_.left(), path_);
+    constexpr uint64_t smallest_part = 4U << 20U;
+    const auto cpus = static_cast<uint64_t>(usable_cpus());
+    const uint64_t part = size / std::clamp<uint64_t>(size / smallest_part, 1, cpus) + 1;
+    Bytes plan(size);
+    std::vector<std::pair<uint64_t, std::future<uint32_t>>> parts;
+    for (uint64_t begin = 0; begin < size; begin += part) {
+      const uint64_t length = std::min(part, size - begin);
+      const auto policy = part < size ? std::launch::async : std::launch::deferred;
+      parts.emplace_back(length,
+                         std::async(policy, [this, at = plan.data() + begin, length, begin] {
+                           return read_part(at, length, begin);
+                         }));
+    }
+    for (auto& [length, checksum] : parts) {
+      checksum_ = crc32_of_both(checksum_, checksum.get(), length);
+    }
+    file_.skip(size);
+    return plan;
+  }
+
   template <class Number>
   Number number(const char* what) {
     return to_number<Number>(take(sizeof(Number), what));
   }
 
  private:
-  static constexpr uint64_t kPiece = 256U << 10U;
-
-  template <class Content>
-  static Content allocate(uint64_t size) {
-    if constexpr (std::is_same_v<Content, std::string>) {
-      return std::string(size, '\0');
-    } else {
-      return Content(size);
+  // Returns the checksum of a part of the plan. It is read in pieces, so that the checksum is
+  // computed from what is still in the processor's cache.
+  uint32_t read_part(char* bytes, uint64_t size, uint64_t begin) const {
+    constexpr uint64_t most = 256U << 10U;
+    uint32_t checksum = 0;
+    for (uint64_t done = 0; done < size; done += most) {
+      const uint64_t piece = std::min(most, size - done);
+      const uint64_t found = file_.peek(bytes + done, piece, begin + done);
+      require(begin + done + piece, "plan", begin + done + found, path_);  // it may be shorter now
+      checksum = crc32({bytes + done, piece}, checksum);
     }
+    return checksum;
   }
 
   const std::string& path_;
@@ -339,7 +362,7 @@ EngineFile read_engine_file(const std::string& path) {
                                  " extra bytes at its end; copy or build it again"));
   }
   EngineFile file;
-  file.plan.bytes = reader.take<Bytes>(plan_size, "plan");
+  file.plan.bytes = reader.take_plan(plan_size);
   const uint32_t actual = reader.checksum();
   if (const auto checksum = reader.number<uint32_t>("checksum"); actual != checksum) {
     throw EngineFileError(
