@@ -195,7 +195,8 @@ def test_what_is_assumed_is_said(
     found = info(weights)
     assert found.preprocessing_source == "assumed as for resnet18.a1_in1k"
     assert (
-        "'mine.safetensors' does not say how photographs are preprocessed: assumed" in caplog.text
+        "the weights from mine.safetensors do not say how photographs are preprocessed: assumed"
+        in caplog.text
     )
     caplog.clear()
     with caplog.at_level(logging.WARNING):

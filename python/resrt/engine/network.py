@@ -59,8 +59,8 @@ class Network:
         """Log that the preprocessing of the user's own weights was assumed, if it was."""
         if self.sha256 and self.metadata.preprocessing_source.startswith(ASSUMED):
             _logger.warning(
-                "'%s' does not say how photographs are preprocessed: %s; if that is wrong, give "
-                "preprocessing",
+                "the weights from %s do not say how photographs are preprocessed: %s; if that is "
+                "wrong, give preprocessing",
                 self.metadata.origin,
                 self.metadata.preprocessing_source,
             )
