@@ -210,7 +210,7 @@ def test_what_is_assumed_is_said(
     graph = resrt.build_graph("resnet18", classes=7)
     own_graph = resrt.build(graph, arrays, max_batch=1).info
     assert own_graph.preprocessing_source == "assumed as usual for ImageNet"
-    assert "'arrays' does not say" in caplog.text
+    assert "from arrays do not say" in caplog.text
 
 
 def test_source_is_kept_in_the_engine_file(weights: Path) -> None:
