@@ -50,13 +50,16 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_command_reports_errors_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["demo", "--threads", "0"]) == 1
-    captured = capsys.readouterr()
-    assert captured.err == "resrt: threads must be an integer of at least 1, not 0\n"
-    with pytest.raises(resrt.InputError):
-        cli.main(["--debug", "demo", "--threads", "0"])
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(["demo", "--precision", "fp64"])
+    for arguments in (["--threads", "0"], ["--precision", "fp64"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["demo", *arguments])
+    assert (
+        "argument --threads: must be an integer of at least 1, not '0'" in capsys.readouterr().err
+    )
+    assert cli.main(["inspect", "no.engine"]) == 1
+    assert capsys.readouterr().err == "resrt: cannot read 'no.engine': No such file or directory\n"
+    with pytest.raises(resrt.FileError):
+        cli.main(["--debug", "inspect", "no.engine"])
 
 
 def test_module_and_version() -> None:
@@ -71,7 +74,8 @@ def test_build_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     arguments = ["build", "resnet18", "--weights", "random", "--input-size", "64", "-o", str(out)]
     assert cli.main([*arguments, "--max-batch", "2", "--precision", "fp32"]) == 0
     assert re.search(
-        r"resnet18: 3x64x64 -> 1000 classes, fp32 .*\n.*MB in", capsys.readouterr().out
+        r"resnet18: 3x64x64 -> 1000 classes, fp32 .*\npreprocessing: .*\n.*MB in",
+        capsys.readouterr().out,
     )
     assert resrt.load(out).info.max_batch == 2
 

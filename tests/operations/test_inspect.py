@@ -38,10 +38,9 @@ def test_engine_of_another_library_version(file: Path) -> None:
     content = file.read_bytes()[:-4].replace(version, version.replace(b"2026", b"1999"), 1)
     file.write_bytes(content + struct.pack("<I", zlib.crc32(content)))
     found = resrt.inspect(file)
-    assert found.why_not is not None
-    assert "it was built with version 1999" in found.why_not
-    assert found.document()["runs_here"] is False
-    assert found.info.model == "small"
+    assert found.info.backend_version.startswith("1999")
+    assert found.document()["runs_here"] is True  # OpenVINO compiles it again
+    resrt.load(file)
 
 
 def test_other_files(tmp_path: Path) -> None:

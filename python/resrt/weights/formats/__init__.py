@@ -15,7 +15,6 @@ from resrt.weights.formats.checkpoint import Checkpoint, shown
 from resrt.weights.formats.content import opened
 from resrt.weights.formats.shards import architecture_beside, files_of
 from resrt.weights.formats.states import select
-from resrt.weights.metadata import ours
 
 
 class _Reader(Protocol):
@@ -100,7 +99,6 @@ def _read(file: str, key: str | None, *, selects: bool = True) -> Checkpoint:
     return dataclasses.replace(
         checkpoint,
         contents=(content, *checkpoint.contents),
-        metadata=ours(checkpoint.metadata),
     )
 
 

@@ -18,6 +18,7 @@ from resrt.weights.formats.checkpoint import (
     shown,
     widen_bfloat16,
 )
+from resrt.weights.metadata import ours
 
 FORMAT = "safetensors"
 
@@ -74,7 +75,7 @@ def read(content: memoryview, path: str) -> Checkpoint:
             array = np.frombuffer(data[begin:stop], _DTYPES[dtype])
             array = shaped(array, header[name]["shape"])
             arrays[name] = widen_bfloat16(array) if dtype == "BF16" else array
-    return Checkpoint(FORMAT, arrays, metadata)
+    return Checkpoint(FORMAT, arrays, ours(metadata))
 
 
 def _header(content: memoryview, end: int) -> tuple[dict[str, Any], dict[str, str]]:
