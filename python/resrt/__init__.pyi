@@ -72,6 +72,9 @@ from .operations.export import export as export
 from .operations.inspect import EngineFile as EngineFile
 from .operations.inspect import inspect as inspect
 from .operations.preprocess import preprocess as preprocess
+from .operations.profile import LayerTime as LayerTime
+from .operations.profile import Profile as Profile
+from .operations.profile import Step as Step
 from .operations.report import report as report
 from .operations.time import Benchmark as Benchmark
 from .operations.time import time as time
