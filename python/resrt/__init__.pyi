@@ -30,6 +30,9 @@ from .engine.backends import PRECISIONS as PRECISIONS
 from .engine.backends import backends as backends
 from .engine.engine import Engine as Engine
 from .engine.engine import load as load
+from .engine.profile import LayerTime as LayerTime
+from .engine.profile import Profile as Profile
+from .engine.profile import Step as Step
 from .errors import BackendError as BackendError
 from .errors import DownloadError as DownloadError
 from .errors import EngineFileError as EngineFileError
@@ -72,9 +75,6 @@ from .operations.export import export as export
 from .operations.inspect import EngineFile as EngineFile
 from .operations.inspect import inspect as inspect
 from .operations.preprocess import preprocess as preprocess
-from .operations.profile import LayerTime as LayerTime
-from .operations.profile import Profile as Profile
-from .operations.profile import Step as Step
 from .operations.report import report as report
 from .operations.time import Benchmark as Benchmark
 from .operations.time import time as time

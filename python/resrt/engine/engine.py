@@ -15,7 +15,7 @@ import numpy.typing as npt
 from resrt import _core
 from resrt._support import logs
 from resrt._support.arguments import choice, path, whole
-from resrt.engine import backends, device_arrays
+from resrt.engine import backends, device_arrays, profile
 from resrt.engine.network import BuildProgress, Network
 from resrt.errors import InputError
 from resrt.system import machine
@@ -23,7 +23,6 @@ from resrt.system import machine
 if TYPE_CHECKING:
     from resrt.images import ImageLike, Prediction
     from resrt.measuring.timing import Timing
-    from resrt.operations.profile import Profile
 
 logs.forward()
 
@@ -198,7 +197,7 @@ class Engine:
             self, batch_sizes, Settings(repeats, duration, warm_up, None, concurrency)
         )
 
-    def profile(self, batch: int = 1, *, repeats: int = 30) -> Profile:
+    def profile(self, batch: int = 1, *, repeats: int = 30) -> profile.Profile:
         """Measure the time of each layer, by the backend's own counters, on random images.
 
         Args:
@@ -208,9 +207,7 @@ class Engine:
         Raises InputError for invalid arguments, and if the engine was loaded without
         `profile=True`.
         """
-        from resrt.operations.profile import profile_engine
-
-        return profile_engine(self, batch, repeats)
+        return profile.measure(self._core, batch, repeats)
 
     def save(self, file: str | PathLike[str]) -> None:
         """Write the engine file, completely or, if that fails (FileError), not at all."""

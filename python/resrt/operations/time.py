@@ -22,9 +22,9 @@ from resrt._support.arguments import seconds, whole
 from resrt._support.files import writing_whole
 from resrt.catalog.models import published_for
 from resrt.engine.engine import Engine, load
+from resrt.engine.profile import Profile
 from resrt.errors import InputError
 from resrt.measuring import timing
-from resrt.operations.profile import Profile
 from resrt.system import machine
 
 # The size of the photograph that is preprocessed: about a megapixel.
@@ -141,6 +141,8 @@ def time(
         # Opened first, so that an output that cannot be written is reported before the measurement.
         file = None if output is None else stack.enter_context(writing_whole(Path(output)))
         batch_sizes = [whole("a batch size", size) for size in batch_sizes]
+        if profile and not batch_sizes:
+            raise InputError("profile requires a batch size; give at least one in batch_sizes")
         report("load")
         loaded, load_ms, first_ms = _loaded(engine, threads, device)
         layers = None

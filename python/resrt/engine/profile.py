@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from resrt import _core
 from resrt._support.arguments import whole
-
-if TYPE_CHECKING:
-    from resrt._core import EngineInfo
-    from resrt.engine.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ class Profile:
         return [summed(name, steps) for name, steps in groups.items()]
 
 
-def profile_engine(engine: Engine, batch: int, repeats: int) -> Profile:
+def measure(engine: _core.Engine, batch: int, repeats: int) -> Profile:
     """Return the profile of an engine; see `Engine.profile`."""
     shape = (whole("batch", batch), *engine.info.input_shape)
     images = np.random.default_rng(0).standard_normal(shape, np.float32)
@@ -119,12 +116,12 @@ def profile_engine(engine: Engine, batch: int, repeats: int) -> Profile:
 
     steps = [
         Step(step.name, step.type, tuple(step.layers), kind(step.layers, step.type), step.ms)
-        for step in engine._core.profile(images, whole("repeats", repeats))
+        for step in engine.profile(images, whole("repeats", repeats))
     ]
     return Profile(batch, repeats, steps)
 
 
-def _kinds(info: EngineInfo) -> dict[str, str]:
+def _kinds(info: _core.EngineInfo) -> dict[str, str]:
     """Return the definition of each layer by its name, from the engine's table of layers."""
     heading, *rows, _ = info.layers.encode().splitlines()  # its columns are aligned in bytes
     start = heading.index(b"definition")
