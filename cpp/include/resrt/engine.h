@@ -172,10 +172,12 @@ class RESRT_API Engine {
   std::vector<float> infer(std::span<const uint8_t> pixels, PixelLayout layout) const;
 
   // Infers a batch once without and then `repeats` times with measuring, and returns the time of
-  // each step, in the order of execution. Throws InputError if the engine was loaded without
-  // LoadOptions::profile, if the engine does not run a batch of that size at once, or if repeats is
+  // each step, in the order of execution. If `stop` is given, it is called after each inference and
+  // says whether to measure no more. Throws InputError if the engine was loaded without
+  // LoadOptions::profile, if it does not run a batch of that size at once, or if repeats is
   // below 1.
-  std::vector<StepTime> profile(const float* images, int64_t batch, int repeats = 30) const;
+  std::vector<StepTime> profile(const float* images, int64_t batch, int repeats = 30,
+                                const std::function<bool()>& stop = {}) const;
 
   // The number of the GPU that the engine runs on. Absent if it runs on the CPU or was only built.
   std::optional<int> device() const;

@@ -441,11 +441,11 @@ void bind_engine(py::module_& module) {
               throw InputError("the shape of the batch does not fit the engine");
             }
             const auto engine = py::cast(self, py::return_value_policy::reference);
-            return interruptibly(
-                [&self, images = batch.data(), count, repeats,
-                 owned = shared_with_gil(py::make_tuple(engine, batch))](const Abandoned&) {
-                  return self.profile(images, count, repeats);
-                });
+            return interruptibly([&self, images = batch.data(), count, repeats,
+                                  owned = shared_with_gil(py::make_tuple(engine, batch))](
+                                     const Abandoned& abandoned) {
+              return self.profile(images, count, repeats, [&] { return abandoned.load(); });
+            });
           },
           py::arg("batch").noconvert(), py::arg("repeats"),
           "Return the mean time of each step of an inference of a contiguous batch, float32 (N, "

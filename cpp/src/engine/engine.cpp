@@ -391,14 +391,18 @@ void Engine::infer(const uint8_t* pixels, PixelLayout layout, int64_t batch, flo
                        });
 }
 
-std::vector<StepTime> Engine::profile(const float* images, int64_t batch, int repeats) const {
+std::vector<StepTime> Engine::profile(const float* images, int64_t batch, int repeats,
+                                      const std::function<bool()>& stop) const {
   state_->check_profile(batch, repeats);
   const auto size = static_cast<int>(batch);
   std::vector<float> logits(static_cast<size_t>(batch * info().classes));
   auto lane = state_->get_loaded().lanes.borrow();
   lane->context->infer(images, size, logits.data());
   lane->context->profile(size);
-  for (int run = 0; run < repeats; ++run) lane->context->infer(images, size, logits.data());
+  for (int run = 0; run < repeats; ++run) {
+    lane->context->infer(images, size, logits.data());
+    if (stop && stop()) break;
+  }
   return lane->context->profile(size);
 }
 

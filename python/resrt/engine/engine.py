@@ -15,8 +15,9 @@ import numpy.typing as npt
 from resrt import _core
 from resrt._support import logs
 from resrt._support.arguments import choice, path, whole
-from resrt.engine import backends, device_arrays, profile
+from resrt.engine import backends, device_arrays
 from resrt.engine.network import BuildProgress, Network
+from resrt.engine.profile import Profile, profile_engine
 from resrt.errors import InputError
 from resrt.system import machine
 
@@ -197,7 +198,7 @@ class Engine:
             self, batch_sizes, Settings(repeats, duration, warm_up, None, concurrency)
         )
 
-    def profile(self, batch: int = 1, *, repeats: int = 30) -> profile.Profile:
+    def profile(self, batch: int = 1, *, repeats: int = 30) -> Profile:
         """Measure the time of each layer, by the backend's own counters, on random images.
 
         Args:
@@ -207,7 +208,7 @@ class Engine:
         Raises InputError for invalid arguments, and if the engine was loaded without
         `profile=True`.
         """
-        return profile.measure(self._core, batch, repeats)
+        return profile_engine(self._core, batch, repeats)
 
     def save(self, file: str | PathLike[str]) -> None:
         """Write the engine file, completely or, if that fails (FileError), not at all."""

@@ -56,7 +56,7 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """The time of each layer, from `Engine.profile` or `resrt.time(profile=True)`.
+    """The time of each layer, from `Engine.profile` or `resrt.time`.
 
     Attributes:
         batch: images per inference.
@@ -104,7 +104,7 @@ class Profile:
         return [summed(name, steps) for name, steps in groups.items()]
 
 
-def measure(engine: _core.Engine, batch: int, repeats: int) -> Profile:
+def profile_engine(engine: _core.Engine, batch: int, repeats: int) -> Profile:
     """Return the profile of an engine; see `Engine.profile`."""
     shape = (whole("batch", batch), *engine.info.input_shape)
     images = np.random.default_rng(0).standard_normal(shape, np.float32)
