@@ -67,6 +67,20 @@ def test_profile(engine_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "in all layers" not in _time(capsys, str(engine_file), "--batch", "2")
 
 
+def test_profile_of_an_engine_file_without_names(
+    engine_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without_layers(engine: resrt.Engine, batch: int, *, repeats: int) -> resrt.Profile:
+        steps = [resrt.Step("conv", "Convolution", (), "(Convolution)", 1.0)]
+        return resrt.Profile(batch, repeats, steps)
+
+    arguments = (str(engine_file), "--batch", "1", "--profile")
+    remark = "does not name its layers: build it again"
+    assert remark not in _time(capsys, *arguments)
+    monkeypatch.setattr(resrt.Engine, "profile", without_layers)
+    assert remark in _time(capsys, *arguments)
+
+
 def test_profile_of_too_large_a_batch(
     engine_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

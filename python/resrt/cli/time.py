@@ -161,11 +161,15 @@ def _profile(found: Profile) -> list[str]:
         ]
 
     kind: Column[LayerTime] = Column("kind", "kind of layer", lambda part: part.kind)
+    in_parentheses = (
+        "Kinds in parentheses are steps of the backend that belong to no layer."
+        if any(step.layers for step in found.steps)
+        else "The engine file does not name its layers: build it again to see them."
+    )
     layer: Column[LayerTime] = Column("layer", "layer", lambda part: part.name)
     return [
         f"{found.total_ms:.2f} ms in all layers at batch {found.batch}, the mean of "
-        f"{found.repeats} runs, by the backend's own counters.\n"
-        "Kinds in parentheses are steps of the backend that belong to no layer.",
+        f"{found.repeats} runs, by the backend's own counters.\n{in_parentheses}",
         render(found.layers, columns(layer, kind), "table"),
         render(found.kinds, columns(kind), "table"),
     ]
