@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <limits>
 #include <numeric>
+#include <set>
+#include <string>
 
 #include "engine/percentile.h"
 #include "resrt/error.h"
@@ -54,6 +56,32 @@ TEST(Engine, NormalisesPictures) {
 TEST(Engine, RejectsInvalidBatchSizes) {
   EXPECT_THROW(tiny_engine({.warm_up = std::vector{3}}), InputError);
   EXPECT_THROW(tiny_engine({.batch_sizes = {0}}), InputError);
+}
+
+TEST(Engine, TimesEachLayer) {
+  const Engine engine = tiny_engine({.optimize_for_throughput = true, .profile = true});
+  const std::vector<float> images = noise(engine, 2);
+  EXPECT_EQ(engine.infer(images), tiny_engine().infer(images));
+  std::set<std::string> layers;
+  double total = 0;
+  for (const StepTime& step : engine.profile(images.data(), 2, 20)) {
+    layers.insert(step.layers.begin(), step.layers.end());
+    total += step.ms;
+  }
+  // The batch normalisation and the ReLU are part of the convolution.
+  EXPECT_EQ(layers, (std::set<std::string>{"conv", "attention", "pool", "fc"}));
+  EXPECT_GT(total, 0);
+}
+
+TEST(Engine, RejectsInvalidProfiles) {
+  const Engine engine = tiny_engine({.profile = true});
+  const std::vector<float> images = noise(engine, 3);
+  EXPECT_THROW(engine.profile(images.data(), 3), InputError);  // max_batch is 2
+  EXPECT_THROW(engine.profile(images.data(), 0), InputError);
+  EXPECT_THROW(engine.profile(images.data(), 1, 0), InputError);
+  EXPECT_THROW(tiny_engine().profile(images.data(), 1), InputError);
+  const Engine of_sizes = tiny_engine({.batch_sizes = {2}, .profile = true});
+  EXPECT_FALSE(of_sizes.profile(images.data(), 2).empty());
 }
 
 TEST(Engine, RejectsInvalidBatches) {

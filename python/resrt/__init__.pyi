@@ -30,6 +30,9 @@ from .engine.backends import PRECISIONS as PRECISIONS
 from .engine.backends import backends as backends
 from .engine.engine import Engine as Engine
 from .engine.engine import load as load
+from .engine.profile import LayerTime as LayerTime
+from .engine.profile import Profile as Profile
+from .engine.profile import Step as Step
 from .errors import BackendError as BackendError
 from .errors import DownloadError as DownloadError
 from .errors import EngineFileError as EngineFileError

@@ -51,6 +51,45 @@ def test_json(engine_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [one["batch"] for one in json.loads(text)["timings"]] == [2]
 
 
+def test_profile(engine_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (str(engine_file), "--batch", "2", "--profile")
+    text = _time(capsys, *arguments)
+    assert re.search(
+        r"^\d+\.\d\d ms in all layers at batch 2, the mean of 3 runs", text, re.MULTILINE
+    )
+    figures = r"\d+ +\d+\.\d{3} +\d+\.\d\d"
+    assert re.search(rf"^layer1\.0\.conv2 +SplitAttention +{figures}$", text, re.MULTILINE)
+    shares = re.findall(rf"^(?:\w+|\(\w+\)) +{figures}$", text, re.MULTILINE)
+    assert sum(float(line.split()[-1]) for line in shares) == pytest.approx(100, abs=0.1)
+    document = json.loads(_time(capsys, *arguments, "--format", "json"))["profile"]
+    assert {"Conv2d", "SplitAttention"} <= {kind["kind"] for kind in document["kinds"]}
+    assert sum(kind["share"] for kind in document["kinds"]) == pytest.approx(1)
+    assert "in all layers" not in _time(capsys, str(engine_file), "--batch", "2")
+
+
+def test_profile_of_an_engine_file_without_names(
+    engine_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without_layers(engine: resrt.Engine, batch: int, *, repeats: int) -> resrt.Profile:
+        steps = [resrt.Step("conv", "Convolution", (), "(Convolution)", 1.0)]
+        return resrt.Profile(batch, repeats, steps)
+
+    arguments = (str(engine_file), "--batch", "1", "--profile")
+    remark = "does not name its layers: build it again"
+    assert remark not in _time(capsys, *arguments)
+    monkeypatch.setattr(resrt.Engine, "profile", without_layers)
+    assert remark in _time(capsys, *arguments)
+
+
+def test_profile_of_too_large_a_batch(
+    engine_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["time", str(engine_file), "--batch", "8", "--profile"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "at most the engine's max_batch (4), not 8" in captured.err
+
+
 def test_quiet(engine_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = _time(capsys, str(engine_file), "--batch", "1", "--quiet")
     assert re.match(r"step +ms\nload and warm up ", text)

@@ -61,6 +61,16 @@ def test_a_long_call_is_interrupted(
     np.testing.assert_array_equal(engine.infer(np.ones((1, 3, 224, 224), np.float32)), before)
 
 
+def test_an_abandoned_profile_stops_after_an_inference(
+    engine: resrt.Engine, tmp_path: Path
+) -> None:
+    engine.save(tmp_path / "engine")
+    profiled = resrt.load(tmp_path / "engine", threads=1, profile=True)
+    with interrupted():
+        profiled.profile(4, repeats=10_000)
+    profiled.profile(repeats=1)  # waits for the engine
+
+
 def test_an_abandoned_inference_stops_after_a_part(engine: resrt.Engine) -> None:
     """It would take many seconds, and does not write to the memory of a batch that is gone."""
     threads = threading.active_count()

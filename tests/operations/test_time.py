@@ -55,6 +55,40 @@ def test_engine_that_cannot_classify_photographs() -> None:
     assert json.dumps(found.document())
 
 
+def test_profile(engine_file: Path, small_engine: resrt.Engine) -> None:
+    steps: list[str] = []
+    settings = {"batch_sizes": [2, 1], "repeats": 3, "duration": 0}
+    found = resrt.time(engine_file, profile=True, progress=steps.append, **settings)
+    assert steps == ["load", "layers", "preprocessing", "batch 2", "batch 1"]
+    assert found.profile is not None
+    assert (found.profile.batch, found.profile.repeats) == (2, 3)
+    assert "SplitAttention" in [kind.kind for kind in found.profile.kinds]
+    document = found.document()
+    assert document["profile"] == found.profile.document()
+    assert json.loads(json.dumps(document))["profile"]["steps"][0]["name"]
+    loaded = resrt.load(engine_file, profile=True)
+    assert resrt.time(loaded, profile=True, **settings).profile is not None
+    assert resrt.time(loaded, **settings).profile is None
+
+
+@pytest.mark.parametrize(
+    ("batch_sizes", "message"),
+    [
+        ([1], "loaded without counters"),
+        ([5, 1], r"at most the engine's max_batch \(4\), not 5"),
+        ([], "profile requires a batch size"),
+    ],
+)
+def test_profile_that_is_impossible(
+    engine_file: Path, small_engine: resrt.Engine, batch_sizes: list[int], message: str
+) -> None:
+    engine = small_engine if batch_sizes == [1] else engine_file
+    steps: list[str] = []
+    with pytest.raises(resrt.InputError, match=message):
+        resrt.time(engine, batch_sizes=batch_sizes, profile=True, progress=steps.append)
+    assert "preprocessing" not in steps  # before the measurement
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -80,6 +80,9 @@ struct LoadOptions {
   // memory for the weights again, and other batches are put together from these sizes and 1. The
   // default, an empty list, compiles it once for all sizes.
   std::vector<int> batch_sizes = {};
+  // Whether to count the time of each layer, for `Engine::profile`. Counting slows inferences down
+  // a little, and they run one at a time. Only for OpenVINO.
+  bool profile = false;
   // The number of the GPU, only for backends that run on one. Absent means the first GPU.
   std::optional<int> device = {};
   std::optional<TensorRTLoadOptions> tensorrt = {};  // only for the TensorRT backends
@@ -101,6 +104,17 @@ struct EngineInfo {
   bool version_compatible = false;  // whether other versions of the backend can load it too
   std::string layers;               // the graph as text: layers, shapes and costs
   EngineNotes notes;
+};
+
+// The time of a step of an inference, by the backend's own counters. Backends compute several
+// layers in one step or a layer in several, and have steps that belong to no layer, such as a
+// conversion of the memory layout.
+struct StepTime {
+  std::string name;  // the backend's name of the step
+  std::string type;  // and of its type, such as "Convolution"
+  std::vector<std::string>
+      layers;     // the names of the network's layers that it computes; may be empty
+  double ms = 0;  // per batch, the mean over the inferences
 };
 
 // Reads the description in an engine file. The backend need not be installed. Throws FileError if
@@ -156,6 +170,14 @@ class RESRT_API Engine {
   void infer(std::span<const uint8_t> pixels, PixelLayout layout, std::span<float> logits) const;
   std::vector<float> infer(std::span<const float> images) const;
   std::vector<float> infer(std::span<const uint8_t> pixels, PixelLayout layout) const;
+
+  // Infers a batch once without and then `repeats` times with measuring, and returns the time of
+  // each step, in the order of execution. If `stop` is given, it is called after each inference and
+  // says whether to measure no more. Throws InputError if the engine was loaded without
+  // LoadOptions::profile, if it does not run a batch of that size at once, or if repeats is
+  // below 1.
+  std::vector<StepTime> profile(const float* images, int64_t batch, int repeats = 30,
+                                const std::function<bool()>& stop = {}) const;
 
   // The number of the GPU that the engine runs on. Absent if it runs on the CPU or was only built.
   std::optional<int> device() const;

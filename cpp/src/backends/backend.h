@@ -51,6 +51,11 @@ class Context {
   virtual void infer_on_device(const DeviceBatch&) {
     throw BackendError("this backend cannot read GPU memory");
   }
+  // The time of each step of an inference of this size, the mean over those since the previous
+  // call, of which there is at least one. Only called if LoadOptions::profile was set.
+  virtual std::vector<StepTime> profile(int) {
+    throw BackendError("this backend does not count the time of each layer");
+  }
 };
 
 // A loaded plan. create_context may be called from any thread.

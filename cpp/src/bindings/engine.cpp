@@ -342,6 +342,12 @@ void bind_engine(py::module_& module) {
       py::arg("path"),
       "Read the description in an engine file. The backend need not be installed.");
 
+  py::class_<StepTime>(module, "StepTime", "The time of a step of an inference.")
+      .def_readonly("name", &StepTime::name)
+      .def_readonly("type", &StepTime::type)
+      .def_readonly("layers", &StepTime::layers)
+      .def_readonly("ms", &StepTime::ms);
+
   py::class_<MeasuredEngine>(module, "Engine", "A network that is ready to run.")
       .def_static(
           "build",
@@ -383,13 +389,14 @@ void bind_engine(py::module_& module) {
           "load",
           [](const py::bytes& path, int threads, bool for_throughput, std::optional<int> device,
              const std::optional<py::bytes>& runtime_cache, std::optional<std::vector<int>> warm_up,
-             std::vector<int> batch_sizes, std::optional<bool> pin_threads) {
+             std::vector<int> batch_sizes, std::optional<bool> pin_threads, bool profile) {
             const std::string file = path;
             LoadOptions options = {.threads = threads,
                                    .optimize_for_throughput = for_throughput,
                                    .pin_threads = pin_threads,
                                    .warm_up = std::move(warm_up),
                                    .batch_sizes = std::move(batch_sizes),
+                                   .profile = profile,
                                    .device = device};
             if (runtime_cache) options.tensorrt = TensorRTLoadOptions{*runtime_cache};
             return std::make_unique<MeasuredEngine>(interruptibly(
@@ -397,7 +404,7 @@ void bind_engine(py::module_& module) {
           },
           py::arg("path"), py::kw_only(), py::arg("threads"), py::arg("for_throughput"),
           py::arg("device"), py::arg("runtime_cache"), py::arg("warm_up"), py::arg("batch_sizes"),
-          py::arg("pin_threads"))
+          py::arg("pin_threads"), py::arg("profile"))
       .def(
           "save",
           [](const MeasuredEngine& self, const py::bytes& path) {
@@ -426,6 +433,23 @@ void bind_engine(py::module_& module) {
           py::arg("batch").noconvert(), py::arg("channels_last"), py::arg("logits").noconvert(),
           "The same for a contiguous batch of pictures, uint8 (N, channels, height, width) or (N, "
           "height, width, channels).")
+      .def(
+          "profile",
+          [](const MeasuredEngine& self, const FloatArray& batch, int repeats) {
+            const int64_t count = batch.ndim() > 0 ? batch.shape(0) : 0;
+            if (batch.size() != count * self.info().input.size()) {
+              throw InputError("the shape of the batch does not fit the engine");
+            }
+            const auto engine = py::cast(self, py::return_value_policy::reference);
+            return interruptibly([&self, images = batch.data(), count, repeats,
+                                  owned = shared_with_gil(py::make_tuple(engine, batch))](
+                                     const Abandoned& abandoned) {
+              return self.profile(images, count, repeats, [&] { return abandoned.load(); });
+            });
+          },
+          py::arg("batch").noconvert(), py::arg("repeats"),
+          "Return the mean time of each step of an inference of a contiguous batch, float32 (N, "
+          "channels, height, width), in the order of execution.")
       .def_property_readonly("device", &Engine::device,
                              "The number of the GPU that the engine runs on, or None.")
       .def(

@@ -204,6 +204,7 @@ struct Engine::State {
     LoadedPointer ready(new Loaded(backend.load(plan, info, options)));
     ready->warm_up(info, options.warm_up.value_or(ready->executable->warm_sizes()));
     loaded = std::move(ready);
+    is_profiled = options.profile;
   }
 
   Loaded& get_loaded() const {
@@ -247,6 +248,20 @@ struct Engine::State {
     }
   }
 
+  // Throws InputError unless the engine can be profiled with a batch of that size.
+  void check_profile(int64_t batch, int repeats) const {
+    if (!is_profiled) {
+      throw InputError("this engine was loaded without counters; load it with the option profile");
+    }
+    if (batch < 1 || get_loaded().executable->next_part(batch) != batch) {
+      throw InputError(
+          concat("a profile requires a batch size that runs at once, at most the "
+                 "engine's max_batch (",
+                 info.max_batch, "), not ", batch));
+    }
+    if (repeats < 1) throw InputError(concat("repeats must be at least 1, not ", repeats));
+  }
+
   // Returns the number of images in a batch of that many values. Throws InputError if that is not a
   // whole number, or if there is not room for that many logits.
   int64_t count_images(size_t values, size_t room) const;
@@ -255,6 +270,7 @@ struct Engine::State {
   Plan plan;
   LoadedPointer loaded;  // null if the engine was only built
   std::string why_build_only;
+  bool is_profiled = false;
 };
 
 Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -293,7 +309,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   info.notes.preprocessing.input_height = info.input.height;
   info.notes.preprocessing.input_width = info.input.width;
   Plan plan = backend.build(graph, weights, info, options, device);
-  auto state = std::make_unique<State>(State{std::move(info), std::move(plan), nullptr, {}});
+  auto state = std::make_unique<State>(State{std::move(info), std::move(plan), nullptr, {}, false});
   if (const auto reason = backend.why_build_only()) {
     state->why_build_only = *reason;
   } else {
@@ -323,8 +339,8 @@ Engine Engine::load(const std::string& path, const LoadOptions& options) {
     throw EngineFileError(concat(versions, "; build it again"));
   }
   require_precision(file.info.precision, backend, options.device.value_or(0), file.info.backend);
-  auto state =
-      std::make_unique<State>(State{std::move(file.info), std::move(file.plan), nullptr, {}});
+  auto state = std::make_unique<State>(
+      State{std::move(file.info), std::move(file.plan), nullptr, {}, false});
   try {
     state->load(backend, options);
   } catch (const BackendError& error) {
@@ -373,6 +389,21 @@ void Engine::infer(const uint8_t* pixels, PixelLayout layout, int64_t batch, flo
                          normalisation.apply(from, layout, size, lane.images.data());
                          lane.context->infer(lane.images.data(), size, to);
                        });
+}
+
+std::vector<StepTime> Engine::profile(const float* images, int64_t batch, int repeats,
+                                      const std::function<bool()>& stop) const {
+  state_->check_profile(batch, repeats);
+  const auto size = static_cast<int>(batch);
+  std::vector<float> logits(static_cast<size_t>(batch * info().classes));
+  auto lane = state_->get_loaded().lanes.borrow();
+  lane->context->infer(images, size, logits.data());
+  lane->context->profile(size);
+  for (int run = 0; run < repeats; ++run) {
+    lane->context->infer(images, size, logits.data());
+    if (stop && stop()) break;
+  }
+  return lane->context->profile(size);
 }
 
 std::optional<int> Engine::device() const {

@@ -214,6 +214,10 @@ TEST_F(EngineOnFakeGpu, RejectsProcessorThreads) {
   EXPECT_THROW(load(LoadOptions{.threads = 1}), InputError);
 }
 
+TEST_F(EngineOnFakeGpu, RejectsProfiles) {
+  EXPECT_THROW(load(LoadOptions{.profile = true}), InputError);
+}
+
 TEST_F(EngineOnFakeGpu, InfersEveryBatchSize) {
   const Engine engine = load();
   for (unsigned seed = 0; seed < kOrders; ++seed) {

@@ -6,11 +6,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from resrt.cli.arguments import Misuse, add_shared, check_output, count, count_or_zero, seconds
-from resrt.cli.tables import Column, print_json, render
+from resrt.cli.tables import Column, percent, print_json, render
 from resrt.cli.terminal import steps
 
 if TYPE_CHECKING:
-    from resrt import Benchmark, Timing
+    from resrt import Benchmark, LayerTime, Profile, Timing
 
 SUMMARY = "measure the latency of an engine"
 DESCRIPTION = (
@@ -58,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="concurrent callers, for throughput; they take turns unless --threads leaves room "
         "for several inferences; default: %(default)s",
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="also measure the time of each layer, at the first batch size; only for OpenVINO",
+    )
     parser.add_argument("--output", metavar="FILE.json", help="also write everything as JSON")
     add_shared(parser, "--overwrite", "--format")
 
@@ -79,6 +84,7 @@ def run(options: argparse.Namespace) -> None:
             threads=options.threads,
             device=options.device,
             concurrency=options.concurrency,
+            profile=options.profile,
             output=options.output,
             progress=progress,
         )
@@ -92,6 +98,8 @@ def _text(found: Benchmark, *, is_brief: bool) -> str:
     parts = [_waits(found), _latencies(found)]
     if found.published and found.settings.concurrency == 1:
         parts.append(_beside_published(found))
+    if found.profile is not None:
+        parts += _profile(found.profile)
     if busy := found.busy:
         parts.append(f"{busy[0].upper()}{busy[1:]}.")
     if not is_brief:
@@ -139,6 +147,32 @@ def _latencies(found: Benchmark) -> str:
         Column("repeats", "runs", lambda timing: timing.repeats),
     ]
     return render(found.timings, columns, "table")
+
+
+def _profile(found: Profile) -> list[str]:
+    """Show the times of the layers, in the order of execution, and their sums by kind."""
+
+    def columns(*names: Column[LayerTime]) -> list[Column[LayerTime]]:
+        return [
+            *names,
+            Column("steps", "steps", lambda part: part.steps),
+            Column("ms", "mean (ms)", lambda part: part.ms, "{:.3f}".format),
+            Column("share", "share (%)", lambda part: part.share, percent),
+        ]
+
+    kind: Column[LayerTime] = Column("kind", "kind of layer", lambda part: part.kind)
+    in_parentheses = (
+        "Kinds in parentheses are steps of the backend that belong to no layer."
+        if any(step.layers for step in found.steps)
+        else "The engine file does not name its layers: build it again to see them."
+    )
+    layer: Column[LayerTime] = Column("layer", "layer", lambda part: part.name)
+    return [
+        f"{found.total_ms:.2f} ms in all layers at batch {found.batch}, the mean of "
+        f"{found.repeats} runs, by the backend's own counters.\n{in_parentheses}",
+        render(found.layers, columns(layer, kind), "table"),
+        render(found.kinds, columns(kind), "table"),
+    ]
 
 
 def _beside_published(found: Benchmark) -> str:

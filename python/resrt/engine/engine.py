@@ -17,6 +17,7 @@ from resrt._support import logs
 from resrt._support.arguments import choice, path, whole
 from resrt.engine import backends, device_arrays
 from resrt.engine.network import BuildProgress, Network
+from resrt.engine.profile import Profile, profile_engine
 from resrt.errors import InputError
 from resrt.system import machine
 
@@ -197,6 +198,18 @@ class Engine:
             self, batch_sizes, Settings(repeats, duration, warm_up, None, concurrency)
         )
 
+    def profile(self, batch: int = 1, *, repeats: int = 30) -> Profile:
+        """Measure the time of each layer, by the backend's own counters, on random images.
+
+        Args:
+            batch: images per inference, at most max_batch.
+            repeats: the number of inferences, whose mean is returned.
+
+        Raises InputError for invalid arguments, and if the engine was loaded without
+        `profile=True`.
+        """
+        return profile_engine(self._core, batch, repeats)
+
     def save(self, file: str | PathLike[str]) -> None:
         """Write the engine file, completely or, if that fails (FileError), not at all."""
         self._core.save(path(file))
@@ -249,6 +262,7 @@ def load(
     warm_up: Sequence[int] | bool = True,
     batch_sizes: Sequence[int] = (),
     pin_threads: bool | None = None,
+    profile: bool = False,
     device: str | None = None,
     runtime_cache: str | PathLike[str] | None = None,
 ) -> Engine:
@@ -273,6 +287,8 @@ def load(
             Only for OpenVINO; see docs/performance.md.
         pin_threads: whether each thread stays on one core; None lets OpenVINO choose. Only for
             OpenVINO.
+        profile: count the time of each layer, for `Engine.profile`. This slows inferences down a
+            little, and they run one at a time. Only for OpenVINO.
         device: the GPU to run on, such as "cuda:1"; None: the first. Only for a GPU's backend.
         runtime_cache: a file in which TensorRT for RTX keeps the kernels that it compiles for the
             GPU when it loads an engine. It is read if it exists and is for this GPU, and written
@@ -297,6 +313,7 @@ def load(
             warm_up=_warm_up(warm_up),
             batch_sizes=[whole("batch_sizes", size) for size in batch_sizes],
             pin_threads=pin_threads,
+            profile=profile,
         )
     )
 

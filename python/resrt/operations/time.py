@@ -22,6 +22,7 @@ from resrt._support.arguments import seconds, whole
 from resrt._support.files import writing_whole
 from resrt.catalog.models import published_for
 from resrt.engine.engine import Engine, load
+from resrt.engine.profile import Profile
 from resrt.errors import InputError
 from resrt.measuring import timing
 from resrt.system import machine
@@ -63,6 +64,7 @@ class Benchmark:
             per batch by column, such as "v100_fp32_bs1".
         load: the average number of runnable processes in the minute before. On a machine that is
             busy otherwise, the figures mean little.
+        profile: the time of each layer; None if it was not asked for.
     """
 
     model: str
@@ -79,6 +81,7 @@ class Benchmark:
     published: dict[str, float]
     machine: machine.Machine
     load: float
+    profile: Profile | None = None
 
     @property
     def busy(self) -> str | None:
@@ -90,6 +93,8 @@ class Benchmark:
         document = dataclasses.asdict(self)
         for found, listed in zip(self.timings, document["timings"], strict=True):
             listed["images_per_second"] = found.images_per_second
+        if self.profile is not None:
+            document["profile"] = self.profile.document()
         return document
 
 
@@ -103,6 +108,7 @@ def time(
     threads: int | None = None,
     device: str | None = None,
     concurrency: int = 1,
+    profile: bool = False,
     output: str | PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Benchmark:
@@ -119,6 +125,9 @@ def time(
         concurrency: the number of concurrent callers. If inferences have fewer threads than there
             are cores, several run at once; otherwise the callers take turns, and latencies include
             the wait.
+        profile: also measure the time of each layer, by the backend's own counters, at the first of
+            the batch sizes. An engine file is loaded again for it, so that counting does not affect
+            the latencies; an engine must have been loaded with `profile=True`. Only for OpenVINO.
         output: a file to write the result to, as JSON; it is written completely or not at all.
         progress: called with the name of each step before it.
 
@@ -132,8 +141,16 @@ def time(
         # Opened first, so that an output that cannot be written is reported before the measurement.
         file = None if output is None else stack.enter_context(writing_whole(Path(output)))
         batch_sizes = [whole("a batch size", size) for size in batch_sizes]
+        if profile and not batch_sizes:
+            raise InputError("profile requires a batch size; give at least one in batch_sizes")
         report("load")
         loaded, load_ms, first_ms = _loaded(engine, threads, device)
+        layers = None
+        if profile:
+            report("layers")
+            layers = _with_counters(engine, threads, device).profile(
+                batch_sizes[0], repeats=repeats
+            )
         report("preprocessing")
         preprocessing = _time_preprocessing(loaded, settings)
         timings = []
@@ -150,6 +167,7 @@ def time(
             published=_published(loaded.info),
             machine=machine.describe(),
             load=load_before,
+            profile=layers,
         )
         if file is not None:
             json.dump(found.document(), file, indent=2, ensure_ascii=False)
@@ -194,6 +212,14 @@ def _loaded(
     begun = perf_counter()
     loaded.infer(batch)
     return loaded, 1000 * (is_loaded - start), 1000 * (perf_counter() - begun)
+
+
+def _with_counters(
+    engine: Engine | str | PathLike[str], threads: int | None, device: str | None
+) -> Engine:
+    if isinstance(engine, Engine):
+        return engine
+    return load(engine, threads=threads, device=device, warm_up=False, profile=True)
 
 
 def _time_preprocessing(engine: Engine, settings: Settings) -> timing.Timing | None:

@@ -9,6 +9,7 @@
 #include <openvino/runtime/properties.hpp>
 
 #include "backends/openvino/guard.h"
+#include "backends/openvino/profile.h"
 #include "cpus.h"
 #include "resrt/error.h"
 
@@ -25,6 +26,11 @@ struct Models {
 // The threads that compute an inference: the caller's alone, or those of OpenVINO's stream.
 enum class Runs { in_caller, in_stream };
 
+struct Request {
+  ov::InferRequest request;
+  Counters counters;
+};
+
 class Requests : public Context {
  public:
   Requests(Models& models, const EngineInfo& info, Runs runs)
@@ -34,12 +40,13 @@ class Requests : public Context {
         classes_(static_cast<size_t>(info.classes)) {
     for (auto& [size, model] : models.by_size) {
       requests_.emplace(
-          size, guard("prepare an inference", [&] { return model.create_infer_request(); }));
+          size, Request{guard("prepare an inference", [&] { return model.create_infer_request(); }),
+                        Counters()});
     }
   }
 
   void infer(const float* images, int batch, float* logits) override {
-    ov::InferRequest& request = requests_.lower_bound(batch)->second;
+    auto& [request, counters] = requests_.lower_bound(batch)->second;
     image_.front() = static_cast<size_t>(batch);
     guard("run an inference", [&] {
       // OpenVINO takes a pointer to mutable memory for inputs, but does not write to it.
@@ -52,13 +59,19 @@ class Requests : public Context {
         request.wait();
       }
     });
+    counters.count_inference();
+  }
+
+  std::vector<StepTime> profile(int batch) override {
+    auto& [request, counters] = requests_.lower_bound(batch)->second;
+    return guard("profile an inference", [&] { return counters.read(request); });
   }
 
  private:
   Runs runs_;
   ov::Shape image_;
   size_t classes_;
-  std::map<int, ov::InferRequest> requests_;  // by the largest batch size
+  std::map<int, Request> requests_;  // by the largest batch size
 };
 
 class CompiledModels : public Executable {
@@ -142,12 +155,14 @@ std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Mo
   const int cpus = usable_cpus();
   const int threads = options.optimize_for_throughput ? 1 : options.threads;
   if (threads > 0) {
-    streams = std::max(1, cpus / threads);
+    // A profile cannot tell the streams apart.
+    streams = options.profile ? 1 : std::max(1, cpus / threads);
     properties.insert(ov::inference_num_threads(streams * threads));
   } else if (cpus < allowed_cpus()) {
     properties.insert(ov::inference_num_threads(cpus));
   }
   properties.insert(ov::num_streams(streams));
+  if (options.profile) properties.insert(ov::enable_profiling(true));
   if (options.pin_threads) {
     properties.insert(ov::hint::enable_cpu_pinning(*options.pin_threads));
   }

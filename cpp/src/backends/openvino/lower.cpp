@@ -1,10 +1,12 @@
 #include "backends/openvino/lower.h"
 
+#include <unordered_set>
 #include <utility>
 
 #include <openvino/core/model.hpp>
 #include <openvino/opsets/opset14.hpp>
 
+#include "backends/openvino/profile.h"
 #include "graph/binomial_kernel.h"
 #include "graph/overloaded.h"
 #include "graph/trailing_padding.h"
@@ -66,15 +68,30 @@ class Lowering {
       const Layer& layer = graph_.layers()[i];
       values_[i] = std::visit([&](const auto& definition) { return lower(layer, definition, i); },
                               layer.definition);
-      for (const Output& part : values_[i]) part.get_node()->set_friendly_name(layer.name);
+      name_nodes(layer.name, values_[i]);
     }
-    const auto logits = std::make_shared<op::Result>(flat(whole(values_.back())));
+    const Output last = flat(whole(values_.back()));
+    name_nodes(graph_.layers().back().name, one(last));
+    const auto logits = std::make_shared<op::Result>(last);
     logits->set_friendly_name("logits");
     return std::make_shared<ov::Model>(ov::ResultVector{logits}, ov::ParameterVector{input_},
                                        graph_.name());
   }
 
  private:
+  // Names the nodes that were made for a layer after it.
+  void name_nodes(const std::string& layer, const Parts& parts) {
+    std::vector<ov::Node*> left;
+    for (const Output& part : parts) left.push_back(part.get_node());
+    while (!left.empty()) {
+      ov::Node* const node = left.back();
+      left.pop_back();
+      if (!named_.insert(node).second) continue;
+      node->set_friendly_name(node_name(layer, named_.size()));
+      for (const Output& x : node->input_values()) left.push_back(x.get_node());
+    }
+  }
+
   // Decides, from the last layer to the first, how many parts each output has.
   void plan_parts() {
     const std::vector<Layer>& layers = graph_.layers();
@@ -323,6 +340,7 @@ class Lowering {
   const Weights& weights_;
   std::vector<int> parts_;     // by layer: the number of parts of its output
   std::vector<Parts> values_;  // by layer: its output
+  std::unordered_set<const ov::Node*> named_;
   std::shared_ptr<op::Parameter> input_;
 };
 

@@ -78,6 +78,8 @@ void check_options(const LoadOptions& options) {
           concat("backend '", kBackend, "' runs every batch size; leave out batch_sizes"));
   require(!options.pin_threads,
           concat("backend '", kBackend, "' does not run on the CPU; leave out pin_threads"));
+  require(!options.profile, concat("backend '", kBackend,
+                                   "' does not count the time of each layer; leave out profile"));
   require(options.threads == 0,
           concat("backend '", kBackend, "' runs on a GPU; leave out threads, which are a CPU's"));
   require(kRtx || !options.tensorrt || options.tensorrt->runtime_cache.empty(),
