@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from os import PathLike, fsdecode
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,22 +24,23 @@ _RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
 def beside(
-    weights: str | PathLike[str], network: str, *, is_preprocessing_needed: bool = True
+    folder: str | PathLike[str], network: str, *, is_preprocessing_needed: bool = True
 ) -> Metadata:
-    """Return the preprocessing, input size and labels in the files beside a weights file.
+    """Return the preprocessing, input size and labels in the files in a folder of weights.
 
     A configuration of another network is ignored, and so is a file that is not JSON; both are
     logged. Raises InputError for preprocessing that is needed but that resrt does not support.
     """
-    folder = Path(fsdecode(weights)).parent
     found, labels = Metadata(), None
     for name, parse in _CONFIGS.items():
-        document = _read(folder / name)
-        if not document or not (name == _PROCESSOR or _is_of(document, network, folder / name)):
+        document = _read(Path(folder) / name)
+        if not document or not (
+            name == PROCESSOR or _is_of(document, network, Path(folder) / name)
+        ):
             continue
         labels = labels or labels_of(document)
         try:
-            found = _checked(parse, document, folder / name) or found
+            found = _checked(parse, document, Path(folder) / name) or found
         except InputError:
             if is_preprocessing_needed:
                 raise
@@ -216,9 +217,9 @@ def _channels(values: Any, channels: int) -> list[float]:
 
 
 # What parses each file. Of two with preprocessing, the last counts.
-_PROCESSOR = "preprocessor_config.json"
+PROCESSOR = "preprocessor_config.json"
 _CONFIGS: dict[str, _Parse] = {
     "config.json": of_timm,
     "pretrained_cfg.json": of_timm,
-    _PROCESSOR: of_transformers,
+    PROCESSOR: of_transformers,
 }

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from resrt._support.arguments import path as checked_path
 from resrt.errors import WeightsError
+from resrt.weights import hub
 from resrt.weights.formats import npz, onnx_file, pdparams, pytorch, safetensors_file, wts
 from resrt.weights.formats.checkpoint import Checkpoint, shown
 from resrt.weights.formats.content import opened
@@ -55,21 +56,25 @@ def read(path: str | PathLike[str], *, key: str | None = None) -> Checkpoint:
     belong to the network is left aside. If a file has several state dicts or networks, the moving
     average is preferred; `key` names another entry of a checkpoint ("state_dict"), or a prefix of
     names ("teacher"). A folder, or an index of several files (model.safetensors.index.json), as
-    Transformers and Accelerate write them, is read as one file.
+    Transformers and Accelerate write them, is read as one file. "hf-hub:owner/name" names a
+    repository on the Hugging Face hub, which is downloaded by huggingface_hub.
 
     The format is recognised from the content: safetensors, PyTorch's .pth, PaddleClas's .pdparams,
     ONNX, NumPy's .npz or TensorRTx's .wts. Nothing in a file is executed. The file is read into
     memory, once, and if the format allows it, the arrays are views of that memory. Raises FileError
     if the file cannot be read or changes meanwhile, and WeightsError if its format is not supported
-    or it is not valid.
+    or it is not valid. Raises DownloadError and PackageError for weights on the hub.
     """
+    if isinstance(path, str) and hub.is_name(path):
+        return dataclasses.replace(read(hub.fetch(path), key=key), file=hub.short(path))
     file = os.fsdecode(checked_path(path))
     files, listed = files_of(file)
-    beside = architecture_beside(files[0])
+    folder = str(Path(files[0]).parent)
+    beside = architecture_beside(folder)
     if not listed:
         one = _read(files[0], key)
         own = {**beside, **one.metadata}
-        return dataclasses.replace(one, file=Path(file).name, metadata=own)
+        return dataclasses.replace(one, file=Path(file).name, folder=folder, metadata=own)
     parts = [_read(part, None, selects=False) for part in files]
     arrays = {name: array for part in parts for name, array in part.arrays.items()}
     if missing := sorted(listed - arrays.keys()):
@@ -85,6 +90,7 @@ def read(path: str | PathLike[str], *, key: str | None = None) -> Checkpoint:
         contents=contents,
         left_aside=(),
         file=Path(file).name,
+        folder=folder,
     )
     return select(whole, file, key)
 

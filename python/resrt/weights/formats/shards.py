@@ -13,10 +13,8 @@ from pathlib import Path
 from resrt.errors import FileError, WeightsError
 from resrt.weights.formats.checkpoint import Malformed, reported, shorten
 from resrt.weights.formats.content import opened
+from resrt.weights.hub import INDEX, WEIGHTS
 
-_SUFFIX = ".index.json"
-# The weights in a folder; the first that exists is read.
-_NAMES = ("model.safetensors", "pytorch_model.bin")
 _LONGEST_INDEX = 8 << 20
 _MOST_FILES = 1000
 
@@ -28,7 +26,7 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
     has no weights under the usual names, and WeightsError for an invalid index.
     """
     if Path(path).is_dir():
-        candidates = [Path(path) / f"{name}{end}" for name in _NAMES for end in ("", _SUFFIX)]
+        candidates = [Path(path) / f"{name}{end}" for name in WEIGHTS for end in ("", INDEX)]
         found = next((file for file in candidates if file.exists()), None)
         if found is None:
             raise FileError(
@@ -36,7 +34,7 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
                 f"none of {', '.join(file.name for file in candidates)}; name the file"
             )
         path = str(found)
-    if not path.endswith(_SUFFIX):
+    if not path.endswith(INDEX):
         return [path], set()
     with opened(path) as source, reported(path, "index of weights"):
         if source.size > _LONGEST_INDEX:
@@ -51,9 +49,9 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
     return [str(Path(path).parent / file) for file in files], set(listed)
 
 
-def architecture_beside(path: str) -> dict[str, str]:
-    """Return the architecture that timm's config.json beside a file names, as metadata."""
-    config = Path(path).parent / "config.json"
+def architecture_beside(folder: str) -> dict[str, str]:
+    """Return the architecture that timm's config.json in a folder names, as metadata."""
+    config = Path(folder) / "config.json"
     try:
         with opened(str(config)) as source:
             if source.size > _LONGEST_INDEX:
