@@ -92,7 +92,9 @@ def read(module: TorchModule) -> Found:
     told = _told(module)
     network = _network(module, arrays, theirs, told)
     checkpoint = replace(selected, arrays=arrays)
-    return Found(network, checkpoint, _metadata(module, network), _assumed(module, network))
+    channels = identify.trained_graph(arrays, network).input_shape[0]
+    metadata = _metadata(module, network, channels)
+    return Found(network, checkpoint, metadata, _assumed(module, network))
 
 
 def _network(
@@ -195,7 +197,7 @@ def _other_difference(
     if found != expected:
         differences = (found - expected) or (expected - found)
         first = next(iter(differences))
-        return f"it has {found[first]} layers {first}, not {expected[first]}"
+        return f"it has {found[first]} {first} layers, not {expected[first]}"
     return None
 
 
@@ -248,9 +250,7 @@ def _unwrapped(module: Any) -> Any:
 
 def _check_library(module: Any) -> None:
     """Raise ModelError if what a module computes is not written by one of the libraries."""
-    own = getattr(type(module), "forward", None)
-    root = getattr(own, "__module__", "").partition(".")[0]
-    if root not in _LIBRARIES:
+    if _library(module) not in _LIBRARIES:
         raise ModelError(
             f"the module {type(module).__name__} is not one of timm, torchvision or Transformers, "
             "so that resrt does not know what it computes; if it is a network of the catalog, give "
@@ -266,7 +266,7 @@ def _timm_config(module: Any) -> Mapping[str, Any]:
 
 
 def _library(module: Any) -> str:
-    return type(module).forward.__module__.partition(".")[0]  # type: ignore[no-any-return]
+    return type(module).__module__.partition(".")[0]
 
 
 def _told(module: Any) -> str:
@@ -278,11 +278,13 @@ def _told(module: Any) -> str:
     return ""
 
 
-def _metadata(module: Any, network: str) -> Metadata:
+def _metadata(module: Any, network: str, channels: int) -> Metadata:
     """Return the preprocessing and labels of a module's configuration."""
     if _library(module) == "timm":
         config = dict(_timm_config(module))
         labels = configs.labels_of(config)
+        if size := config.get("input_size"):
+            config["input_size"] = (channels, *size[1:])  # that of the module's in_chans
         try:
             found = configs.of_timm(config)
         except (InputError, KeyError, TypeError, ValueError, ArithmeticError) as error:

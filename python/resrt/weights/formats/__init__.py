@@ -46,6 +46,20 @@ _OTHERS = (
     (0, b"\x1f\x8b", "compressed with gzip", "decompress it first"),
 )
 
+# Files without a mark, by the ends of their names.
+_NAMED = (
+    (
+        (".onnx.data", ".onnx_data"),
+        "the external data of an ONNX file, without the names and shapes of its arrays",
+        "give the .onnx file that belongs to it, beside which it lies",
+    ),
+    (
+        (".pdiparams", ".pdmodel"),
+        "a half of a model that Paddle exported for inference, without the names of its arrays",
+        "give the .pdparams file that it was exported from, or an ONNX file written by paddle2onnx",
+    ),
+)
+
 _BEGINNING = 1024  # bytes, from which every format is recognised
 
 
@@ -128,6 +142,9 @@ def _reader_of(content: memoryview, file: str) -> _Reader:
                 f"unsupported weights format: '{file}' is {kind}, not a weights file that resrt "
                 f"reads; {advice}"
             )
+    for ends, kind, advice in _NAMED:
+        if file.endswith(ends):
+            raise WeightsError(f"unsupported weights format: '{file}' is {kind}; {advice}")
     formats = ", ".join(reader.FORMAT for reader in _READERS)
     raise WeightsError(
         f"unsupported weights format: '{file}' is none of {formats}; convert it to safetensors, "

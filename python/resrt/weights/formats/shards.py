@@ -7,6 +7,7 @@ A file such as model.safetensors.index.json lists which file has each array:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from resrt.weights.formats.checkpoint import Malformed, reported, shorten
 from resrt.weights.formats.content import opened
 from resrt.weights.hub import INDEX, WEIGHTS
 
+# One of several files, such as model-00001-of-00002.safetensors.
+_PART = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
 _LONGEST_INDEX = 8 << 20
 _MOST_FILES = 1000
 
@@ -35,6 +38,7 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
             )
         path = str(found)
     if not path.endswith(INDEX):
+        _check_whole(path)
         return [path], set()
     with opened(path) as source, reported(path, "index of weights"):
         if source.size > _LONGEST_INDEX:
@@ -47,6 +51,21 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
             "reads only those beside it"
         )
     return [str(Path(path).parent / file) for file in files], set(listed)
+
+
+def _check_whole(path: str) -> None:
+    """Raise WeightsError for one of the several files of a checkpoint."""
+    match = _PART.fullmatch(Path(path).name)
+    if match is None or int(match["count"]) < 2 or not Path(path).is_file():
+        return
+    index = Path(path).parent / f"{match['stem']}{match['suffix']}{INDEX}"
+    advice = f"give its index, '{index}', or the folder"
+    if not index.exists():
+        advice = f"copy its other files and its index, '{index.name}', beside it, and {advice}"
+    raise WeightsError(
+        f"'{path}' is part {int(match['part'])} of {int(match['count'])} of a checkpoint in "
+        f"several files; {advice}"
+    )
 
 
 def architecture_beside(folder: str) -> dict[str, str]:
