@@ -143,6 +143,31 @@ def test_errors(server: Server, folder: Path, tmp_path: Path) -> None:
     assert offline.startswith("DownloadError cannot download the weights hf-hub:me/mine: ")
 
 
+def test_without_access(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arrays: dict[str, np.ndarray]
+) -> None:
+    """Cached weights are used, although nobody knows whether the repository has configurations."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    cached = {"model.safetensors": str(tmp_path / "model.safetensors")}
+    Path(cached["model.safetensors"]).write_bytes(save(arrays))
+
+    def download(_: str, file: str, **options: object) -> str:
+        if file not in cached:
+            raise LocalEntryNotFoundError("no connection")
+        return cached[file]
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda _, file, **options: cached.get(file)
+    )
+    assert resrt.weights.read("hf-hub:me/mine").arrays.keys() == arrays.keys()
+    cached.clear()
+    with pytest.raises(resrt.DownloadError, match="weights hf-hub:me/mine: no connection. Check"):
+        resrt.weights.read("hf-hub:me/mine")
+
+
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(resrt.PackageError, match=r"pip install 'resrt\[hub\]'"):

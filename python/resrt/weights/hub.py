@@ -93,12 +93,12 @@ def download(
     except Exception as error:
         # The hub's exceptions, or those of the HTTP library that it uses.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        is_missing = isinstance(error, errors.EntryNotFoundError) and not isinstance(
-            error, errors.LocalEntryNotFoundError
-        )
+        is_missing = isinstance(error, errors.EntryNotFoundError)
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            # The hub cannot be reached, so that the file may exist or not. If the weights are
+            # cached, it did not exist when they were downloaded.
+            is_missing = _is_cached(repository, revision)
         if called:
-            # Without access to the hub, a file that is not cached may or may not exist.
-            is_missing = is_missing or (offline and _is_cached(repository, revision))
             reason = (
                 f"cannot download the weights {called}: {reason}. Check the name and the access "
                 "to the hub, name a mirror in HF_ENDPOINT, or give a file of your own as weights"

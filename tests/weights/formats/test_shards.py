@@ -92,9 +92,7 @@ def test_a_lone_part(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
         resrt.build("resnet18", part)
     assert f"give its index, '{index}', or the folder" in str(caught.value)
     index.unlink()
-    with pytest.raises(
-        resrt.WeightsError, match=f"copy its other files and its index, '{index.name}'"
-    ):
+    with pytest.raises(resrt.WeightsError, match=f"copy the others and the index, '{index.name}'"):
         weights.read(part)
     # The only one is whole.
     save_file(arrays, tmp_path / "model-00001-of-00001.safetensors")

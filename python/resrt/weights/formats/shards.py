@@ -61,7 +61,7 @@ def _check_whole(path: str) -> None:
     index = Path(path).parent / f"{match['stem']}{match['suffix']}{INDEX}"
     advice = f"give its index, '{index}', or the folder"
     if not index.exists():
-        advice = f"copy its other files and its index, '{index.name}', beside it, and {advice}"
+        advice = f"copy the others and the index, '{index.name}', beside it, and give that index"
     raise WeightsError(
         f"'{path}' is part {int(match['part'])} of {int(match['count'])} of a checkpoint in "
         f"several files; {advice}"
