@@ -153,6 +153,14 @@ def test_another_function(change: Callable[[Module], None], message: str) -> Non
         resrt.build(module, **OPTIONS)
 
 
+@pytest.mark.parametrize("model", [Module, resrt.ResNet, print, None, 3])
+def test_what_is_no_network(model: Any) -> None:
+    with pytest.raises(
+        resrt.ModelError, match="a network must be a name.* or a PyTorch module, no"
+    ):
+        resrt.build(model, **OPTIONS)
+
+
 def test_weights_beside_a_module() -> None:
     for options in ({"weights": "random"}, {"key": "state_dict"}):
         with pytest.raises(resrt.InputError, match="a PyTorch module has weights of its own"):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fsdecode
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from resrt import _core
 from resrt._support.arguments import whole
 from resrt.catalog import pretrained
 from resrt.catalog.models import Config, build_graph, model_info
-from resrt.errors import InputError, WeightsError
+from resrt.errors import InputError, ModelError, WeightsError
 from resrt.weights import configs, fetch, formats, hub, identify, modules
 from resrt.weights.fit import Weights, as_arrays, fit_checkpoint
 from resrt.weights.formats.checkpoint import Checkpoint
@@ -32,6 +32,7 @@ _ADVICE = "Give the name of its network as the model, and this as weights"
 
 # What the public functions accept as a network, and as its weights.
 Model: TypeAlias = str | Config | _core.Graph | modules.TorchModule
+_MODELS = (str, *get_args(Config), _core.Graph, modules.TorchModule)
 WeightsLike: TypeAlias = str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]]
 
 # Called with the name of a phase, the number of its steps that are done, and how many it has.
@@ -160,6 +161,11 @@ def _source(
     progress: BuildProgress | None,
     key: str | None,
 ) -> _Source:
+    if isinstance(model, type) or not isinstance(model, _MODELS):
+        raise ModelError(
+            "a network must be a name, a resrt.ResNet, resrt.ResNeSt or resrt.RegNet, a graph, or "
+            f"a PyTorch module, not {model!r:.80}"
+        )
     if isinstance(model, modules.TorchModule):
         return _of_module(model, weights, key)
     is_on_hub = hub.is_name(model) and weights is None

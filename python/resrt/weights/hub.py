@@ -103,7 +103,7 @@ def download(
                 f"cannot download the weights {called}: {reason}. Check the name and the access "
                 "to the hub, name a mirror in HF_ENDPOINT, or give a file of your own as weights"
             )
-        raise (_Missing if is_missing else DownloadError)(reason) from None
+        raise (_Missing if is_missing and called else DownloadError)(reason) from None
 
 
 def cached(repository: str, file: str) -> Path | None:
