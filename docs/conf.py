@@ -60,6 +60,7 @@ _WITHOUT_PUBLIC_NAME = (
     "OnDevice",
     "Package",
     "Settings",
+    "TorchModule",
 )
 nitpick_ignore_regex = [
     ("py:.*", r"(?!resrt\.).*"),

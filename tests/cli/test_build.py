@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 
 import resrt
-from resrt import cli
+from resrt import _core, cli
+from resrt.cli.terminal import warnings_shown
 
 
 def test_output(
@@ -146,3 +149,46 @@ def test_tensorrt_options_reach_the_backend(
     arguments = ["build", "resnet18", "--weights", "random", "-o", out, "--no-cache"]
     assert cli.main([*arguments, "--workspace", "64"]) == 1
     assert "TensorRT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["build", "export"])
+def test_key_and_warnings(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The entry of a checkpoint, and what the weights leave open, once each."""
+    if command == "export":
+        pytest.importorskip("onnx")
+    arrays = _core.random_weights(resrt.build_graph("resnet18", classes=7), 0)
+    both = {f"student.{name}": array for name, array in arrays.items()}
+    both |= {f"teacher.{name}": array for name, array in arrays.items()}
+    both |= {f"teacher.{name}": arrays[name][:5] for name in ("fc.weight", "fc.bias")}
+    save_file(both, tmp_path / "both.safetensors")
+    out = str(tmp_path / "out")
+    arguments = [command, "resnet18", "--weights", str(tmp_path / "both.safetensors"), "-o", out]
+    arguments += ["--input-size", "64", "--overwrite"]
+    arguments += ["--no-cache"] if command == "build" else ["--no-verify"]
+    for options, classes in ([], 7), (["--key", "teacher"], 5):
+        assert cli.main([*arguments, *options]) == 0
+        text, error = capsys.readouterr()
+        assert f"{classes} classes" in text or f"x {classes}, opset" in text
+        assumed = "resrt: warning: 'both.safetensors' does not say how photographs are preprocessed"
+        assert error.count(assumed) == 1
+        left_aside = "left aside 102 arrays that do not belong to the network"
+        assert error.count(left_aside) == (not options)
+    assert cli.main([*arguments, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert cli.main([*arguments, "--key", "nobody"]) == 1
+    assert "has no entry and no parameters under nobody" in capsys.readouterr().err
+
+
+def test_key_requires_a_checkpoint() -> None:
+    for given in ("random", None):
+        with pytest.raises(resrt.InputError, match="key='x' names an entry of a checkpoint"):
+            resrt.build("resnet18", given, key="x")
+
+
+def test_warnings_of_libraries_are_for_logging(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings_shown(quiet=False):
+        for name in ("resrt.openvino", "resrt.weights", "resrt.weights"):
+            logging.getLogger(name).warning("from %s\x1b", name)
+        logging.getLogger("resrt").info("nothing")
+    logging.getLogger("resrt").warning("after")
+    assert capsys.readouterr().err == "resrt: warning: from resrt.weights\\x1b\n"

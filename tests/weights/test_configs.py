@@ -168,6 +168,34 @@ def test_unsupported_preprocessing(
 
 
 @pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"downsample_in_bottleneck": True}, "downsample_in_bottleneck=True, which has the stride"),
+        ({"downsample_in_first_stage": True}, "downsample_in_first_stage=True, whose first stage"),
+        ({"hidden_act": "gelu"}, "hidden_act='gelu', another activation"),
+        ({"global_pool": "max"}, "global_pool='max', which ends in another pooling"),
+        ({"model_args": {"global_pool": "max"}}, "global_pool='max', which ends"),
+        ({"model_args": {"output_stride": 16}}, "output_stride=16, whose last stages"),
+    ],
+)
+def test_configs_of_another_function_are_refused(
+    weights: Path, config: dict[str, Any], message: str
+) -> None:
+    document = {"model_type": "resnet", **config}
+    write(weights.parent, config=document)
+    for run in (
+        lambda: info(weights),
+        lambda: info(weights, preprocessing="resnet18.tv_in1k"),
+        lambda: resrt.convert(weights, weights.parent / "out", network="resnet18"),
+    ):
+        with pytest.raises(resrt.WeightsError, match=rf"config.json' has {message}"):
+            run()
+    # That of another network is ignored.
+    write(weights.parent, config={**document, "model_type": "regnet"})
+    assert info(weights).classes == 7
+
+
+@pytest.mark.parametrize(
     ("document", "message"),
     [
         ({**TIMM, "architecture": "resnet50"}, "which describes resnet50, not resnet18"),

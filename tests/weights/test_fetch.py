@@ -382,10 +382,10 @@ def test_the_checksum_is_that_of_the_bytes_in_the_engine(
     content = file.read_bytes()
     read: list[Path] = []
 
-    def read_then_changed(path: Path) -> Checkpoint:
+    def read_then_changed(path: Path, **options: Any) -> Checkpoint:
         read.append(path)
         path.write_bytes(content)
-        checkpoint = formats_read(path)
+        checkpoint = formats_read(path, **options)
         path.write_bytes(content[::-1])
         return checkpoint
 

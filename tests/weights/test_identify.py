@@ -148,6 +148,21 @@ def test_files_of_other_kinds_are_named(content: bytes, what: str, tmp_path: Pat
         weights.read(tmp_path / "x")
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("x.onnx.data", "external data of an ONNX file.*give the .onnx file"),
+        ("x.onnx_data", "external data of an ONNX file.*give the .onnx file"),
+        ("inference.pdiparams", "exported for inference.*give the .pdparams file"),
+        ("inference.pdmodel", "exported for inference.*give the .pdparams file"),
+    ],
+)
+def test_files_without_a_mark_are_named(name: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(np.arange(100, dtype=np.float32).tobytes())
+    with pytest.raises(resrt.WeightsError, match=rf"unsupported weights format: .*{name}.*{what}"):
+        weights.read(tmp_path / name)
+
+
 def test_the_command_line_chooses_an_entry(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,7 +32,7 @@ from resrt.cli import (
     weights,
 )
 from resrt.cli.arguments import DONE, FAILED, MISUSED, Misuse
-from resrt.cli.terminal import Output, report_error
+from resrt.cli.terminal import Output, report_error, warnings_shown
 from resrt.errors import Error
 
 
@@ -96,7 +96,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             parser.parse_args(arguments, options)
             if getattr(options, "offline", False):
                 os.environ["RESRT_OFFLINE"] = "1"
-            status: int | None = options.run(options)
+            with warnings_shown(quiet=options.quiet):
+                status: int | None = options.run(options)
         finally:
             sys.stdout.flush()  # here, where a failure is reported
     except Error as error:

@@ -79,8 +79,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     },
     "--weights": {
         "metavar": "FILE",
-        "help": 'a weights file, or "random"; default: the pretrained weights, downloaded if '
-        "needed",
+        "help": 'a weights file, hf-hub:OWNER/NAME, or "random"; default: the pretrained weights, '
+        "downloaded if needed",
     },
     "--input-size": {"type": count, "metavar": "N", "help": "height and width in pixels"},
     "--offline": {
@@ -98,6 +98,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": "default: as many as the weights have",
     },
     "--labels": {"type": Path, "metavar": "FILE", "help": "names of the classes, one per line"},
+    "--key": {"help": "the entry of a checkpoint to use, such as state_dict"},
     "--precision": {
         "default": "auto",
         "choices": precision_names(),

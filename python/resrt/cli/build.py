@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-batch", type=count, metavar="N", default=8, help="default: %(default)s"
     )
-    add_shared(parser, "--classes", "--in-channels", "--labels")
+    add_shared(parser, "--classes", "--in-channels", "--labels", "--key")
     parser.add_argument(
         "--no-cache", action="store_true", help="do not use the cache of built engines"
     )
@@ -109,6 +109,7 @@ def run(options: argparse.Namespace) -> None:
             in_channels=options.in_channels,
             labels=options.labels,
             preprocessing=preprocessing(options),
+            key=options.key,
             backend=options.backend,
             device=options.device,
             tensorrt=resrt.TensorRTOptions(**given) if given else None,

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="verify it with ONNX Runtime; default: if it is installed",
     )
-    add_shared(parser, "--classes", "--in-channels", "--labels")
+    add_shared(parser, "--classes", "--in-channels", "--labels", "--key")
     add_preprocessing(parser)
 
 
@@ -81,6 +81,7 @@ def run(options: argparse.Namespace) -> None:
             in_channels=options.in_channels,
             labels=options.labels,
             preprocessing=preprocessing(options),
+            key=options.key,
             progress=progress,
         )
     if not options.quiet:

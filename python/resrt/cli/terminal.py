@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from resrt._core import backend_names
 from resrt.errors import FileError
 
 if TYPE_CHECKING:
@@ -30,6 +32,36 @@ def visible(text: str) -> str:
 def report_error(message: str) -> None:
     """Report an error, which may have several lines, on standard error."""
     print(f"resrt: {message.translate(_CONTROLS_IN_LINE)}", file=sys.stderr)
+
+
+@contextmanager
+def warnings_shown(*, quiet: bool) -> Iterator[None]:
+    """Show the warnings that resrt logs on standard error, each once.
+
+    Those of the inference libraries are for developers, and stay in `logging`.
+    """
+    if quiet:
+        yield
+        return
+    logger, handler = logging.getLogger("resrt"), _Warnings(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Warnings(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._shown: set[str] = set()
+        self._libraries = {f"resrt.{name}" for name in backend_names()}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.name not in self._libraries and message not in self._shown:
+            self._shown.add(message)
+            report_error(f"warning: {visible(message)}")
 
 
 class Output:

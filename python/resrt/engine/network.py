@@ -6,10 +6,10 @@ import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike, fsdecode
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,8 @@ from resrt import _core
 from resrt._support.arguments import whole
 from resrt.catalog import pretrained
 from resrt.catalog.models import Config, build_graph, model_info
-from resrt.errors import InputError, WeightsError
-from resrt.weights import configs, fetch, formats, identify
+from resrt.errors import InputError, ModelError, WeightsError
+from resrt.weights import configs, fetch, formats, hub, identify, modules
 from resrt.weights.fit import Weights, as_arrays, fit_checkpoint
 from resrt.weights.formats.checkpoint import Checkpoint
 from resrt.weights.formats.states import select
@@ -28,8 +28,11 @@ from resrt.weights.preprocessing import ASSUMED, PreprocessingLike, is_whole, se
 
 _logger = logging.getLogger("resrt")
 
+_ADVICE = "Give the name of its network as the model, and this as weights"
+
 # What the public functions accept as a network, and as its weights.
-Model: TypeAlias = str | Config | _core.Graph
+Model: TypeAlias = str | Config | _core.Graph | modules.TorchModule
+_MODELS = (str, *get_args(Config), _core.Graph, modules.TorchModule)
 WeightsLike: TypeAlias = str | PathLike[str] | Mapping[str, npt.NDArray[np.generic]]
 
 # Called with the name of a phase, the number of its steps that are done, and how many it has.
@@ -75,26 +78,20 @@ def resolve(
     labels: Sequence[str] | PathLike[str] | None = None,
     preprocessing: PreprocessingLike | None = None,
     progress: BuildProgress | None = None,
+    key: str | None = None,
 ) -> Network:
     """Return the network that the arguments of `resrt.build`, which documents them, describe.
 
     Raises ModelError, FileError, WeightsError, DownloadError, PackageError or InputError.
     """
     steps = preprocessing if isinstance(preprocessing, _core.Preprocessing) else None
-    entry = pretrained.find(model) if isinstance(model, str) else None
-    is_named = entry is not None and model != entry.model  # by a tag
-    if entry is not None:
-        model = entry.model
-    if weights is None:
-        checkpoint, called = _fetch(model, entry, classes, in_channels, progress)
-    else:
-        checkpoint, called = _read(weights)
+    source = _source(model, weights, classes, in_channels, preprocessing, progress, key)
+    model, checkpoint, entry = source.model, source.checkpoint, source.entry
     # What the caller gives is not read from the file, where it may be damaged.
     overrides = {"labels": labels, "preprocessing": is_whole(preprocessing) or None}
     texts = {} if checkpoint is None else checkpoint.metadata
     metadata = Metadata.read({k: text for k, text in texts.items() if overrides.get(k) is None})
-    beside = _beside(weights, model, preprocessing)
-    metadata = configs.completed(metadata, beside)
+    metadata = configs.completed(metadata, source.beside)
     if isinstance(model, _core.Graph):
         if any(option is not None for option in (input_size, classes, in_channels)):
             raise InputError(
@@ -113,23 +110,101 @@ def resolve(
     if checkpoint is None:
         arrays = _core.random_weights(graph, 0)
     else:
-        arrays = fit_checkpoint(checkpoint, graph, origin=called)
+        arrays = fit_checkpoint(checkpoint, graph, origin=source.called)
     if labels is None:
-        metadata = configs.with_labels(metadata, beside, graph.classes)
+        metadata = configs.with_labels(metadata, source.beside, graph.classes)
     metadata = settle(
         metadata.with_labels(labels, graph.classes),
         preprocessing,
         entry,
         graph.input_shape,
-        is_entry_of_weights=is_named or weights is None,
-        source=_source(model),
+        is_entry_of_weights=source.is_entry_of_weights,
+        source=model_info(model).source if isinstance(model, str) else None,
     )
     return Network(
         graph,
         arrays,
         sha256=_sha256(checkpoint),
-        metadata=dataclasses.replace(metadata, origin=_origin(weights, entry)),
+        metadata=dataclasses.replace(metadata, origin=source.origin),
     )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What `model` and `weights` of `resrt.build` are.
+
+    Attributes:
+        model: the network.
+        checkpoint: its weights; None for random ones.
+        called: what an error calls the weights.
+        origin: where they are from, as in `Metadata`.
+        beside: what the files beside them, or the configuration of a module, say.
+        entry: the pretrained weights whose preprocessing is assumed if nothing says any.
+        is_entry_of_weights: whether the user named these.
+    """
+
+    model: str | Config | _core.Graph
+    checkpoint: Checkpoint | None
+    called: str
+    origin: str
+    beside: Metadata = field(default_factory=Metadata)
+    entry: pretrained.Pretrained | None = None
+    is_entry_of_weights: bool = False
+
+
+def _source(
+    model: Model,
+    weights: WeightsLike | None,
+    classes: int | None,
+    in_channels: int | None,
+    preprocessing: PreprocessingLike | None,
+    progress: BuildProgress | None,
+    key: str | None,
+) -> _Source:
+    if isinstance(model, type) or not isinstance(model, _MODELS):
+        raise ModelError(
+            "a network must be a name, a resrt.ResNet, resrt.ResNeSt or resrt.RegNet, a graph, or "
+            f"a PyTorch module, not {model!r:.80}"
+        )
+    if isinstance(model, modules.TorchModule):
+        return _of_module(model, weights, key)
+    is_on_hub = hub.is_name(model) and weights is None
+    entry = pretrained.find(model) if isinstance(model, str) and not is_on_hub else None
+    is_named = entry is not None and model != entry.model  # by a tag
+    if entry is not None:
+        model = entry.model
+    if is_on_hub:
+        assert isinstance(model, str)
+        weights = model
+    if key is not None and (weights is None or (isinstance(weights, str) and weights == "random")):
+        raise InputError(f"key={key!r} names an entry of a checkpoint; give its file as weights")
+    if weights is None:
+        checkpoint, called = _fetch(model, entry, classes, in_channels, progress)
+        origin = entry.name if entry is not None else ""
+        return _Source(model, checkpoint, called, origin, entry=entry, is_entry_of_weights=True)
+    checkpoint, called = _read(weights, key)
+    if is_on_hub:
+        assert checkpoint is not None
+        model = identify.only_network(checkpoint, str(weights), _ADVICE)
+        entry = pretrained.find(model)
+    beside = Metadata()
+    if checkpoint is not None and checkpoint.folder and isinstance(model, str):
+        needed = not is_whole(preprocessing)
+        beside = configs.beside(checkpoint.folder, model, is_preprocessing_needed=needed)
+    return _Source(model, checkpoint, called, _origin(weights), beside, entry, is_named)
+
+
+def _of_module(model: modules.TorchModule, weights: WeightsLike | None, key: str | None) -> _Source:
+    if weights is not None or key is not None:
+        raise InputError(
+            "a PyTorch module has weights of its own; omit weights and key, or give the name of "
+            "the network as the model"
+        )
+    found = modules.read(model)
+    network = found.network
+    usual = found.assumed if found.assumed in pretrained.names_of(network) else network
+    entry = pretrained.find(usual)
+    return _Source(network, found.checkpoint, "the module", "module", found.metadata, entry)
 
 
 def _fetch(
@@ -163,11 +238,11 @@ def _fetch(
     return checkpoint, f"'{path}'"
 
 
-def _read(weights: WeightsLike) -> tuple[Checkpoint | None, str]:
+def _read(weights: WeightsLike, key: str | None) -> tuple[Checkpoint | None, str]:
     """Return a checkpoint, None for random parameters, and what an error calls it."""
     if isinstance(weights, Mapping):
         checkpoint = Checkpoint("arrays", as_arrays(weights, "the arrays"))
-        return select(checkpoint, "the arrays"), "the arrays"
+        return select(checkpoint, "the arrays", key), "the arrays"
     if not isinstance(weights, (str, PathLike)):
         raise WeightsError(
             "weights must be the path of a file, a dict of arrays by name, or "
@@ -175,7 +250,7 @@ def _read(weights: WeightsLike) -> tuple[Checkpoint | None, str]:
         )
     if weights == "random":
         return None, "random"
-    return formats.read(weights), f"'{fsdecode(weights)}'"
+    return formats.read(weights, key=key), f"'{fsdecode(weights)}'"
 
 
 def _sha256(checkpoint: Checkpoint | None) -> str:
@@ -211,22 +286,7 @@ def _graph(
     )
 
 
-def _origin(weights: WeightsLike | None, entry: pretrained.Pretrained | None) -> str:
-    if weights is None:
-        return entry.name if entry is not None else ""
+def _origin(weights: WeightsLike) -> str:
+    if hub.is_name(weights):
+        return str(weights)
     return "arrays" if isinstance(weights, Mapping) else Path(fsdecode(weights)).name
-
-
-def _beside(
-    weights: WeightsLike | None, model: Model, preprocessing: PreprocessingLike | None
-) -> Metadata:
-    """Return what the files beside a weights file say."""
-    is_file = isinstance(weights, (str, PathLike)) and weights != "random"
-    if not is_file or not isinstance(model, str):
-        return Metadata()
-    assert isinstance(weights, (str, PathLike))
-    return configs.beside(weights, model, is_preprocessing_needed=not is_whole(preprocessing))
-
-
-def _source(model: Model) -> str | None:
-    return model_info(model).source if isinstance(model, str) else None

@@ -16,7 +16,7 @@ from resrt.engine.network import BuildProgress, Model, WeightsLike, resolve
 from resrt.weights.preprocessing import PreprocessingLike
 
 # The options of `resrt.build` that describe the network. The others describe the engine.
-_OF_NETWORK = ("input_size", "classes", "in_channels", "labels", "preprocessing")
+_OF_NETWORK = ("input_size", "classes", "in_channels", "labels", "preprocessing", "key")
 
 
 def build(
@@ -32,6 +32,7 @@ def build(
     threads: int | None = None,
     labels: Sequence[str] | PathLike[str] | None = None,
     preprocessing: PreprocessingLike | None = None,
+    key: str | None = None,
     device: str | None = None,
     tensorrt: _core.TensorRTOptions | None = None,
     progress: BuildProgress | None = None,
@@ -43,10 +44,14 @@ def build(
 
     Args:
         model: the name of a network ("ResNeSt50") or of pretrained weights ("resnet50.tv_in1k");
-            a ResNet, ResNeSt or RegNet with parameters of your own; or a graph.
-        weights: the path of a file in any format that `resrt.weights.read` supports; arrays by
-            name; or "random", seeded random parameters, for measuring latency. None: the network's
-            pretrained weights, which `resrt.fetch` downloads if needed.
+            "hf-hub:owner/name", a repository of weights for a network of the catalog; a PyTorch
+            module of timm, torchvision or Transformers that computes the same as a network of the
+            catalog, with its weights, preprocessing and labels; a ResNet, ResNeSt or RegNet with
+            parameters of your own; or a graph.
+        weights: the path of a file in any format that `resrt.weights.read` supports;
+            "hf-hub:owner/name", a repository of the Hugging Face hub; arrays by name; or "random",
+            seeded random parameters, for measuring latency. None: the network's pretrained
+            weights, which `resrt.fetch` downloads if needed.
         precision: the type of activations and weights: "fp32", "bf16", "fp16", on NVIDIA GPUs
             "tf32", or "auto", the fastest that the device supports natively. Inputs and logits are
             always float32.
@@ -66,6 +71,7 @@ def build(
             weights file says, or a config.json of timm or Transformers or a
             preprocessor_config.json in its folder. If none does, the preprocessing of the network's
             pretrained weights is assumed, and a warning is logged.
+        key: an entry of a checkpoint, or a prefix, as for `resrt.weights.read`.
         device: the GPU to build for, such as "cuda:1"; None: the first. Only for a GPU's backend.
         tensorrt: options of the TensorRT backends.
         progress: called with the name of a phase, the number of its steps that are done, and the
@@ -76,7 +82,7 @@ def build(
     BackendError or InputError, each of which says what to do.
     """
     network = resolve(
-        model, weights, input_size, classes, in_channels, labels, preprocessing, progress
+        model, weights, input_size, classes, in_channels, labels, preprocessing, progress, key
     )
     network.warn_of_assumption()
     return build_network(

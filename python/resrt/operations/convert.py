@@ -18,13 +18,14 @@ from safetensors.numpy import save_file
 from resrt._support.files import replacing
 from resrt.catalog import pretrained
 from resrt.catalog.models import build_graph, model_info
-from resrt.errors import FileError, WeightsError
-from resrt.weights import configs, formats, identify
+from resrt.errors import FileError
+from resrt.weights import configs, formats, hub, identify
 from resrt.weights import names as conventions
 from resrt.weights.fit import fit_checkpoint
-from resrt.weights.formats.checkpoint import Checkpoint
 from resrt.weights.metadata import Metadata
 from resrt.weights.preprocessing import ASSUMED, PreprocessingLike, is_whole, settle
+
+_ADVICE = "Name its network with --network, in Python with network="
 
 
 def convert(
@@ -44,7 +45,7 @@ def convert(
     metadata says which.
 
     Args:
-        source: a weights file in any supported format.
+        source: a weights file in any supported format, or "hf-hub:owner/name".
         destination: the safetensors file. It is written completely or not at all.
         network: the network that the weights belong to; None: the one of the catalog that they fit.
         key: an entry of a checkpoint, or a prefix, as for `resrt.weights.read`.
@@ -55,11 +56,13 @@ def convert(
     Raises what `resrt.weights.load` raises, WeightsError if the weights fit no network of the
     catalog, and InputError for a wrong number of labels or invalid metadata in the source.
     """
+    called = fspath(source)
     checkpoint = formats.read(source, key=key)
-    name = network or _only_network(checkpoint, fspath(source))
+    name = network or identify.only_network(checkpoint, called, _ADVICE)
     graph = identify.trained_graph(checkpoint.arrays, name)
-    arrays = fit_checkpoint(checkpoint, graph, origin=f"'{fspath(source)}'")
-    beside = configs.beside(source, name, is_preprocessing_needed=not is_whole(preprocessing))
+    arrays = fit_checkpoint(checkpoint, graph, origin=f"'{called}'")
+    needed = not is_whole(preprocessing)
+    beside = configs.beside(checkpoint.folder, name, is_preprocessing_needed=needed)
     metadata = configs.completed(Metadata.read(checkpoint.metadata), beside)
     metadata = configs.with_labels(metadata, beside, graph.classes)
     entry = pretrained.find(name)
@@ -78,9 +81,10 @@ def convert(
     if names:
         metadata = metadata.with_labels(names, graph.classes)
     convention = conventions.convention_of(checkpoint.arrays).name
+    origin = called if hub.is_name(source) else Path(source).name
     texts = {
         "network": name,
-        "source": f"{Path(source).name}: {checkpoint.format}, named as {convention} does",
+        "source": f"{origin}: {checkpoint.format}, named as {convention} does",
         "source_sha256": checkpoint.sha256,
         **metadata.write(),
     }
@@ -90,14 +94,3 @@ def convert(
         except SafetensorError as error:
             raise FileError(f"cannot write '{fspath(destination)}': {error}") from None
     return texts
-
-
-def _only_network(checkpoint: Checkpoint, source: str) -> str:
-    matches = identify.nearest_networks(checkpoint.arrays, told=identify.told_by(checkpoint))
-    if matches and matches[0].share == 1:
-        return matches[0].network
-    nearest = f"; the nearest is {matches[0].network}" if matches else ""
-    raise WeightsError(
-        f"'{source}' fits no network of the catalog{nearest}. Name its network with "
-        "--network, in Python with network="
-    )

@@ -73,6 +73,7 @@ def export(
     in_channels: int | None = None,
     labels: Sequence[str] | PathLike[str] | None = None,
     preprocessing: PreprocessingLike | None = None,
+    key: str | None = None,
     progress: BuildProgress | None = None,
 ) -> Exported:
     """Write a network as an ONNX file: float32 "images" (N, C, H, W) -> "logits" (N, classes).
@@ -84,7 +85,8 @@ def export(
     file is written completely or not at all. Requires onnx: pip install 'resrt[onnx]'.
 
     Args:
-        model: a name, a ResNet, ResNeSt or RegNet, or a graph, as for `resrt.build`.
+        model: a name, a PyTorch module, a ResNet, ResNeSt or RegNet, or a graph, as for
+            `resrt.build`.
         path: the file to write.
         weights: as for `resrt.build`; None: the network's pretrained weights.
         batch: the only batch size that the file accepts, which some libraries run faster; None:
@@ -98,6 +100,7 @@ def export(
         in_channels: the number of input channels.
         labels: the names of the classes.
         preprocessing: how photographs become inputs.
+        key: an entry of a checkpoint, or a prefix.
         progress: as for `resrt.build`.
 
     Raises what `resrt.build` raises, PackageError if onnx, or onnxruntime with `verify`, is not
@@ -105,7 +108,7 @@ def export(
     """
     writable = Path(fsdecode(checked_path(path)))
     network = resolve(
-        model, weights, input_size, classes, in_channels, labels, preprocessing, progress
+        model, weights, input_size, classes, in_channels, labels, preprocessing, progress, key
     )
     network.warn_of_assumption()
     written = onnx_model(network, batch=batch, opset=opset, fold=fold).SerializeToString()

@@ -7,12 +7,12 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from os import PathLike, fsdecode
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from resrt import _core
-from resrt.errors import InputError
+from resrt.errors import InputError, WeightsError
 from resrt.weights.metadata import Metadata, Recommended
 
 _logger = logging.getLogger("resrt")
@@ -24,22 +24,24 @@ _RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
 def beside(
-    weights: str | PathLike[str], network: str, *, is_preprocessing_needed: bool = True
+    folder: str | PathLike[str], network: str, *, is_preprocessing_needed: bool = True
 ) -> Metadata:
-    """Return the preprocessing, input size and labels in the files beside a weights file.
+    """Return the preprocessing, input size and labels in the files in a folder of weights.
 
     A configuration of another network is ignored, and so is a file that is not JSON; both are
     logged. Raises InputError for preprocessing that is needed but that resrt does not support.
     """
-    folder = Path(fsdecode(weights)).parent
     found, labels = Metadata(), None
     for name, parse in _CONFIGS.items():
-        document = _read(folder / name)
-        if not document or not (name == _PROCESSOR or _is_of(document, network, folder / name)):
+        document = _read(Path(folder) / name)
+        if not document or not (
+            name == PROCESSOR or _is_of(document, network, Path(folder) / name)
+        ):
             continue
+        _check_function(document, Path(folder) / name)
         labels = labels or labels_of(document)
         try:
-            found = _checked(parse, document, folder / name) or found
+            found = _checked(parse, document, Path(folder) / name) or found
         except InputError:
             if is_preprocessing_needed:
                 raise
@@ -186,6 +188,19 @@ def _checked(parse: _Parse, document: Mapping[str, Any], file: Path) -> Metadata
     return replace(found, preprocessing_source=f"{file.name} beside the weights")
 
 
+def _check_function(document: Mapping[str, Any], file: Path) -> None:
+    """Raise WeightsError for a config of a network that computes what none of the catalog does."""
+    given = document.get("model_args")
+    options = {**document, **(given if isinstance(given, Mapping) else {})}
+    for name, (expected, what) in _FUNCTION.items():
+        if name in options and options[name] != expected:
+            raise WeightsError(
+                f"'{file}' has {name}={options[name]!r}, {what}; the networks of the catalog have "
+                f"{name}={expected!r}. Write its layers down (docs/adding_a_network.md), or move "
+                "the file away if it does not belong to the weights"
+            )
+
+
 def _is_of(document: Mapping[str, Any], network: str, file: Path) -> bool:
     """Return whether a config is of the network. One of another network is logged."""
     described = document.get("architecture") or document.get("model_type")
@@ -215,10 +230,23 @@ def _channels(values: Any, channels: int) -> list[float]:
     return values if len(values) == channels else [sum(values) / len(values)] * channels
 
 
+# Options of timm and Transformers that change what a network computes but not its parameters: the
+# value of the networks of the catalog, and what another one means.
+_FUNCTION: dict[str, tuple[object, str]] = {
+    "downsample_in_bottleneck": (
+        False,
+        "which has the stride of a bottleneck in its first convolution",
+    ),
+    "downsample_in_first_stage": (False, "whose first stage has a stride of 2"),
+    "hidden_act": ("relu", "another activation"),
+    "global_pool": ("avg", "which ends in another pooling"),
+    "output_stride": (32, "whose last stages are dilated"),
+}
+
 # What parses each file. Of two with preprocessing, the last counts.
-_PROCESSOR = "preprocessor_config.json"
+PROCESSOR = "preprocessor_config.json"
 _CONFIGS: dict[str, _Parse] = {
     "config.json": of_timm,
     "pretrained_cfg.json": of_timm,
-    _PROCESSOR: of_transformers,
+    PROCESSOR: of_transformers,
 }

@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resrt._support.environment import cache_folder, is_offline
-from resrt._support.extras import requires_extra
 from resrt._support.files import move, sha256, writing_to_cache, writing_whole
 from resrt.catalog.pretrained import Pretrained, find
 from resrt.errors import DownloadError, FileError, InputError, PackageError, WeightsError
-from resrt.weights import formats
+from resrt.weights import formats, hub
 from resrt.weights.formats.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def _advice(entry: Pretrained, path: Path) -> Iterator[None]:
 def _obtain(entry: Pretrained, path: Path, offline: bool, progress: Progress | None) -> Path:
     """Return where the file is now: in the hub's cache, in a mirror's folder, or at `path`."""
     if entry.hub and entry.file:
-        return _from_hub(entry.hub, entry.file, offline)
+        return hub.download(entry.hub, entry.file, offline=offline)
     url = _mirrored(entry.url)
     if isinstance(url, Path):
         if not url.is_file():
@@ -142,17 +141,6 @@ def _mirrored(url: str) -> str | Path:
     raise InputError(
         f"RESRT_MIRROR must be a folder, or an http, https or file URL, not {mirror!r}"
     )
-
-
-def _from_hub(repository: str, file: str, offline: bool) -> Path:
-    with requires_extra("hub", "downloading from the Hugging Face hub"):
-        import huggingface_hub
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, file, local_files_only=offline))
-    except Exception as error:
-        # The hub's exceptions, or those of the HTTP library that it uses.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise DownloadError(reason) from None
 
 
 def _from_server(url: str, path: Path, progress: Progress | None) -> None:

@@ -93,6 +93,18 @@ def nearest_networks(arrays: Mapping[str, Array], most: int = 3, told: str = "")
     return ranked[:most]
 
 
+def only_network(checkpoint: Checkpoint, source: str, advice: str) -> str:
+    """Return the network of the catalog that a checkpoint fits.
+
+    Raises WeightsError, with the advice, if it fits none.
+    """
+    matches = nearest_networks(checkpoint.arrays, told=told_by(checkpoint))
+    if matches and matches[0].share == 1:
+        return matches[0].network
+    nearest = f"; the nearest is {matches[0].network}" if matches else ""
+    raise WeightsError(f"'{source}' fits no network of the catalog{nearest}. {advice}")
+
+
 def told_by(checkpoint: Checkpoint) -> str:
     """Return the network that a file says it is of, or its name if it says nothing."""
     said = (checkpoint.metadata.get(key) for key in ("network", "architecture", "arch"))

@@ -81,3 +81,33 @@ def test_missing_parts(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
     save_file({"x": np.zeros(1)}, tmp_path / "model-00002-of-00002.safetensors")
     with pytest.raises(resrt.WeightsError, match=r"lists \d+ arrays that its files do not have"):
         weights.read(index)
+
+
+def test_a_lone_part(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    index = shard(tmp_path, arrays)
+    part = tmp_path / "model-00002-of-00002.safetensors"
+    with pytest.raises(
+        resrt.WeightsError, match="is part 2 of 2 of a checkpoint in several files"
+    ) as caught:
+        resrt.build("resnet18", part)
+    assert f"give its index, '{index}', or the folder" in str(caught.value)
+    index.unlink()
+    with pytest.raises(resrt.WeightsError, match=f"copy the others and the index, '{index.name}'"):
+        weights.read(part)
+    # The only one is whole.
+    save_file(arrays, tmp_path / "model-00001-of-00001.safetensors")
+    assert len(weights.read(tmp_path / "model-00001-of-00001.safetensors").arrays) == len(arrays)
+    with pytest.raises(resrt.FileError, match="No such file"):
+        weights.read(tmp_path / "model-00003-of-00003.safetensors")
+
+
+def test_the_configs_in_a_folder(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """They are beside the weights, and not beside the folder."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shard(folder, arrays)
+    config = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5] * 3, "crop_pct": 1}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "mean": [0] * 3}))
+    info = resrt.build("resnet18", folder).info
+    assert (info.preprocessing.mean, info.preprocessing.resize) == ([0.5] * 3, 224)

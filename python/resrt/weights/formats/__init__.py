@@ -10,6 +10,7 @@ from typing import Protocol
 
 from resrt._support.arguments import path as checked_path
 from resrt.errors import WeightsError
+from resrt.weights import hub
 from resrt.weights.formats import npz, onnx_file, pdparams, pytorch, safetensors_file, wts
 from resrt.weights.formats.checkpoint import Checkpoint, shown
 from resrt.weights.formats.content import opened
@@ -44,6 +45,20 @@ _OTHERS = (
     (0, b"\x1f\x8b", "compressed with gzip", "decompress it first"),
 )
 
+# Files without a mark, by the ends of their names.
+_NAMED = (
+    (
+        (".onnx.data", ".onnx_data"),
+        "the external data of an ONNX file, without the names and shapes of its arrays",
+        "give the .onnx file that belongs to it, beside which it lies",
+    ),
+    (
+        (".pdiparams", ".pdmodel"),
+        "a half of a model that Paddle exported for inference, without the names of its arrays",
+        "give the .pdparams file that it was exported from, or an ONNX file written by paddle2onnx",
+    ),
+)
+
 _BEGINNING = 1024  # bytes, from which every format is recognised
 
 
@@ -54,21 +69,25 @@ def read(path: str | PathLike[str], *, key: str | None = None) -> Checkpoint:
     belong to the network is left aside. If a file has several state dicts or networks, the moving
     average is preferred; `key` names another entry of a checkpoint ("state_dict"), or a prefix of
     names ("teacher"). A folder, or an index of several files (model.safetensors.index.json), as
-    Transformers and Accelerate write them, is read as one file.
+    Transformers and Accelerate write them, is read as one file. "hf-hub:owner/name" names a
+    repository on the Hugging Face hub, which is downloaded by huggingface_hub.
 
     The format is recognised from the content: safetensors, PyTorch's .pth, PaddleClas's .pdparams,
     ONNX, NumPy's .npz or TensorRTx's .wts. Nothing in a file is executed. The file is read into
     memory, once, and if the format allows it, the arrays are views of that memory. Raises FileError
     if the file cannot be read or changes meanwhile, and WeightsError if its format is not supported
-    or it is not valid.
+    or it is not valid. Raises DownloadError and PackageError for weights on the hub.
     """
+    if isinstance(path, str) and hub.is_name(path):
+        return dataclasses.replace(read(hub.fetch(path), key=key), file=hub.short(path))
     file = os.fsdecode(checked_path(path))
     files, listed = files_of(file)
-    beside = architecture_beside(files[0])
+    folder = str(Path(files[0]).parent)
+    beside = architecture_beside(folder)
     if not listed:
         one = _read(files[0], key)
         own = {**beside, **one.metadata}
-        return dataclasses.replace(one, file=Path(file).name, metadata=own)
+        return dataclasses.replace(one, file=Path(file).name, folder=folder, metadata=own)
     parts = [_read(part, None, selects=False) for part in files]
     arrays = {name: array for part in parts for name, array in part.arrays.items()}
     if missing := sorted(listed - arrays.keys()):
@@ -84,6 +103,7 @@ def read(path: str | PathLike[str], *, key: str | None = None) -> Checkpoint:
         contents=contents,
         left_aside=(),
         file=Path(file).name,
+        folder=folder,
     )
     return select(whole, file, key)
 
@@ -120,6 +140,9 @@ def _reader_of(content: memoryview, file: str) -> _Reader:
                 f"unsupported weights format: '{file}' is {kind}, not a weights file that resrt "
                 f"reads; {advice}"
             )
+    for ends, kind, advice in _NAMED:
+        if file.endswith(ends):
+            raise WeightsError(f"unsupported weights format: '{file}' is {kind}; {advice}")
     formats = ", ".join(reader.FORMAT for reader in _READERS)
     raise WeightsError(
         f"unsupported weights format: '{file}' is none of {formats}; convert it to safetensors, "

@@ -29,7 +29,8 @@ class Checkpoint:
     exists for formats that describe the network: it returns the arrays of a graph's parameters
     under the graph's names, or raises WeightsError. `contents` are the bytes that were read: the
     file's, and those of external tensors; none for arrays without a file. `left_aside` are names in
-    the file that do not belong to a network. `file` is the file's name without its folder.
+    the file that do not belong to a network. `file` is the file's name without its folder, and
+    `folder` is where it and its configurations are.
     """
 
     format: str
@@ -40,6 +41,7 @@ class Checkpoint:
     contents: tuple[memoryview, ...] = field(default=(), repr=False)
     left_aside: tuple[str, ...] = ()
     file: str = ""
+    folder: str = ""
 
     @cached_property
     def sha256(self) -> str:

@@ -7,16 +7,17 @@ A file such as model.safetensors.index.json lists which file has each array:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from resrt.errors import FileError, WeightsError
 from resrt.weights.formats.checkpoint import Malformed, reported, shorten
 from resrt.weights.formats.content import opened
+from resrt.weights.hub import INDEX, WEIGHTS
 
-_SUFFIX = ".index.json"
-# The weights in a folder; the first that exists is read.
-_NAMES = ("model.safetensors", "pytorch_model.bin")
+# One of several files, such as model-00001-of-00002.safetensors.
+_PART = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
 _LONGEST_INDEX = 8 << 20
 _MOST_FILES = 1000
 
@@ -28,7 +29,7 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
     has no weights under the usual names, and WeightsError for an invalid index.
     """
     if Path(path).is_dir():
-        candidates = [Path(path) / f"{name}{end}" for name in _NAMES for end in ("", _SUFFIX)]
+        candidates = [Path(path) / f"{name}{end}" for name in WEIGHTS for end in ("", INDEX)]
         found = next((file for file in candidates if file.exists()), None)
         if found is None:
             raise FileError(
@@ -36,7 +37,8 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
                 f"none of {', '.join(file.name for file in candidates)}; name the file"
             )
         path = str(found)
-    if not path.endswith(_SUFFIX):
+    if not path.endswith(INDEX):
+        _check_whole(path)
         return [path], set()
     with opened(path) as source, reported(path, "index of weights"):
         if source.size > _LONGEST_INDEX:
@@ -51,9 +53,24 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
     return [str(Path(path).parent / file) for file in files], set(listed)
 
 
-def architecture_beside(path: str) -> dict[str, str]:
-    """Return the architecture that timm's config.json beside a file names, as metadata."""
-    config = Path(path).parent / "config.json"
+def _check_whole(path: str) -> None:
+    """Raise WeightsError for one of the several files of a checkpoint."""
+    match = _PART.fullmatch(Path(path).name)
+    if match is None or int(match["count"]) < 2 or not Path(path).is_file():
+        return
+    index = Path(path).parent / f"{match['stem']}{match['suffix']}{INDEX}"
+    advice = f"give its index, '{index}', or the folder"
+    if not index.exists():
+        advice = f"copy the others and the index, '{index.name}', beside it, and give that index"
+    raise WeightsError(
+        f"'{path}' is part {int(match['part'])} of {int(match['count'])} of a checkpoint in "
+        f"several files; {advice}"
+    )
+
+
+def architecture_beside(folder: str) -> dict[str, str]:
+    """Return the architecture that timm's config.json in a folder names, as metadata."""
+    config = Path(folder) / "config.json"
     try:
         with opened(str(config)) as source:
             if source.size > _LONGEST_INDEX:
