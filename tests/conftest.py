@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 import resrt
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Let SIGINT interrupt the tests and the processes that they start.
+
+    A shell starts jobs in the background with SIGINT ignored, and Python leaves it so.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

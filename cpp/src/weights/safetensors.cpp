@@ -172,7 +172,8 @@ class HeaderReader {
     while (end < text_.size() && text_[end] != '"') end += text_[end] == '\\' ? 2U : 1U;
     if (end >= text_.size()) fail("its header ends inside a string");
     std::string taken(text_.substr(0, end));
-    if (std::any_of(taken.begin(), taken.end(), [](char c) { return c >= 0 && c < ' '; })) {
+    if (std::any_of(taken.begin(), taken.end(),
+                    [](char c) { return static_cast<unsigned char>(c) < ' '; })) {
       fail("its header has a control character in a string");
     }
     text_.remove_prefix(end + 1);
