@@ -169,7 +169,10 @@ def test_key_and_warnings(command: str, tmp_path: Path, capsys: pytest.CaptureFi
         assert cli.main([*arguments, *options]) == 0
         text, error = capsys.readouterr()
         assert f"{classes} classes" in text or f"x {classes}, opset" in text
-        assumed = "resrt: warning: the weights from both.safetensors do not say how photographs are preprocessed"
+        assumed = (
+            "resrt: warning: the weights from both.safetensors do not say how photographs are "
+            "preprocessed"
+        )
         assert error.count(assumed) == 1
         left_aside = "left aside 102 arrays that do not belong to the network"
         assert error.count(left_aside) == (not options)

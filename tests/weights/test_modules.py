@@ -111,7 +111,7 @@ def test_assumed_preprocessing(caplog: pytest.LogCaptureFixture) -> None:
     module = Module()
     module.pretrained_cfg = {}
     assert resrt.build(module, **OPTIONS).info.preprocessing_source.startswith("assumed as for")
-    assert "'module' does not say how photographs are preprocessed" in caplog.text
+    assert "the weights from module do not say how photographs are preprocessed" in caplog.text
 
 
 def changed(name: str, **attributes: Any) -> Callable[[Module], None]:
