@@ -19,6 +19,6 @@ def completion(shell: str) -> str:
     if shell not in SHELLS:
         raise InputError(f"shell must be one of {', '.join(SHELLS)}, not {shell!r}")
     with requires_extra("completion", "completing commands"):
-        import argcomplete
-    script: str = argcomplete.shellcode(["resrt"], shell=shell)
+        from argcomplete.shell_integration import shellcode
+    script: str = shellcode(["resrt"], shell=shell)
     return script
