@@ -43,7 +43,8 @@ class Started:
 def with_resrt(folder: Path, precision: str, batch: int) -> Load:
     from resrt.engine.engine import load  # imported when first used, which does not count
 
-    return lambda: load(folder / "engine", warm_up=(batch,)).infer
+    # The first inference is the caller's own, as with the others.
+    return lambda: load(folder / "engine", warm_up=False).infer
 
 
 def with_openvino(folder: Path, precision: str, batch: int) -> Load:
