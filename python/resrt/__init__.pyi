@@ -64,6 +64,10 @@ from .operations.completion import completion as completion
 from .operations.convert import convert as convert
 from .operations.doctor import Diagnosis as Diagnosis
 from .operations.doctor import doctor as doctor
+from .operations.embed import Embedding as Embedding
+from .operations.embed import embed as embed
+from .operations.embed.feature_file import FeatureFile as FeatureFile
+from .operations.embed.files import open_features as open_features
 from .operations.eval import Accuracy as Accuracy
 from .operations.eval import Evaluation as Evaluation
 from .operations.eval import LabelledImage as LabelledImage

@@ -233,7 +233,7 @@ def test_arguments_are_checked_first(engine_file: Path) -> None:
     config = resrt.ResNet(depths=[1], width=8)
     odd = resrt.build(config, "random", input_size=16, in_channels=5, classes=3)
     with pytest.raises(resrt.InputError, match="5 input channels cannot classify photographs"):
-        batches.infer_files(odd, [])
+        batches.infer_files(odd, [], lambda _, outputs: outputs)
     assert list(resrt.classify(engine_file, [])) == []
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +117,17 @@ _SHARED: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "processor threads; default: one per core",
     },
+    "images": {
+        "nargs": "+",
+        "metavar": "IMAGE",
+        "help": "files, folders (with their subfolders), patterns, or - for a list on standard "
+        "input, one path per line",
+    },
+    "--exact": {
+        "action": "store_true",
+        "help": "decode every JPEG at full size, however large it is",
+    },
+    "--limit": {"type": count, "metavar": "N", "help": "use N images, sampled evenly"},
     "--workers": {"type": count, "metavar": "N", "help": "threads; default: one per core"},
     "--device": {
         "type": _device,
@@ -141,6 +154,19 @@ def _network_names(**_: object) -> list[str]:
     import resrt
 
     return [name for model in resrt.list_models() for name in (model.name, *model.pretrained)]
+
+
+def image_paths(options: argparse.Namespace) -> Iterator[str]:
+    """Yield the paths of the argument IMAGE, and those that standard input lists for -."""
+    for argument in options.images:
+        if argument == "-":
+            if sys.stdin is None:
+                raise InputError("standard input is closed; - requires a list of files there")
+            yield from filter(
+                None, (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
+            )
+        else:
+            yield argument
 
 
 def model(options: argparse.Namespace) -> str | Config:

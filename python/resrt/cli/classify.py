@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, SKIPPED, Misuse, add_records, add_shared, check_records, count
+from resrt.cli.arguments import (
+    DONE,
+    SKIPPED,
+    Misuse,
+    add_records,
+    add_shared,
+    check_records,
+    count,
+    image_paths,
+)
 from resrt.cli.terminal import progress, report_skipped, visible
-from resrt.errors import InputError
 
 if TYPE_CHECKING:
     from resrt import Classification, records
@@ -25,14 +32,7 @@ EXAMPLE = "resrt classify resnest50.engine photos/ --format csv -o classes.csv"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    add_shared(parser, "engine")
-    parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGE",
-        help="files, folders (with their subfolders), patterns, or - for a list on standard input, "
-        "one path per line",
-    )
+    add_shared(parser, "engine", "images")
     parser.add_argument(
         "-k",
         "--topk",
@@ -48,10 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="json: one object per line; csv: one row per image; default: %(default)s",
     )
     add_records(parser, help="default: standard output")
-    parser.add_argument(
-        "--exact", action="store_true", help="decode every JPEG at full size, however large it is"
-    )
-    add_shared(parser, "--workers", "--device")
+    add_shared(parser, "--exact", "--workers", "--device")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     check_records(options)
     if options.output is not None and options.format == "text":
         raise Misuse("-o requires --format json or csv")
-    files = resrt.find_images(_paths(options.images))
+    files = resrt.find_images(image_paths(options))
     engine = resrt.load(options.engine, optimize_for="throughput", device=options.device)
     known: list[Classification] = []
     if options.output is None:
@@ -101,18 +98,6 @@ def _report(record: Classification) -> bool:
     if record.error is not None:
         report_skipped(record.error)
     return record.error is not None
-
-
-def _paths(arguments: list[str]) -> Iterator[str]:
-    for argument in arguments:
-        if argument == "-":
-            if sys.stdin is None:
-                raise InputError("standard input is closed; - requires a list of files there")
-            yield from filter(
-                None, (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
-            )
-        else:
-            yield argument
 
 
 def _format(options: argparse.Namespace) -> records.Format:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, SKIPPED, Misuse, add_records, add_shared, check_records, count
+from resrt.cli.arguments import DONE, SKIPPED, Misuse, add_records, add_shared, check_records
 from resrt.cli.tables import print_json
 from resrt.cli.terminal import progress, report_skipped
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder to which a list's paths are relative; default: its own",
     )
-    parser.add_argument("--limit", type=count, metavar="N", help="use N images, sampled evenly")
+    add_shared(parser, "--limit")
     add_records(parser, help="write each image's rank, as JSON")
     add_shared(parser, "--format", "--workers", "--device")
 

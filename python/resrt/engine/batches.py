@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.pool import AsyncResult, ThreadPool
 from os import PathLike, fspath
 from threading import Event
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,16 @@ from resrt.engine.engine import Engine, load
 from resrt.errors import FileError, InputError
 from resrt.system import machine
 
-# A file, and its logits (classes,) or why it was skipped.
-Outcome: TypeAlias = tuple[str, npt.NDArray[np.float32] | FileError | InputError]
+Result = TypeVar("Result")
+
+# What the engine returned for one image, by the names of its outputs.
+Outputs: TypeAlias = dict[str, npt.NDArray[np.float32]]
+
+# What becomes of a file and its outputs, in the thread that computed them.
+Finish: TypeAlias = Callable[[str, Outputs], Result]
+
+# A file, and its result or why it was skipped.
+Outcome: TypeAlias = tuple[str, Result | FileError | InputError]
 
 # A worker prepares up to this many images and infers them at once. Few, so that all workers finish
 # at about the same time.
@@ -40,23 +49,31 @@ def ready(engine: Engine | str | PathLike[str]) -> Engine:
 def infer_files(
     engine: Engine,
     files: Iterable[str | PathLike[str]],
+    finish: Finish[Result],
     *,
+    outputs: Sequence[str] = ("logits",),
     exact: bool = True,
     workers: int | None = None,
-) -> Iterator[Outcome]:
-    """Yield each file's logits, in order, as they are computed; unreadable files yield an error.
+) -> Iterator[Outcome[Result]]:
+    """Yield what `finish` makes of each file, in order; unreadable files yield an error.
 
     Args:
         engine: best loaded with optimize_for="throughput", as `ready` does.
         files: paths of images. They are read only a little ahead of the results, so there may be
             any number.
+        finish: called in many threads, with a file and its outputs. Its errors end the iteration.
+        outputs: the outputs that it reads.
         exact: False allows large JPEGs to be decoded at reduced size; see `images.preprocess`.
         workers: threads that decode and infer; None: one per core that this process may use.
+
+    Raises InputError if the engine lacks one of the outputs, or for other arguments.
     """
     count = machine.usable_cores() if workers is None else whole("workers", workers)
+    engine.require_outputs(*outputs)
     images.require_photographs(engine.info.input_shape[0])
     _keep_image_memory(2 * count)
-    return _outcomes(engine, iter(files), exact, count)
+    work = functools.partial(_infer, engine, finish, outputs, exact)
+    return _outcomes(work, iter(files), min(engine.info.max_batch, _LARGEST_SHARE), count)
 
 
 def _keep_image_memory(blocks: int) -> None:
@@ -69,21 +86,23 @@ def _keep_image_memory(blocks: int) -> None:
 
 
 def _outcomes(
-    engine: Engine, files: Iterator[str | PathLike[str]], exact: bool, workers: int
-) -> Iterator[Outcome]:
-    size = min(engine.info.max_batch, _LARGEST_SHARE)
+    work: Callable[[Sequence[str | PathLike[str]], Event], list[Outcome[Result]]],
+    files: Iterator[str | PathLike[str]],
+    size: int,
+    workers: int,
+) -> Iterator[Outcome[Result]]:
     # Its threads are daemons, so an interrupt waits neither for them nor at the end of the process.
     pool = ThreadPool(workers)
-    running: deque[AsyncResult[list[Outcome]]] = deque()
+    running: deque[AsyncResult[list[Outcome[Result]]]] = deque()
     stopped = Event()
     try:
         # Two shares per worker: one in progress, one waiting.
         while len(running) < 2 * workers and (some := list(itertools.islice(files, size))):
-            running.append(pool.apply_async(_infer, (engine, some, exact, stopped)))
+            running.append(pool.apply_async(work, (some, stopped)))
         while running:
             done = running.popleft().get()
             if some := list(itertools.islice(files, size)):
-                running.append(pool.apply_async(_infer, (engine, some, exact, stopped)))
+                running.append(pool.apply_async(work, (some, stopped)))
             yield from done
     finally:
         stopped.set()
@@ -91,25 +110,33 @@ def _outcomes(
 
 
 def _infer(
-    engine: Engine, files: Sequence[str | PathLike[str]], exact: bool, stopped: Event
-) -> list[Outcome]:
+    engine: Engine,
+    finish: Finish[Result],
+    outputs: Sequence[str],
+    exact: bool,
+    files: Sequence[str | PathLike[str]],
+    stopped: Event,
+) -> list[Outcome[Result]]:
     """Return the outcomes of a few files, or nothing once it is stopped."""
     info = engine.info
-    outcomes: list[Outcome] = []
-    prepared: list[npt.NDArray[np.float32]] = []
-    for file in files:
+    prepared: dict[int, npt.NDArray[np.float32]] = {}
+    errors: dict[int, FileError | InputError] = {}
+    for position, file in enumerate(files):
         if stopped.is_set():
             return []
         try:
-            prepared.append(
-                images.preprocess(file, info.preprocessing, info.input_shape, exact=exact)
+            prepared[position] = images.preprocess(
+                file, info.preprocessing, info.input_shape, exact=exact
             )
-            outcomes.append((fspath(file), prepared[-1]))
         except (FileError, InputError) as error:
-            outcomes.append((fspath(file), error))
-    if not prepared:
-        return outcomes
-    logits = iter(engine.logits(np.stack(prepared)))
-    return [
-        (file, found if isinstance(found, Exception) else next(logits)) for file, found in outcomes
-    ]
+            errors[position] = error
+    inferred = engine.outputs(np.stack(list(prepared.values())), *outputs) if prepared else {}
+    rows = dict(zip(prepared, range(len(prepared)), strict=True))
+    found: list[Outcome[Result]] = []
+    for position, name in enumerate(fspath(file) for file in files):
+        if position in errors:
+            found.append((name, errors[position]))
+        else:
+            row = {output: inferred[output][rows[position]] for output in outputs}
+            found.append((name, finish(name, row)))
+    return found

@@ -201,13 +201,25 @@ class Engine:
 
         Raises InputError if the logits are not among its outputs, and as `infer` does.
         """
-        if "logits" not in self._shapes:
+        return self.outputs(batch, "logits")["logits"]
+
+    def outputs(self, batch: npt.ArrayLike, *names: str) -> dict[str, npt.NDArray[np.float32]]:
+        """Return outputs of a batch in host memory by name, also if the engine has only one.
+
+        Raises InputError if one is not among the engine's outputs, and as `infer` does.
+        """
+        self.require_outputs(*names)
+        found = self.infer(batch)
+        return found if isinstance(found, dict) else dict.fromkeys(self._shapes, found)
+
+    def require_outputs(self, *names: str) -> None:
+        """Raise InputError, which says how to build such an engine, unless it has these outputs."""
+        if missing := [name for name in names if name not in self._shapes]:
             raise InputError(
                 f"this engine of {self.info.model} was built with the outputs "
-                f"{', '.join(self._shapes)}; build it with logits among them"
+                f"{', '.join(self._shapes)}; build it with {' and '.join(missing)} among them: "
+                f"resrt build ... --outputs {' '.join(names)}, or outputs={list(names)} in Python"
             )
-        outputs = self.infer(batch)
-        return outputs["logits"] if isinstance(outputs, dict) else outputs
 
     def classify(
         self, images: ImageLike | Sequence[ImageLike], topk: int = 5

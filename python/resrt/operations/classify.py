@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from resrt import images
-from resrt._support.arguments import whole
+from resrt._support.arguments import evenly, whole
 from resrt._support.environment import max_pixels
 from resrt._support.files import file_kind
 from resrt.engine import batches
@@ -58,8 +58,13 @@ def classify(
     topk = whole("topk", topk)
     max_pixels()  # its errors are not those of an image
     ready = batches.ready(engine)
-    outcomes = batches.infer_files(ready, files, exact=exact, workers=workers)
-    return _classifications(outcomes, topk, ready.info.labels)
+
+    def finish(_: str, found: batches.Outputs) -> list[Prediction]:
+        (predictions,) = images.top_k(found["logits"][None], topk, ready.info.labels)
+        return predictions
+
+    outcomes = batches.infer_files(ready, files, finish, exact=exact, workers=workers)
+    return _classifications(outcomes)
 
 
 def classify_images(
@@ -78,23 +83,27 @@ def classify_images(
 
 
 def _classifications(
-    outcomes: Iterator[batches.Outcome], topk: int, labels: list[str]
+    outcomes: Iterator[batches.Outcome[list[Prediction]]],
 ) -> Iterator[Classification]:
     for file, found in outcomes:
         if isinstance(found, Exception):
             yield Classification(file, error=str(found))
         else:
-            (predictions,) = images.top_k(found[None], topk, labels)
-            yield Classification(file, predictions)
+            yield Classification(file, found)
 
 
-def find_images(paths: Iterable[str | PathLike[str]]) -> list[str]:
+def find_images(paths: Iterable[str | PathLike[str]], *, limit: int | None = None) -> list[str]:
     """List the image files that paths name: files, folders with their subfolders, and patterns.
 
     A folder's images are the files with the suffix of a supported format, sorted by name; hidden
     files are omitted. A path such as ``photos/**/*.jpg`` is a pattern unless such a file exists.
     A path that cannot be read is listed too, also that of a folder, so that classifying it reports
-    the reason. Raises FileError for a pattern without a match or a folder without images.
+    the reason.
+
+    With `limit`, at most so many images are returned, sampled evenly.
+
+    Raises FileError for a pattern without a match or a folder without images, InputError for an
+    invalid limit.
     """
     found: list[str] = []
     for path in paths:
@@ -106,7 +115,7 @@ def find_images(paths: Iterable[str | PathLike[str]]) -> list[str]:
             found += _matching(name)
         else:
             found.append(name)
-    return found
+    return evenly(found, limit)
 
 
 def _in_folder(folder: str) -> list[str]:

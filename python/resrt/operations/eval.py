@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resrt import labels
-from resrt._support.arguments import whole
+from resrt._support.arguments import evenly
 from resrt._support.environment import max_pixels
 from resrt._support.files import file_kind
 from resrt.catalog.models import published_for
@@ -108,7 +108,7 @@ def eval(  # noqa: A001 - named as the command is
         data = labelled_images(data, ready, root=root)
     elif root is not None:
         raise InputError("root is only for a list file; labelled images already have their paths")
-    chosen = _evenly(data, limit)
+    chosen = evenly(data, limit)
     _check_labels(chosen, ready)
     # A file may be listed more than once.
     found = {(rank.image, rank.label): rank for rank in known}
@@ -148,10 +148,10 @@ def labelled_images(
     if kind == stat.S_IFDIR:
         if root is not None:
             raise InputError(f"root is only for a list file, and '{fspath(data)}' is a folder")
-        return _evenly(_from_folders(path, engine), limit)
+        return evenly(_from_folders(path, engine), limit)
     if kind not in (stat.S_IFREG, 0):
         raise FileError(f"there is no folder or list file '{fspath(data)}'")
-    return _evenly(_from_list(path, path.parent if root is None else Path(root)), limit)
+    return evenly(_from_list(path, path.parent if root is None else Path(root)), limit)
 
 
 def _from_folders(path: Path, engine: Engine) -> list[LabelledImage]:
@@ -213,13 +213,6 @@ def _from_list(path: Path, root: Path) -> list[LabelledImage]:
     return listed
 
 
-def _evenly(listed: Sequence[LabelledImage], limit: int | None) -> list[LabelledImage]:
-    """Return at most `limit` images, sampled evenly because lists are often sorted by class."""
-    if limit is None or whole("limit", limit) >= len(listed):
-        return list(listed)
-    return [listed[i * len(listed) // limit] for i in range(limit)]
-
-
 def _check_labels(listed: Iterable[LabelledImage], engine: Engine) -> None:
     classes = engine.info.classes
     for image in listed:
@@ -231,7 +224,8 @@ def _check_labels(listed: Iterable[LabelledImage], engine: Engine) -> None:
 
 
 def _ranks(engine: Engine, listed: list[LabelledImage], workers: int | None) -> Iterator[Rank]:
-    outcomes = batches.infer_files(engine, (image.image for image in listed), workers=workers)
+    files = (image.image for image in listed)
+    outcomes = batches.infer_files(engine, files, lambda _, found: found["logits"], workers=workers)
     for image, (_, found) in zip(listed, outcomes, strict=True):
         if isinstance(found, Exception):
             yield Rank(image.image, image.label, None, str(found))

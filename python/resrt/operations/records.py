@@ -86,7 +86,8 @@ def unescape(text: str) -> str:
     return _ESCAPE.sub(_unescaped, encoded).decode(**_ENCODING)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return a text as a cell of a CSV file, in which it is a line of valid UTF-8."""
     return _SPECIAL.sub(_escaped, text)
 
 
@@ -125,7 +126,7 @@ class Format(ABC):
         return None
 
 
-class _Json(Format):
+class JsonFormat(Format):
     """A JSON object on each line."""
 
     has_metadata = True
@@ -154,7 +155,7 @@ class _Json(Format):
     def _record(self, document: dict[str, Any]) -> Any: ...
 
 
-class JsonClassifications(_Json):
+class JsonClassifications(JsonFormat):
     """A JSON object on each line: {"image": path, "predictions": [...]}, or "error".
 
     A probability that is NaN is null, because JSON has no number for it.
@@ -193,9 +194,9 @@ class CsvClassifications(Format):
 
     def line(self, record: Classification, made_by: Mapping[str, Any] | None = None) -> str:
         """Return a record as a line, including its newline. It has no place for `made_by`."""
-        row: list[Any] = [_escape(record.image), _escape(record.error or "")]
+        row: list[Any] = [escape(record.image), escape(record.error or "")]
         for one in record.predictions:
-            row += [one.index, _escape(one.label), f"{one.probability:.6g}"]
+            row += [one.index, escape(one.label), f"{one.probability:.6g}"]
         return _csv_line(row + [""] * (self._columns - len(row)))
 
     def read(self, line: str) -> Classification:
@@ -211,7 +212,7 @@ class CsvClassifications(Format):
         return Classification(unescape(row[0]), predictions, unescape(row[1]) or None)
 
 
-class JsonRanks(_Json):
+class JsonRanks(JsonFormat):
     """A JSON object on each line: {"image": path, "label": number, "rank": position, "error"}."""
 
     def _document(self, record: Rank) -> dict[str, Any]:
@@ -246,7 +247,7 @@ class RecordFile:
     ) -> None:
         self._path = Path(path)
         self._format = format_
-        self._made_by = None if made_by is None else json.loads(json.dumps(made_by))
+        self._made_by = None if made_by is None else as_json(made_by)
         kind = file_kind(self._path)
         is_stream = kind not in (None, stat.S_IFREG, stat.S_IFDIR, 0)
         try:
@@ -303,10 +304,11 @@ class RecordFile:
                     "format; name another file"
                 ) from None
         if known:
-            has_metadata = self._format.has_metadata
-            self._check_made_by(
-                self._format.made_by(lines[0]) if has_metadata else self._read_metadata()
-            )
+            if self._format.has_metadata:
+                check_made_by(self._path, self._format.made_by(lines[0]), self._made_by)
+            else:
+                missing = f", as '{self._metadata_path}' is missing"
+                check_made_by(self._path, self._read_metadata(), self._made_by, missing)
         return known
 
     @property
@@ -331,24 +333,6 @@ class RecordFile:
             json.dump({"made_by": self._made_by}, file, indent=2)
             file.write("\n")
 
-    def _check_made_by(self, found: Any) -> None:
-        """Raise InputError, which names the differences, if something else made the file."""
-        ours = self._made_by
-        if found == ours:
-            return
-        if not isinstance(found, dict) or ours is None:
-            place = "" if self._format.has_metadata else f", as '{self._metadata_path}' is missing"
-            raise InputError(
-                f"cannot resume '{self._path}': it is not known to be made by the same engine and "
-                f"options{place}; name another file"
-            )
-        names = [name for name in {**found, **ours} if found.get(name) != ours.get(name)]
-        theirs, here = (_shown(made, names) for made in (found, ours))
-        raise InputError(
-            f"cannot resume '{self._path}': it was made with {theirs}, not with {here}; resume it "
-            "with the engine, data and options that it was started with, or name another file"
-        )
-
     def _write(self, line: str) -> None:
         rest = memoryview(line.encode(**_ENCODING))
         try:
@@ -359,6 +343,29 @@ class RecordFile:
 
     def _failure(self, error: OSError) -> FileError:
         return FileError(f"cannot write '{self._path}': {error.strerror}")
+
+
+def as_json(made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what made a file as it is read back, for instance with lists instead of tuples."""
+    found: dict[str, Any] = json.loads(json.dumps(made_by))
+    return found
+
+
+def check_made_by(path: Path, found: Any, ours: dict[str, Any] | None, place: str = "") -> None:
+    """Raise InputError, which names the differences, if something else made a file."""
+    if found == ours:
+        return
+    if not isinstance(found, dict) or ours is None:
+        raise InputError(
+            f"cannot resume '{path}': it is not known to be made by the same engine and "
+            f"options{place}; name another file"
+        )
+    names = [name for name in {**found, **ours} if found.get(name) != ours.get(name)]
+    theirs, here = (_shown(made, names) for made in (found, ours))
+    raise InputError(
+        f"cannot resume '{path}': it was made with {theirs}, not with {here}; resume it "
+        "with the engine, data and options that it was started with, or name another file"
+    )
 
 
 def _shown(made_by: Mapping[str, Any], names: Iterable[str]) -> str:
