@@ -115,6 +115,12 @@ _SHARED: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "processor threads; default: one per core",
     },
+    "--tune": {
+        "type": seconds,
+        "metavar": "SECONDS",
+        "help": "how long to measure which of OpenVINO's kernels are the fastest; 0: take its "
+        "default ones; default: 10",
+    },
     "--workers": {"type": count, "metavar": "N", "help": "threads; default: one per core"},
     "--device": {
         "type": _device,
