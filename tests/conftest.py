@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,14 @@ def interrupts() -> None:
     A shell starts jobs in the background with SIGINT ignored, and Python leaves it so.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_kernels() -> Iterator[None]:
+    """Build without measuring kernels, which takes seconds, except in the tests of that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESRT_TUNE", "0")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,10 @@ struct BuildOptions {
   int max_batch = 8;  // the largest batch that runs at once; larger batches are split
   EngineNotes notes;
   std::optional<TensorRTOptions> tensorrt;  // only for the TensorRT backends
-  Progress progress;                        // called by backends that report their steps
+  // How many seconds to measure, about, which kernels are the fastest; 0 takes the backend's
+  // default ones. Absent: 10. Only for OpenVINO; TensorRT always measures.
+  std::optional<double> tuning_seconds = {};
+  Progress progress;  // called by backends that report their steps
 };
 
 struct LoadOptions {
@@ -104,6 +107,23 @@ struct EngineOutput {
   bool operator==(const EngineOutput&) const = default;
 };
 
+// The time per inference of all convolutions of a kind, by the chosen kernels and by those that the
+// backend would have taken by itself.
+struct KernelTime {
+  int batch;
+  double ms;
+  double default_ms;
+};
+
+// The kernels that were measured to be the fastest for a kind of convolution.
+struct KernelChoice {
+  std::string kind;                 // "3x3, stride 2, to 28x28"
+  std::vector<std::string> layers;  // the convolutions of that kind
+  std::string kernel;               // the backend's name of the kernel
+  std::string priorities;           // how the backend is told; empty if it is its own choice
+  std::vector<KernelTime> times;    // when they were chosen
+};
+
 // A description of an engine.
 struct EngineInfo {
   std::string model;
@@ -114,6 +134,11 @@ struct EngineInfo {
   int classes = 0;  // the number of logits, which need not be among the outputs
   std::vector<EngineOutput> outputs;
   int max_batch = 0;
+  // The choice for each kind of convolution, and the processor that it was measured on. Other
+  // processors use the backend's default kernels. Empty if these are the fastest or nothing was
+  // measured.
+  std::vector<KernelChoice> kernels;
+  std::string kernels_processor;
   bool version_compatible = false;  // whether other versions of the backend can load it too
   std::string layers;               // the graph as text: layers, shapes and costs
   EngineNotes notes;
@@ -126,8 +151,9 @@ struct StepTime {
   std::string name;  // the backend's name of the step
   std::string type;  // and of its type, such as "Convolution"
   std::vector<std::string>
-      layers;     // the names of the network's layers that it computes; may be empty
-  double ms = 0;  // per batch, the mean over the inferences
+      layers;          // the names of the network's layers that it computes; may be empty
+  std::string kernel;  // and of the kernel that computes it, such as "jit_avx512_1x1_f32"
+  double ms = 0;       // per batch, the mean over the inferences
 };
 
 // Reads the description in an engine file. The backend need not be installed. Throws FileError if

@@ -93,9 +93,10 @@ class Backend {
   virtual std::vector<Precision> precisions(int device) const = 0;
   // Why the backend can build plans here but not run them, if that is the case.
   virtual std::optional<std::string> why_build_only() const { return std::nullopt; }
-  // `info` has the precision (resolved, never automatic), input shape and max_batch. `device` is
-  // the GPU that the plan will run on. The options have been checked.
-  virtual Plan build(const Graph& graph, const Weights& weights, const EngineInfo& info,
+  // `info` has the precision (resolved, never automatic), input shape and max_batch; the backend
+  // adds the kernels that it has chosen. `device` is the GPU that the plan will run on. The options
+  // have been checked.
+  virtual Plan build(const Graph& graph, const Weights& weights, EngineInfo& info,
                      const BuildOptions& options, int device) = 0;
   virtual std::unique_ptr<Executable> load(const Plan& plan, const EngineInfo& info,
                                            const LoadOptions& options) = 0;

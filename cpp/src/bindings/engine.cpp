@@ -314,6 +314,24 @@ void bind_engine(py::module_& module) {
       "Convert uint8 (height, width, channels) to float32 of input_shape, (channels, height, "
       "width).");
 
+  py::class_<KernelTime>(module, "KernelTime",
+                         "The time per inference of all convolutions of a kind.")
+      .def_readonly("batch", &KernelTime::batch, "Images per inference.")
+      .def_readonly("ms", &KernelTime::ms, "Milliseconds by the chosen kernels.")
+      .def_readonly("default_ms", &KernelTime::default_ms,
+                    "Milliseconds by the kernels that the backend would have taken by itself.");
+
+  py::class_<KernelChoice>(module, "KernelChoice",
+                           "The kernels that were measured to be the fastest for a kind of "
+                           "convolution.")
+      .def_readonly("kind", &KernelChoice::kind, "Such as \"3x3, stride 2, to 28x28\".")
+      .def_readonly("layers", &KernelChoice::layers, "The convolutions of that kind.")
+      .def_readonly("kernel", &KernelChoice::kernel, "The backend's name of the kernel.")
+      .def_property_readonly(
+          "is_default", [](const KernelChoice& self) { return self.priorities.empty(); },
+          "Whether it is the one that the backend takes by itself.")
+      .def_readonly("times", &KernelChoice::times, "For each batch size that was measured.");
+
   py::class_<EngineInfo>(module, "EngineInfo", "A description of an engine.")
       .def_readonly("model", &EngineInfo::model)
       .def_readonly("backend", &EngineInfo::backend)
@@ -340,6 +358,11 @@ void bind_engine(py::module_& module) {
           },
           "What `infer` returns: the name of each output and its shape for one image.")
       .def_readonly("max_batch", &EngineInfo::max_batch, "The largest batch that runs at once.")
+      .def_readonly("kernels", &EngineInfo::kernels,
+                    "The choice for each kind of convolution, as measured when the engine was "
+                    "built; empty if the backend's default kernels are used.")
+      .def_readonly("kernels_processor", &EngineInfo::kernels_processor,
+                    "The processor that the kernels were chosen on. Others use the default ones.")
       .def_readonly("version_compatible", &EngineInfo::version_compatible,
                     "Whether other versions of the backend can load it too.")
       .def_property_readonly(
@@ -371,6 +394,7 @@ void bind_engine(py::module_& module) {
       .def_readonly("name", &StepTime::name)
       .def_readonly("type", &StepTime::type)
       .def_readonly("layers", &StepTime::layers)
+      .def_readonly("kernel", &StepTime::kernel)
       .def_readonly("ms", &StepTime::ms);
 
   py::class_<MeasuredEngine>(module, "Engine", "A network that is ready to run.")
@@ -380,8 +404,9 @@ void bind_engine(py::module_& module) {
              const std::string& backend, const std::string& precision, int max_batch, int threads,
              const std::string& weights_note, const std::string& weights_sha256,
              const std::vector<std::string>& labels, const Preprocessing& preprocessing,
-             const std::string& preprocessing_source, std::optional<int> device,
-             const std::optional<TensorRTOptions>& tensorrt, const std::optional<Step>& progress) {
+             const std::string& preprocessing_source, std::optional<double> tuning_seconds,
+             std::optional<int> device, const std::optional<TensorRTOptions>& tensorrt,
+             const std::optional<Step>& progress) {
             const auto steps = std::make_shared<Steps>(progress);
             BuildOptions options = {.backend = backend,
                                     .precision = parse_precision(precision),
@@ -389,6 +414,7 @@ void bind_engine(py::module_& module) {
                                     .notes = {weights_note, weights_sha256, labels, preprocessing,
                                               preprocessing_source},
                                     .tensorrt = tensorrt,
+                                    .tuning_seconds = tuning_seconds,
                                     .progress = {}};
             const auto build = [graph, parameters = to_weights(weights), options, steps,
                                 load = LoadOptions{.threads = threads, .device = device}](
@@ -408,8 +434,8 @@ void bind_engine(py::module_& module) {
           py::arg("graph"), py::arg("weights"), py::kw_only(), py::arg("backend"),
           py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
           py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"),
-          py::arg("preprocessing_source"), py::arg("device"), py::arg("tensorrt"),
-          py::arg("progress"))
+          py::arg("preprocessing_source"), py::arg("tuning_seconds"), py::arg("device"),
+          py::arg("tensorrt"), py::arg("progress"))
       .def_static(
           "load",
           [](const py::bytes& path, int threads, bool for_throughput, std::optional<int> device,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <future>
 #include <limits>
 #include <memory>
@@ -325,6 +326,10 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   if (options.max_batch < 1 || options.max_batch > kLargestBatch) {
     throw InputError(
         concat("max_batch must be from 1 to ", kLargestBatch, ", not ", options.max_batch));
+  }
+  if (const double seconds = options.tuning_seconds.value_or(0);
+      !std::isfinite(seconds) || seconds < 0) {
+    throw InputError(concat("tuning_seconds must be at least 0, not ", seconds));
   }
   check_weights(graph, weights);
   require_vector(graph);

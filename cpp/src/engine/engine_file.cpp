@@ -158,7 +158,8 @@ Metadata decode(std::string_view bytes, const std::string& path) {
   return metadata;
 }
 
-std::string number_text(float number) {
+template <class Float>
+std::string number_text(Float number) {
   char text[32];
   const auto end = std::to_chars(text, text + sizeof text, number).ptr;
   return std::string(text, end);
@@ -187,6 +188,22 @@ std::string outputs_text(const std::vector<EngineOutput>& outputs) {
   return text;
 }
 
+// A kind of convolution per line: its name, kernel and priorities, the layers, and each time, with
+// tabs between them.
+std::string kernels_text(const std::vector<KernelChoice>& kernels) {
+  std::string text;
+  for (const KernelChoice& choice : kernels) {
+    text += concat(choice.kind, '\t', choice.kernel, '\t', choice.priorities, '\t',
+                   join(choice.layers, " "));
+    for (const KernelTime& time : choice.times) {
+      text +=
+          concat('\t', time.batch, ' ', number_text(time.ms), ' ', number_text(time.default_ms));
+    }
+    text += '\n';
+  }
+  return text;
+}
+
 Metadata to_metadata(const EngineInfo& info) {
   std::string labels;
   for (const std::string& label : info.notes.labels) labels += label + '\n';
@@ -201,6 +218,8 @@ Metadata to_metadata(const EngineInfo& info) {
           {"outputs", outputs_text(info.outputs)},
           {"max_batch", std::to_string(info.max_batch)},
           {"version_compatible", info.version_compatible ? "yes" : "no"},
+          {"kernels", kernels_text(info.kernels)},
+          {"kernels_processor", info.kernels_processor},
           {"layers", info.layers},
           {"weights", info.notes.weights},
           {"weights_sha256", info.notes.weights_sha256},
@@ -268,6 +287,24 @@ class Fields {
     return outputs;
   }
 
+  std::vector<KernelChoice> kernels(const char* key) const {
+    std::vector<KernelChoice> kernels;
+    for (const std::string& line : split(text_or_empty(key), '\n')) {
+      const std::vector<std::string> parts = split(line, '\t');
+      constexpr size_t fixed = 4;
+      if (parts.size() < fixed) fail(concat("has '", key, "' with an incomplete line"));
+      KernelChoice choice{parts[0], split(parts[3], ' '), parts[1], parts[2], {}};
+      for (size_t i = fixed; i < parts.size(); ++i) {
+        const std::vector<std::string> numbers = split(parts[i], ' ');
+        if (numbers.size() != 3) fail(concat("has '", key, "' with an incomplete time"));
+        choice.times.push_back({parse<int>(numbers[0], key), parse<double>(numbers[1], key),
+                                parse<double>(numbers[2], key)});
+      }
+      kernels.push_back(std::move(choice));
+    }
+    return kernels;
+  }
+
   std::vector<float> floats(const char* key) const {
     std::vector<float> numbers;
     for (const std::string& part : split(text(key), ' '))
@@ -309,6 +346,8 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
   if (info.outputs.empty()) info.outputs = {{kLogits, {info.classes}}};  // of an earlier version
   info.max_batch = fields.positive("max_batch", kLargestBatch);
   info.version_compatible = fields.text("version_compatible") == "yes";
+  info.kernels = fields.kernels("kernels");
+  info.kernels_processor = fields.text_or_empty("kernels_processor");
   info.layers = fields.text("layers");
   info.notes.weights = fields.text("weights");
   info.notes.weights_sha256 = fields.text("weights_sha256");

@@ -1,5 +1,6 @@
 #include "resrt/graph.h"
 
+#include <algorithm>
 #include <set>
 
 #include "graph/infer_shape.h"
@@ -54,6 +55,9 @@ void Graph::set_outputs(std::vector<NamedTensor> outputs) {
     if (tensor.layer < 0 || tensor.layer >= static_cast<int>(layers_.size())) {
       throw ModelError(concat("the output '", name, "' is that of layer number ", tensor.layer,
                               ", but ", name_, " has only ", layers_.size(), " layers"));
+    }
+    if (std::any_of(name.begin(), name.end(), [](char c) { return c >= 0 && c < ' '; })) {
+      throw ModelError(concat("an output of ", name_, " has a control character in its name"));
     }
     if (!names.insert(name).second) {
       throw ModelError(concat("the output '", name, "' of ", name_, " is selected twice"));

@@ -32,6 +32,11 @@ def cache_limit() -> float:
     return _number("RESRT_CACHE_GB", default=5, example="gigabytes, such as 2.5") * 1e9
 
 
+def tuning_seconds() -> float:
+    """Return how long to measure kernels when an engine is built. Raises InputError."""
+    return _number("RESRT_TUNE", default=10, example="seconds, such as 30")
+
+
 def max_pixels() -> float:
     """Return the maximum number of pixels of an image file. Raises InputError."""
     return _number("RESRT_MAX_PIXELS", default=150_000_000, example="pixels, such as 500000000")

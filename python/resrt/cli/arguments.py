@@ -128,6 +128,12 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": "decode every JPEG at full size, however large it is",
     },
     "--limit": {"type": count, "metavar": "N", "help": "use N images, sampled evenly"},
+    "--tune": {
+        "type": seconds,
+        "metavar": "SECONDS",
+        "help": "how long to measure which of OpenVINO's kernels are the fastest; 0: take its "
+        "default ones; default: 10",
+    },
     "--workers": {"type": count, "metavar": "N", "help": "threads; default: one per core"},
     "--device": {
         "type": _device,

@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=backend_names(),
         help=f"{', '.join(backend_names())}; default: %(default)s",
     )
-    add_shared(parser, "--device")
+    add_shared(parser, "--tune", "--device")
     add_preprocessing(parser)
     # TensorRT's own defaults apply to the options that are not given.
     group = parser.add_argument_group("TensorRT", argument_default=argparse.SUPPRESS)
@@ -112,6 +112,7 @@ def run(options: argparse.Namespace) -> None:
             key=options.key,
             outputs=options.outputs,
             backend=options.backend,
+            tune=options.tune,
             device=options.device,
             tensorrt=resrt.TensorRTOptions(**given) if given else None,
             progress=progress,

@@ -46,6 +46,17 @@ def run(options: argparse.Namespace) -> None:
             print(f"{number:>5}  {label}")
     if options.layers:
         print(f"\n{found.info.layers}", end="")
+        _print_kernels(found)
+
+
+def _print_kernels(found: EngineFile) -> None:
+    """Print the kernel of each kind of convolution, and what it saves."""
+    for choice in found.info.kernels:
+        times = ", ".join(
+            f"batch {time.batch}: {time.ms:.2f} ms ({time.default_ms:.2f})" for time in choice.times
+        )
+        print(f"\n{choice.kind}: {choice.kernel}{' (default)' if choice.is_default else ''}")
+        print(f"  {times}\n  {', '.join(choice.layers)}")
 
 
 def _rows(found: EngineFile) -> Iterator[tuple[str, str]]:
@@ -61,6 +72,12 @@ def _rows(found: EngineFile) -> Iterator[tuple[str, str]]:
     yield "output", ", ".join(f"{name} float32 ({shape})" for name, shape in shapes.items())
     yield "precision", info.precision
     yield "backend", f"{info.backend} {info.backend_version}"
+    if info.kernels:
+        chosen = sum(not choice.is_default for choice in info.kernels)
+        yield (
+            "kernels",
+            f"{chosen} of {len(info.kernels)} kinds of convolution by other than the default ones",
+        )
     yield "runs here", "yes" if found.why_not is None else f"no: {found.why_not}"
     checksum = f", SHA-256 {info.weights_sha256}" if info.weights_sha256 else ""
     yield "weights", f"{info.weights or 'unnamed'}{checksum}"

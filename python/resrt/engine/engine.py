@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from resrt import _core
-from resrt._support import logs
-from resrt._support.arguments import choice, path, whole
+from resrt._support import environment, logs
+from resrt._support.arguments import choice, path, seconds, whole
 from resrt.engine import backends, device_arrays
 from resrt.engine.network import BuildProgress, Network
 from resrt.engine.profile import Profile, profile_engine
@@ -306,6 +306,7 @@ def build_network(
     device: str | None = None,
     tensorrt: _core.TensorRTOptions | None = None,
     progress: BuildProgress | None = None,
+    tune: float | None = None,
 ) -> Engine:
     """Build an engine as `resrt.build` does, from a network whose arguments are resolved."""
     return Engine(
@@ -321,11 +322,19 @@ def build_network(
             labels=network.metadata.labels or [],
             preprocessing=network.preprocessing,
             preprocessing_source=network.metadata.preprocessing_source,
+            tuning_seconds=tuning(backend, tune),
             device=backends.device_number(device),
             tensorrt=_options(tensorrt),
             progress=progress,
         )
     )
+
+
+def tuning(backend: str, tune: float | None) -> float | None:
+    """Return how many seconds to measure kernels; None if the backend has no such option."""
+    if tune is not None:
+        return seconds("tune", tune)
+    return environment.tuning_seconds() if backend == "openvino" else None
 
 
 def load(

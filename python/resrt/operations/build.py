@@ -11,7 +11,7 @@ from typing import Any
 
 from resrt import _core
 from resrt.engine.cache import CachedEngine
-from resrt.engine.engine import Engine, build_network
+from resrt.engine.engine import Engine, build_network, tuning
 from resrt.engine.network import BuildProgress, Model, WeightsLike, resolve
 from resrt.weights.preprocessing import PreprocessingLike
 
@@ -35,6 +35,7 @@ def build(
     key: str | None = None,
     outputs: Sequence[str] | None = None,
     device: str | None = None,
+    tune: float | None = None,
     tensorrt: _core.TensorRTOptions | None = None,
     progress: BuildProgress | None = None,
 ) -> Engine:
@@ -78,6 +79,10 @@ def build(
             maps (N, C, H, W) at the end of each stage, in every family; or the name of any layer of
             the graph. None: the logits. Only OpenVINO has other outputs than the logits.
         device: the GPU to build for, such as "cuda:1"; None: the first. Only for a GPU's backend.
+        tune: how many seconds to measure, about, which of OpenVINO's kernels run each kind of
+            convolution fastest on this processor; `Engine.info.kernels` has the result. 0 takes
+            OpenVINO's default kernels. None: as RESRT_TUNE says, or else 10. TensorRT always
+            measures, and has no such option.
         tensorrt: options of the TensorRT backends.
         progress: called with the name of a phase, the number of its steps that are done, and the
             number that it has (0 if unknown), as far as the backend knows them. An exception that
@@ -100,7 +105,7 @@ def build(
     )
     network.warn_of_assumption()
     return build_network(
-        network, precision, max_batch, backend, threads, device, tensorrt, progress
+        network, precision, max_batch, backend, threads, device, tensorrt, progress, tune
     )
 
 
@@ -137,6 +142,7 @@ def build_file(
     start = time.perf_counter()
     output = Path(output)
     of_network = {name: options.pop(name, None) for name in _OF_NETWORK}
+    options["tune"] = tuning(options.get("backend", "openvino"), options.get("tune"))
     network = resolve(model, weights, **of_network, progress=options.get("progress"))
     network.warn_of_assumption()
     cached = CachedEngine(network, options) if cache else None

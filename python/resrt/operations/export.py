@@ -188,7 +188,7 @@ def _difference(network: Network, written: bytes, batch: int | None) -> float:
     size = 2 if batch is None else batch
     shape = (size, *network.graph.input_shape)
     images = np.random.default_rng(0).standard_normal(shape, np.float32)
-    engine = build_network(network, precision="fp32", max_batch=size)
+    engine = build_network(network, precision="fp32", max_batch=size, tune=0)
     found = engine.infer(images)
     ours = list(found.values()) if isinstance(found, dict) else [found]
     differences = [

@@ -41,6 +41,8 @@ class EngineFile:
             "classes": info.classes,
             "outputs": info.outputs,
             "max_batch": info.max_batch,
+            "kernels": [_kernel(choice) for choice in info.kernels],
+            "kernels_processor": info.kernels_processor,
             "weights": info.weights,
             "weights_sha256": info.weights_sha256,
             "preprocessing": fields(info.preprocessing),
@@ -57,6 +59,19 @@ def inspect(file: str | PathLike[str]) -> EngineFile:
     """
     info = _core.inspect(path(file))
     return EngineFile(fspath(file), Path(file).stat().st_size, info, _why_not(info))
+
+
+def _kernel(choice: _core.KernelChoice) -> dict[str, Any]:
+    return {
+        "kind": choice.kind,
+        "layers": choice.layers,
+        "kernel": choice.kernel,
+        "is_default": choice.is_default,
+        "times": [
+            {"batch": time.batch, "ms": time.ms, "default_ms": time.default_ms}
+            for time in choice.times
+        ],
+    }
 
 
 def _why_not(info: _core.EngineInfo) -> str | None:

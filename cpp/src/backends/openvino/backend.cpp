@@ -17,10 +17,13 @@
 
 #include "backends/openvino/executable.h"
 #include "backends/openvino/guard.h"
+#include "backends/openvino/kernels.h"
 #include "backends/openvino/lower.h"
 #include "passes/passes.h"
 #include "resrt/error.h"
 #include "resrt/export.h"
+#include "resrt/log.h"
+#include "text.h"
 
 namespace resrt::openvino {
 namespace {
@@ -97,8 +100,9 @@ Plan serialise(const std::shared_ptr<ov::Model>& model) {
   return plan;
 }
 
-// Returns the model of a plan. Its constants use the plan's memory.
-std::shared_ptr<ov::Model> read(ov::Core& core, Plan& plan) {
+// Returns the model of a plan, with the chosen kernels. Its constants use the plan's memory.
+std::shared_ptr<ov::Model> read(ov::Core& core, Plan& plan,
+                                const std::vector<KernelChoice>& kernels) {
   uint64_t length = 0;
   if (plan.bytes.size() < sizeof length) {
     throw BackendError("the plan is empty; build the engine again");
@@ -106,7 +110,8 @@ std::shared_ptr<ov::Model> read(ov::Core& core, Plan& plan) {
   std::memcpy(&length, plan.bytes.data(), sizeof length);
   const size_t left = plan.bytes.size() - sizeof length;
   if (length > left) throw BackendError("the plan is cut short; build the engine again");
-  const std::string xml(plan.bytes.view().substr(sizeof length, length));
+  const std::string xml =
+      with_kernels(std::string(plan.bytes.view().substr(sizeof length, length)), kernels);
   const ov::Shape size = {left - length};
   ov::Tensor constants(ov::element::u8, size, plan.bytes.data() + sizeof length + length);
   if ((sizeof length + length) % Bytes::kAlignment != 0) {  // built by resrt 0.1
@@ -140,12 +145,22 @@ class OpenVino : public Backend {
   std::vector<Precision> precisions(int) const override {
     return guard("list the supported precisions", [&] { return native_precisions(); });
   }
-  Plan build(const Graph& graph, const Weights& weights, const EngineInfo&, const BuildOptions&,
-             int) override {
+  Plan build(const Graph& graph, const Weights& weights, EngineInfo& info,
+             const BuildOptions& options, int) override {
     return guard("build the network", [&] {
       Network network = fold_batch_norm({graph, weights});
       network.graph = fuse_add_relu(network.graph);
-      return serialise(lower(network));
+      Plan plan = serialise(lower(network));
+      constexpr double default_seconds = 10;
+      if (const double seconds = options.tuning_seconds.value_or(default_seconds); seconds > 0) {
+        info.kernels = choose_kernels(network.graph, info, seconds, options.progress,
+                                      [&](const std::vector<KernelChoice>& kernels) {
+                                        return compile(core_, read(core_, plan, kernels), plan,
+                                                       info, {.profile = true});
+                                      });
+        if (!info.kernels.empty()) info.kernels_processor = processor();
+      }
+      return plan;
     });
   }
 
@@ -153,7 +168,15 @@ class OpenVino : public Backend {
                                    const LoadOptions& options) override {
     return guard("load the plan", [&] {
       Plan shared = plan;  // the same memory
-      return compile(core_, read(core_, shared), shared, info, options);
+      const bool is_tuned_here = info.kernels_processor == processor();
+      if (!info.kernels.empty() && !is_tuned_here) {
+        log(LogLevel::info, info.backend,
+            concat("the engine of ", info.model,
+                   " was tuned on another processor; on this one it runs by OpenVINO's default "
+                   "kernels"));
+      }
+      const auto& kernels = is_tuned_here ? info.kernels : std::vector<KernelChoice>();
+      return compile(core_, read(core_, shared, kernels), shared, info, options);
     });
   }
 

@@ -20,10 +20,9 @@ std::vector<std::string> to_layers(const std::string& nodes) {
   std::vector<std::string> layers;
   std::istringstream names(nodes);
   for (std::string name; std::getline(names, name, ',');) {
-    const size_t end = name.rfind(kBeforeNumber);
-    if (end == std::string::npos) continue;  // a node that is part of no layer
-    name.resize(end);
-    if (std::find(layers.begin(), layers.end(), name) == layers.end()) layers.push_back(name);
+    const std::string_view layer = layer_of_node(name);
+    if (layer.empty()) continue;
+    if (std::find(layers.begin(), layers.end(), layer) == layers.end()) layers.emplace_back(layer);
   }
   return layers;
 }
@@ -46,6 +45,11 @@ std::string node_name(const std::string& layer, size_t number) {
   return concat(layer, kBeforeNumber, number);
 }
 
+std::string_view layer_of_node(std::string_view node) {
+  const size_t end = node.rfind(kBeforeNumber);
+  return end == std::string_view::npos ? std::string_view() : node.substr(0, end);
+}
+
 std::vector<StepTime> Counters::read(ov::InferRequest& request) {
   const std::vector<ov::ProfilingInfo> nodes = request.get_profiling_info();
   const auto layers = layers_of(request.get_compiled_model());
@@ -62,6 +66,7 @@ std::vector<StepTime> Counters::read(ov::InferRequest& request) {
     steps.push_back({.name = node.node_name,
                      .type = node.node_type,
                      .layers = found == layers.end() ? std::vector<std::string>() : found->second,
+                     .kernel = node.exec_type,
                      .ms = std::max(0.0, (total - previous_ms_[i]) / counted)});
     previous_ms_[i] = total;
   }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <openvino/runtime/infer_request.hpp>
@@ -13,6 +14,9 @@ namespace resrt::openvino {
 // The name of a node of the model, from that of the layer that it is part of and a number that is
 // its own. A compiled model has the names of the nodes that each of its steps was made from.
 std::string node_name(const std::string& layer, size_t number);
+
+// Returns the name of the layer that a node of that name is part of, or nothing.
+std::string_view layer_of_node(std::string_view node);
 
 // OpenVINO's counters of a model that was compiled with ov::enable_profiling. They are means over
 // all inferences, including the first ones, which are slower.

@@ -36,7 +36,7 @@ class TensorRT : public Backend {
     return {Precision::fp16, Precision::fp32};
   }
 
-  Plan build(const Graph& graph, const Weights& weights, const EngineInfo& info,
+  Plan build(const Graph& graph, const Weights& weights, EngineInfo& info,
              const BuildOptions& options, int device) override {
     if (info.outputs != std::vector<EngineOutput>{{kLogits, {info.classes}}}) {
       throw InputError(concat("backend '", info.backend,

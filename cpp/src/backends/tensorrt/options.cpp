@@ -68,6 +68,9 @@ void check_flavour(const TensorRTOptions& options, Precision) {
 }  // namespace
 
 void check_options(const BuildOptions& options) {
+  require(
+      !options.tuning_seconds,
+      concat("backend '", kBackend, "' always measures its kernels; leave out the time to tune"));
   if (!options.tensorrt) return;
   check_common(*options.tensorrt, options.max_batch);
   check_flavour(*options.tensorrt, options.precision);
