@@ -32,6 +32,14 @@ void write_all(const Descriptor& file, std::string_view bytes, const std::string
   }
 }
 
+const timespec& modified(const struct stat& status) {
+#if defined(__APPLE__)
+  return status.st_mtimespec;
+#else
+  return status.st_mtim;
+#endif
+}
+
 int64_t nanoseconds(const timespec& time) {
   return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
@@ -58,7 +66,7 @@ InputFile::InputFile(std::string path)
     throw FileError(concat("cannot read '", path_, "': it is not a regular file"));
   }
   left_ = static_cast<uint64_t>(opened_.st_size);
-  wait_for_a_later_time(opened_.st_mtim);
+  wait_for_a_later_time(modified(opened_));
 }
 
 uint64_t InputFile::peek(char* bytes, uint64_t size, uint64_t offset) const {
@@ -91,7 +99,7 @@ bool InputFile::has_changed() const {
   if (::fstat(descriptor_.get(), &now) != 0) fail("read", path_, errno);
   return now.st_size < opened_.st_size ||
          (now.st_size == opened_.st_size &&
-          nanoseconds(now.st_mtim) != nanoseconds(opened_.st_mtim));
+          nanoseconds(modified(now)) != nanoseconds(modified(opened_)));
 }
 
 std::string read_file(const std::string& path) {

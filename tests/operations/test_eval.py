@@ -16,6 +16,7 @@ import resrt
 from resrt import cli
 from resrt.operations import demo
 from resrt.operations import eval as evaluation
+from support.digits import write_digits
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +28,7 @@ def engine_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's held-out scans, a folder for each digit, and lists of them."""
-    folder = tmp_path_factory.mktemp("digits")
-    scans, labels = demo.held_out()
-    lines = []
-    for i, (scan, label) in enumerate(zip(scans, labels, strict=True)):
-        path = folder / str(label) / f"{i}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(scan).save(path)
-        lines.append(f"{label}/{i}.png {label}\n")
-    (folder / "list.txt").write_text("".join(lines))
-    return folder
+    return write_digits(tmp_path_factory.mktemp("digits"))
 
 
 def test_the_demos_accuracy_is_reproduced(engine_file: Path, digits: Path) -> None:

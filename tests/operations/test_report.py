@@ -22,18 +22,46 @@ import resrt
 from resrt import cli
 from resrt.measuring.rounds import Spread
 from resrt.measuring.timing import Timing
-from resrt.operations.report import figures, measurements, page
-from resrt.operations.report.measurements import Key, Measurements, Run, Settings
+from resrt.operations import demo
+from resrt.operations import eval as evaluation
+from resrt.operations.report import entries, figures, measurements, page, plots
+from resrt.operations.report.entries import EngineFile, Entry
+from resrt.operations.report.measurements import Evaluated, Key, Measurements, Run, Settings
 from resrt.system import machine
+from support.digits import write_digits
 from support.terminal import run_resrt
 
 NETWORKS = tuple(model.name for model in resrt.list_models() if model.published)
 DATE = "2026-05-04T03:02:01+00:00"
 
 
-def settings(**changes: Any) -> Settings:
-    small = Settings(("ResNet18", "ResNet50"), ("fp32", "bf16"), (1, 4), 2, 3, None)
+KINDS = {"Conv2d": 5.0, "SplitAttention": 1.0, "(Reorder)": 0.25}
+
+
+def settings(
+    networks: tuple[str, ...] = ("ResNet18", "ResNet50"),
+    precisions: tuple[str, ...] = ("fp32", "bf16"),
+    engines: tuple[Entry, ...] = (),
+    **changes: Any,
+) -> Settings:
+    found = tuple(entries.of_network(resrt.model_info(name), precisions) for name in networks)
+    small = Settings((*engines, *found), (1, 4), 2, 3, None)
     return dataclasses.replace(small, **changes)
+
+
+def engine_entry(name: str, network: str = "resnest26d", precision: str = "bf16") -> Entry:
+    file = EngineFile(f"/engines/{name}", "0" * 64, "openvino 2026.4.1", "mine.safetensors")
+    return Entry(name, network, (precision,), (96, 128), 17_070_000, 3.6, file)
+
+
+def entry_of(found: Measurements, name: str) -> Entry:
+    return next(entry for entry in found.settings.entries if entry.name == name)
+
+
+def latency(found: Measurements, name: str, precision: str, batch: int) -> Spread:
+    spread = found.latency(entry_of(found, name), precision, batch)
+    assert spread is not None
+    return spread
 
 
 def timings(milliseconds: float, batch_sizes: tuple[int, ...]) -> dict[int, Timing]:
@@ -48,9 +76,10 @@ def measured(wanted: Settings, precisions: dict[str, float] | None = None) -> Me
     factors = precisions or {"fp32": 5.0, "bf16": 2.5, "fp16": 2.4}
     found = Measurements(machine.describe(["openvino"]), wanted)
     for key in found.missing():
-        gflops = 2e-9 * resrt.build_graph(key.network).cost.multiply_adds
+        gflops = entry_of(found, key.entry).gflops or 0
         milliseconds = gflops * factors[key.precision] * (1 + 0.02 * key.round)
-        found.runs[key] = Run(DATE, timings(milliseconds, wanted.batch_sizes))
+        kinds = {kind: ms * milliseconds / 6.25 for kind, ms in KINDS.items()}
+        found.runs[key] = Run(DATE, timings(milliseconds, wanted.batch_sizes), kinds)
     return found
 
 
@@ -74,6 +103,7 @@ class FakeEngine:
 def fake_engines(monkeypatch: pytest.MonkeyPatch) -> type[FakeEngine]:
     FakeEngine.built, FakeEngine.interrupt_after = [], None
     monkeypatch.setattr(measurements, "build", FakeEngine)
+    monkeypatch.setattr(measurements, "_times_of_kinds", lambda *_: dict(KINDS))
     return FakeEngine
 
 
@@ -90,10 +120,15 @@ def test_command_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert captured.err == ""  # no progress bar without a terminal
 
     found = measurements.read(kept)
-    assert found.settings == Settings(("ResNet18",), ("fp32",), (1, 2), 3, 1, None)
+    network = entries.of_network(resrt.model_info("ResNet18"), ("fp32",))
+    assert found.settings == Settings((network,), (1, 2), 3, 1, None)
     assert not found.missing()
-    assert found.latency("ResNet18", "fp32", 1).median > 0
-    assert f"{found.latency('ResNet18', 'fp32', 2).median:.1f}" in output.read_text()
+    assert latency(found, "ResNet18", "fp32", 1).median > 0
+    assert f"{latency(found, 'ResNet18', 'fp32', 2).median:.1f}" in output.read_text()
+    kinds = found.kinds(network, "fp32")
+    assert max(kinds, key=kinds.__getitem__) == "Conv2d"
+    assert {"MaxPool2d", "GlobalAvgPool2d", "Linear"} <= kinds.keys()
+    assert f"<td>{kinds['Conv2d']:.2f}</td>" in output.read_text()
 
     drawn_again = tmp_path / "again.html"
     assert cli.main(["report", "--measurements", str(kept), "-o", str(drawn_again), "--quiet"]) == 0
@@ -200,9 +235,15 @@ def test_warnings(
         assert ("This page is a first look" in page) is (rounds == 1)
 
 
-def test_measurements_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("of_kinds", [False, True])
+def test_measurements_that_are_not_finite_are_never_written(of_kinds: bool, tmp_path: Path) -> None:
     found = measured(settings())
-    found.runs[Key(0, "ResNet18", "fp32")] = Run(DATE, timings(float("nan"), (1, 4)))
+    nan = float("nan")
+    if of_kinds:
+        run = Run(DATE, timings(1.0, (1, 4)), {"Conv2d": nan})
+    else:
+        run = Run(DATE, timings(nan, (1, 4)))
+    found.runs[Key(0, "ResNet18", "fp32")] = run
     with pytest.raises(ValueError, match="not JSON compliant"):
         measurements.write(found, tmp_path / "kept.json")
     assert list(tmp_path.iterdir()) == []
@@ -242,7 +283,7 @@ def test_latency_is_the_median_of_the_rounds() -> None:
     for number, milliseconds in enumerate([30.0, 10.0, 20.0]):
         found.runs[Key(number, "ResNet50", "fp32")] = Run(DATE, timings(milliseconds, (1, 4)))
         found.runs[Key(number, "ResNet18", "fp32")] = Run(DATE, timings(5.0, (1, 4)))
-    assert found.latency("ResNet50", "fp32", 4) == Spread(80.0, 60.0, 100.0)
+    assert latency(found, "ResNet50", "fp32", 4) == Spread(80.0, 60.0, 100.0)
     assert found.ratio("ResNet50", "ResNet18", "fp32", 1) == Spread(4.0, 3.0, 5.0)
 
 
@@ -253,6 +294,15 @@ def test_latency_is_the_median_of_the_rounds() -> None:
         ({"networks": ["Inception*"]}, "matches 'Inception\\*'"),
         ({"networks": []}, "at least one"),
         ({"networks": "ResNet50"}, "a sequence"),
+        ({"engines": []}, "engines must be a sequence with at least one"),
+        ({"engines": ["missing.engine"]}, "missing.engine"),
+        ({"engines": ["kept.json"]}, "not a resrt engine file"),
+        ({"engines": ["kept.json"], "precisions": ["fp32"]}, "an engine has its own precision"),
+        ({"data": "images"}, "data is only for engine files"),
+        ({"limit": 3}, "limit is only for data"),
+        ({"limit": 0}, "limit must be"),
+        ({"measurements": "kept.json", "data": "images"}, "with data=None, not"),
+        ({"measurements": "kept.json", "engines": ["a.engine"]}, "not include the engine file"),
         ({"precisions": ["int8"]}, "fp32.*not 'int8'"),
         ({"precisions": ["auto"]}, "not 'auto'"),
         ({"batch_sizes": [0]}, "not 0"),
@@ -269,7 +319,7 @@ def test_latency_is_the_median_of_the_rounds() -> None:
         ({"measurements": "missing.json"}, "cannot read"),
         ({"measurements": "kept.json", "repeats": 7}, "with repeats=2, not 7"),
         ({"measurements": "kept.json", "threads": 1}, "with threads=None, not 1"),
-        ({"measurements": "kept.json", "networks": ["ResNet34"]}, "the network ResNet34, only"),
+        ({"measurements": "kept.json", "networks": ["ResNet34"]}, "the name ResNet34, only"),
         ({"measurements": "kept.json", "precisions": ["fp16"]}, "the precision fp16, only fp32,"),
         ({"measurements": "kept.json", "batch_sizes": [8]}, "the batch size 8, only 1, 4;"),
     ],
@@ -289,6 +339,10 @@ def test_invalid_arguments_are_reported_before_anything_is_measured(
     assert fake_engines.built == []
     assert [file.name for file in Path().iterdir()] == ["kept.json"]
     assert Path("kept.json").read_bytes() == before
+
+
+_ACCURACY = {"value": 0.5, "low": 0.4, "high": 0.6}
+EVALUATED = {"images": 9, "skipped": 0, "top1": _ACCURACY, "top5": _ACCURACY}
 
 
 def _without(*path: str | int) -> Any:
@@ -315,17 +369,20 @@ def _with(value: Any, *path: str | int) -> Any:
     ("spoil", "message"),
     [
         (_with("something else", "format"), 'its "format" is not "resrt measurements"'),
-        (_with(2, "version"), "its version is 2, not 1"),
+        (_with(1, "version"), "its version is 1, not 2"),
         (_without("machine"), "'machine' is missing"),
         (_with("Z80", "machine"), "string indices must be integers.*"),
         (_with(None, "machine", "processor"), "None is not a string"),
         (_with([], "machine", "libraries"), "'list' object has no attribute 'items'"),
         (_with({"numpy": 2}, "machine", "libraries"), "2 is not a string"),
         (_with(True, "machine", "cores"), "cores must be an integer of at least 1, not True"),
-        (_without("settings", "networks"), "'networks' is missing"),
-        (_with([], "settings", "networks"), "it has no networks, precisions or batch sizes"),
-        (_with([1], "settings", "precisions"), "1 is not a string"),
-        (_with("ResNet50", "settings", "networks"), "'ResNet50' is not a list"),
+        (_without("settings", "entries"), "'entries' is missing"),
+        (_with([], "settings", "entries"), "it has no entries, precisions or batch sizes"),
+        (_with([1], "settings", "entries", 0, "precisions"), "1 is not a string"),
+        (_with("ResNet50", "settings", "entries"), "'ResNet50' is not a list"),
+        (_with("ResNet50", "settings", "entries", 0), "string indices must be integers.*"),
+        (_with(3, "settings", "entries", 0, "engine"), "'int' object is not subscriptable"),
+        (_with("x", "settings", "entries", 0, "gflops"), "'x' is not a positive number"),
         (_with([1, 0], "settings", "batch_sizes"), "batch_sizes must be an integer .*, not 0"),
         (_with(0, "settings", "rounds"), "rounds must be an integer of at least 1, not 0"),
         (_with("2", "settings", "threads"), "threads must be an integer .*, not '2'"),
@@ -341,6 +398,18 @@ def _with(value: Any, *path: str | int) -> Any:
         (_with(float("nan"), "machine", "memory_gib"), "nan is not a positive number"),
         (_with(float("inf"), "settings", "repeats"), "repeats must be an integer .*, not inf"),
         (_without("runs", 0, "timings", 0, "p99_ms"), "'p99_ms' is missing"),
+        (_without("runs", 0, "kinds"), "'kinds' is missing"),
+        (_with([], "runs", 0, "kinds"), "'list' object has no attribute 'items'"),
+        (_with(-1, "runs", 0, "kinds", "Conv2d"), "the time of Conv2d is -1, not a number .*"),
+        (_with(True, "runs", 0, "load"), "the load is True, not a number of at least 0"),
+        (_with([], "evaluated"), "\\[\\] is not an object"),
+        (_with({"a": {}}, "evaluated"), "'images' is missing"),
+        (_with({"a": dict(EVALUATED, images=0)}, "evaluated"), "images must be an integer .*"),
+        (_with({"a": dict(EVALUATED, top1=2)}, "evaluated"), "'int' object is not subscriptable"),
+        (
+            _with({"a": dict(EVALUATED, top5={"value": 0.5, "low": 0.6, "high": 1})}, "evaluated"),
+            "top5 is not a fraction within its confidence interval",
+        ),
     ],
 )
 def test_invalid_measurements(spoil: Any, message: str, tmp_path: Path) -> None:
@@ -418,7 +487,27 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def whole() -> Measurements:
-    return measured(settings(networks=(*NETWORKS, "resnet18"), batch_sizes=(1, 4, 8)))
+    return measured(settings((*NETWORKS, "resnet18"), batch_sizes=(1, 4, 8)))
+
+
+LONG = "a_$network_of_mine$_with_a_very_long_name_that_says_everything.engine"
+
+
+@pytest.fixture(scope="module")
+def with_engines() -> Measurements:
+    """Two engines with measured accuracies, beside networks of the catalog."""
+    names = ("first.engine", LONG)
+    engines = (engine_entry(names[0]), engine_entry(names[1], "my own", "fp16"))
+    wanted = settings(
+        ("ResNet18", "ResNet50", "ResNeSt50", "RegNetX_4GF"),
+        engines=engines,
+        data="/data/imagenet <val>",
+    )
+    found = measured(wanted)
+    for number, name in enumerate(names):
+        top1 = evaluation.Accuracy(0.75 + 0.01 * number, 0.7, 0.8)
+        found.evaluated[name] = Evaluated(500, number, top1, evaluation.Accuracy(0.9, 0.8, 1.0))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -438,7 +527,7 @@ def test_page_is_self_contained(text: str) -> None:
 def test_page_is_accessible(text: str) -> None:
     parsed = Page(text)
     plots = [attributes for tag, attributes in parsed.elements if tag == "svg"]
-    assert len(plots) == 2 * 5
+    assert len(plots) == 2 * 7
     for attributes in plots:
         assert attributes["role"] == "img"
         assert "networks" in (attributes["aria-label"] or "") or "ResNet50" in str(attributes)
@@ -464,7 +553,7 @@ def test_page_describes_its_figures(text: str, whole: Measurements) -> None:
     )
     assert "spans 2% of it in the median case, and at most 2% in three quarters" in said
     # Latencies in two precisions, and the published V100 fp32, T4 fp32 and T4 fp16.
-    ours = [f"{whole.latency('ResNet50', p, 1).median:.1f}" for p in ("fp32", "bf16")]
+    ours = [f"{latency(whole, 'ResNet50', p, 1).median:.1f}" for p in ("fp32", "bf16")]
     assert f"ResNet50 {' '.join(ours)} 2.54 3.48 2.64" in said
     # Nothing is published for timm's networks.
     assert re.search(r"resnet18 [\d.]+ [\d.]+ – – –", said)
@@ -472,29 +561,36 @@ def test_page_describes_its_figures(text: str, whole: Measurements) -> None:
 
 def test_plots_show_every_network_with_its_values(text: str, whole: Measurements) -> None:
     tips = re.findall(r"<title>([^<]*)</title>", text)
-    milliseconds = whole.latency("ResNet152", "bf16", 1).median
+    milliseconds = latency(whole, "ResNet152", "bf16", 1).median
     assert tips.count(f"ResNet152: 78.30% top-1, {milliseconds:.3g} ms") == len(figures.SIZES)
     for name in NETWORKS:
-        assert sum(tip.startswith(f"{name}: ") for tip in tips) == 4 * len(figures.SIZES)
+        of_accuracy = [tip for tip in tips if tip.startswith(f"{name}: ") and "top-1" in tip]
+        assert len(of_accuracy) == 4 * len(figures.SIZES)
+    milliseconds *= KINDS["SplitAttention"] / 6.25
+    tip = f"ResNet152: SplitAttention {milliseconds:.2f} ms (16%)"
+    assert tips.count(tip) == len(figures.SIZES)
 
 
 @pytest.mark.parametrize(
     "wanted",
     [
-        settings(networks=("ResNet18",), precisions=("fp32",), batch_sizes=(3,), rounds=1),
-        settings(networks=("resnet18", "regnetx_002"), batch_sizes=(1, 16)),
-        settings(precisions=("fp32", "bf16", "fp16"), networks=("ResNeSt50", "ResNet50")),
+        settings(("ResNet18",), ("fp32",), batch_sizes=(3,), rounds=1),
+        settings(("resnet18", "regnetx_002"), batch_sizes=(1, 16)),
+        settings(("ResNeSt50", "ResNet50"), ("fp32", "bf16", "fp16")),
         settings(threads=1, repeats=1),
+        settings((), engines=(engine_entry("one.engine"),)),
+        settings(("ResNet18",), ("fp32",), (engine_entry(LONG), engine_entry("b", "resnet9"))),
     ],
-    ids=["one of each", "nothing published", "three precisions", "one thread"],
+    ids=["one of each", "nothing published", "precisions", "one thread", "one engine", "engines"],
 )
 def test_other_selections_are_drawn(wanted: Settings) -> None:
     parsed = Page(page.render(measured(wanted)))
-    assert all(name in parsed.text for name in wanted.networks)
+    assert all(entry.name in parsed.text for entry in wanted.entries)
     assert len(parsed.ids) == len(set(parsed.ids))
-    accuracies = any(resrt.model_info(name).published for name in wanted.networks)
+    published = [entry for entry in wanted.entries if entry.published]
+    over_latency = {precision for entry in published for precision in entry.precisions}
     several = len(wanted.batch_sizes) > 1
-    plots = (2 + len(wanted.precisions)) * accuracies + several
+    plots = 2 * bool(published) + len(over_latency) + several + len(wanted.precisions)
     assert sum(tag == "figure" for tag, _ in parsed.elements) == plots
 
 
@@ -519,6 +615,124 @@ def test_markup_in_values_is_escaped() -> None:
 )
 def test_names_at_the_ends_of_lines_are_spread(heights: list[float], expected: list[float]) -> None:
     assert figures._spread(heights, 10) == expected
+
+
+def test_engines_are_described_on_the_page(with_engines: Measurements) -> None:
+    text = page.render(with_engines)
+    said = " ".join(Page(text).text.split())
+    assert "Accuracy and latency of 2 engines and 4 networks" in said
+    assert "accuracy of the engines is measured here, on the labelled images of imagenet <val>" in (
+        said
+    )
+    assert "The accuracy of networks of the catalog is not measured here." in said
+    assert (
+        "first.engine 75.00 70.00 to 80.00 90.00 80.00 to 100.00 500 resnest26d bf16 96×128 17.07 "
+        "3.60 openvino 2026.4.1 mine.safetensors"
+    ) in said
+    assert f"1 of the images that {LONG} was evaluated on could not be read." in said
+    # An engine has a latency only in its own precision, and no published figures.
+    milliseconds = latency(with_engines, "first.engine", "bf16", 1).median
+    assert re.search(rf"first\.engine – {milliseconds:.1f} – – – –", said)
+    tips = re.findall(r"<title>([^<]*)</title>", text)
+    tip = f"first.engine: 75.00% top-1, {milliseconds:.3g} ms"
+    assert tips.count(tip) == len(figures.SIZES)
+    kinds = [f"{ms * milliseconds / 6.25:.2f}" for ms in KINDS.values()]
+    assert f"first.engine {' '.join(kinds)} {milliseconds:.2f}" in said
+
+
+def test_kinds_beyond_the_most_frequent_are_summed() -> None:
+    times = [{"a": 5.0, "b": 1.0, "c": 2.0}, {"a": 1.0, "d": 0.5}]
+    assert plots.main_kinds(times, 4) == ["a", "c", "b", "d"]
+    assert plots.main_kinds(times, 3) == ["a", "c", plots.OTHERS]
+    assert plots.grouped(times[0], ["a", "c", plots.OTHERS]) == {"a": 5, "c": 2, plots.OTHERS: 1}
+    assert plots.grouped(times[1], ["a", "c", plots.OTHERS]) == {"a": 1, "c": 0, plots.OTHERS: 0.5}
+
+
+# Engine files
+
+
+@pytest.fixture(scope="module")
+def engine_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("engines") / "digits.engine"
+    demo.build_engine("fp32").save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("digits"))
+
+
+def test_engine_files_are_timed_and_evaluated(
+    engine_file: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, kept = tmp_path / "page.html", tmp_path / "kept.json"
+    arguments = ["report", str(engine_file), "--quick", "-o", str(output), "--limit", "50"]
+    arguments += ["--eval", str(digits), "--save-measurements", str(kept)]
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out.startswith(f"{output}: 1 engine in fp32 on ")
+    found = measurements.read(kept)
+    (entry,) = found.settings.entries
+    assert (entry.name, entry.network) == ("digits.engine", demo.NAME)
+    assert entry.input_size == (demo.INPUT_SIZE, demo.INPUT_SIZE)
+    cost = demo.graph().cost
+    assert entry.parameters == pytest.approx(cost.parameters, rel=0.05)
+    assert entry.gflops == pytest.approx(2e-9 * cost.multiply_adds, abs=0.001)
+    expected = resrt.eval(engine_file, digits, limit=50)
+    assert found.evaluated[entry.name] == Evaluated(50, 0, expected.top1, expected.top5)
+    assert "SplitAttention" in found.kinds(entry, "fp32")
+    page = output.read_text()
+    assert f"<strong>{100 * expected.top1.value:.2f}</strong>" in page
+    assert "This page is a first look" in page
+
+
+def test_files_of_the_same_name_are_told_apart(engine_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "digits.engine"
+    shutil.copy(engine_file, other)
+    network = tmp_path / "ResNet18"
+    shutil.copy(engine_file, network)
+    strange = tmp_path / "a\n\udce9.engine"
+    shutil.copy(engine_file, strange)
+    found = entries.of_files([engine_file, other, network, other, strange], ["ResNet18"])
+    assert [entry.name for entry in found] == [
+        *map(str, [engine_file, other, network]),
+        "a\\n\\udce9.engine",
+    ]
+
+
+def test_names_that_are_not_utf8_can_be_saved_and_drawn(engine_file: Path, tmp_path: Path) -> None:
+    strange, kept = tmp_path / "a\udce9.engine", tmp_path / "kept.json"
+    shutil.copy(engine_file, strange)
+    options: dict[str, Any] = {"batch_sizes": [1], "repeats": 1, "rounds": 1}
+    resrt.report(tmp_path / "a.html", engines=[strange], save_measurements=kept, **options)
+    drawn = resrt.report(tmp_path / "b.html", engines=[strange], measurements=kept)
+    assert drawn.settings.entries[0].engine is not None
+    assert drawn.settings.entries[0].engine.path == str(strange)
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_changed_engine_file_is_not_resumed(engine_file: Path, tmp_path: Path) -> None:
+    kept, file = tmp_path / "kept.json", tmp_path / "mine.engine"
+    shutil.copy(engine_file, file)
+    (entry,) = entries.of_files([file], [])
+    wanted = settings((), engines=(entry,), rounds=1, batch_sizes=(1,))
+    measurements.write(Measurements(machine.describe(["openvino"]), wanted), kept)
+    resrt.build("cifar_resnet20", "random", precision="fp32").save(file)
+    with pytest.raises(resrt.InputError, match="mine.engine' has changed since"):
+        resrt.report(tmp_path / "page.html", measurements=kept)
+    shutil.copy(engine_file, file)
+    resrt.report(tmp_path / "page.html", measurements=kept)
+    assert not measurements.read(kept).missing()
+
+
+def test_wrong_data_is_reported_before_anything_is_measured(
+    engine_file: Path, digits: Path, tmp_path: Path, fake_engines: type[FakeEngine]
+) -> None:
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    options: dict[str, Any] = {"engines": [engine_file], "networks": ["ResNet18"]}
+    with pytest.raises(resrt.InputError, match="has 1 subfolders, such as 'cat'"):
+        resrt.report(tmp_path / "page.html", data=tmp_path / "data", **options)
+    assert fake_engines.built == []
 
 
 # The page in a browser
@@ -600,32 +814,68 @@ def test_page_fits_and_is_legible(browser: Browser, width: int, scheme: str) -> 
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     texts = browser.evaluate(TEXTS)
     assert any("Accuracy is not measured here" in text["text"] for text in texts)
+    check_legible(texts, width)
+    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    is_dark = sum(map(int, re.findall(r"\d+", background)[:3])) < 3 * 128
+    assert is_dark == (scheme == "dark")
+
+
+def check_legible(texts: list[dict[str, Any]], width: int) -> None:
     for text in texts:
         assert text["contrast"] >= 4.5, text
         if not text["scrolls"]:
             assert text["left"] >= 0, text
             assert text["right"] <= width, text
         assert text["pixels"] >= (10 if text["plot"] else 14 if text["secondary"] else 16), text
-    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
-    is_dark = sum(map(int, re.findall(r"\d+", background)[:3])) < 3 * 128
-    assert is_dark == (scheme == "dark")
 
 
 @pytest.mark.parametrize("width", [360, 1280])
 def test_names_in_plots_do_not_overlap(browser: Browser, width: int) -> None:
     browser.show(width=width)
-    plots: dict[str, list[dict[str, Any]]] = {}
-    for text in browser.evaluate(TEXTS):
-        if text["plot"]:
-            plots.setdefault(text["plot"], []).append(text)
-    assert len(plots) == 5  # one of the two drawings of each is visible
-    for texts in plots.values():
+    shown = plots_of(browser.evaluate(TEXTS))
+    assert len(shown) == 7  # one of the two drawings of each is visible
+    for texts in shown.values():
         assert {"ResNet18", "ResNet50", "ResNeSt50", "RegNetX_4GF"} <= {t["text"] for t in texts}
+    check_no_overlap(shown)
+
+
+def plots_of(texts: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for text in texts:
+        if text["plot"]:
+            found.setdefault(text["plot"], []).append(text)
+    return found
+
+
+def check_no_overlap(shown: dict[str, list[dict[str, Any]]]) -> None:
+    for texts in shown.values():
         for a, b in itertools.combinations(texts, 2):
             across = min(a["right"], b["right"]) - max(a["left"], b["left"])
             down = min(a["bottom"], b["bottom"]) - max(a["top"], b["top"])
             # Boxes include room for accents, so they may touch.
             assert across <= 1 or down <= 4, (a["text"], b["text"])
+
+
+@pytest.mark.parametrize("width", [320, 704, 1280])
+def test_page_of_engines_with_long_names_fits(
+    browser: Browser, with_engines: Measurements, width: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "engines.html"
+    file.write_text(page.render(with_engines), "utf-8")
+    chromium = browser.page.context.browser
+    assert chromium is not None
+    opened = chromium.new_page()
+    try:
+        opened.set_viewport_size({"width": width, "height": 800})
+        opened.goto(file.as_uri())
+        assert opened.evaluate("document.documentElement.scrollWidth") <= width
+        texts = opened.evaluate(TEXTS)
+    finally:
+        opened.close()
+    check_legible(texts, width)
+    shown = plots_of(texts)
+    assert len(shown) == 1 + 4 + 1 + 3  # measured, published, batch sizes, kinds
+    check_no_overlap(shown)
 
 
 def test_printed_page_is_light_and_not_cut_off(browser: Browser) -> None:

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
 #include <cstring>
 #include <future>
+#include <locale>
 #include <map>
 #include <sstream>
 #include <string_view>
@@ -307,8 +309,14 @@ class Fields {
 
   std::vector<float> floats(const char* key) const {
     std::vector<float> numbers;
-    for (const std::string& part : split(text(key), ' '))
-      numbers.push_back(parse<float>(part, key));
+    for (const std::string& part : split(text(key), ' ')) {
+      // Not all standard libraries have from_chars for floats.
+      std::istringstream stream(part);
+      stream.imbue(std::locale::classic());
+      float number = 0;
+      if (!(stream >> number) || stream.peek() != EOF) fail_number(key, part);
+      numbers.push_back(number);
+    }
     return numbers;
   }
 
@@ -317,10 +325,12 @@ class Fields {
   Number parse(const std::string& text, const char* key) const {
     Number number{};
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (error != std::errc() || end != text.data() + text.size()) {
-      fail(concat("has '", key, "' = '", text, "', which is not a number"));
-    }
+    if (error != std::errc() || end != text.data() + text.size()) fail_number(key, text);
     return number;
+  }
+
+  [[noreturn]] void fail_number(const char* key, const std::string& text) const {
+    fail(concat("has '", key, "' = '", text, "', which is not a number"));
   }
 
   [[noreturn]] void fail(const std::string& what) const {

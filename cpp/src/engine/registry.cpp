@@ -29,8 +29,8 @@ struct Known {
   const char* install;
   const char* build;  // what a build of resrt requires in order to include the backend
   bool runs_on_gpu = false;
-  // The library within the package that the modules link to, without its version. Null means that
-  // the modules open their library themselves.
+  // The library within the package that the modules link to, without its version and the system's
+  // suffix. Null means that the modules open their library themselves.
   const char* linked = nullptr;
 };
 
@@ -40,7 +40,7 @@ const std::array kKnown = {
           .packages = {"openvino"},
           .install = "pip install openvino==" RESRT_OPENVINO_VERSION,
           .build = "OpenVINO",
-          .linked = "libs/libopenvino.so."},
+          .linked = "libs/libopenvino."},
     Known{.name = "tensorrt",
           .modules = {"tensorrt_11", "tensorrt_10"},
           .packages = {"tensorrt_libs"},

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resrt._core import precision_names
 from resrt.cli.arguments import add_shared, check_output, count
 from resrt.cli.terminal import report_error, stages
 
+if TYPE_CHECKING:
+    from resrt.operations.report.entries import Entry
+
 _QUICK = {"repeats": 3, "rounds": 1}
 
 SUMMARY = "measure networks and plot accuracy and latency on a page"
 DESCRIPTION = (
-    "Measures the latencies of networks on this machine and writes them, with the accuracies and "
-    "latencies that PaddleClas published, as one self-contained HTML page of plots and tables."
+    "Measures the latencies of engine files, or of networks of the catalog with random weights, on "
+    "this machine, and the time of their layers. Writes them as one self-contained HTML page of "
+    "plots and tables, with the accuracies that --eval measures or that PaddleClas published."
 )
-EXAMPLE = "resrt report --save-measurements report.json -o report.html"
+EXAMPLE = "resrt report mine.engine other.engine --networks ResNet50 --eval imagenet/val"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.add_argument(
+        "engines", nargs="*", metavar="ENGINE", help="engine files; default: networks"
+    )
     parser.add_argument(
         "-o", "--output", metavar="FILE", default="report.html", help="default: %(default)s"
     )
@@ -30,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--networks",
         nargs="+",
         metavar="PATTERN",
-        help="names or shell patterns such as 'ResNet50*'; default: all with published figures",
+        help="networks of the catalog: names, or shell patterns such as 'ResNet50*'; default: if "
+        "no engines are named, all with published figures",
     )
     parser.add_argument(
         "--batch", nargs="+", type=count, metavar="N", help="images per batch; default: 1 4 8"
@@ -39,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precisions",
         nargs="+",
         choices=[name for name in precision_names() if name != "auto"],
-        help="default: all that the processor supports natively",
+        help="of the networks of the catalog; default: all that the processor supports natively",
     )
     parser.add_argument(
         "--rounds", type=count, metavar="N", help="how often everything is measured; default: 3"
@@ -53,6 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one round of three inferences: a first look, not figures to quote",
     )
     add_shared(parser, "--threads")
+    parser.add_argument(
+        "--eval",
+        dest="data",
+        metavar="DATA",
+        help="measure the accuracy of the engines on these labelled images: a folder with a "
+        "subfolder for each class, or a list file, as for resrt eval",
+    )
+    parser.add_argument(
+        "--limit", type=count, metavar="N", help="evaluate on N images, sampled evenly"
+    )
     kept = parser.add_mutually_exclusive_group()
     kept.add_argument(
         "--save-measurements", metavar="FILE", help="save the measurements after each network"
@@ -62,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="use saved measurements; an interrupted measurement is completed first",
     )
+
+
+def _count(entries: Sequence[Entry]) -> str:
+    engines = sum(entry.engine is not None for entry in entries)
+    counts = {"engine": engines, "network": len(entries) - engines}
+    return " and ".join(f"{n} {what}{'s' if n > 1 else ''}" for what, n in counts.items() if n)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -78,6 +104,9 @@ def run(options: argparse.Namespace) -> None:
             measurements = resrt.report(
                 options.output,
                 networks=options.networks,
+                engines=options.engines or None,
+                data=options.data,
+                limit=options.limit,
                 batch_sizes=options.batch,
                 precisions=options.precisions,
                 threads=options.threads,
@@ -95,9 +124,8 @@ def run(options: argparse.Namespace) -> None:
         raise
     if not options.quiet:
         settings = measurements.settings
-        count = len(settings.networks)
         print(
-            f"{options.output}: {count} network{'s' if count > 1 else ''} in "
+            f"{options.output}: {_count(settings.entries)} in "
             f"{' and '.join(settings.precisions)} on {measurements.machine.processor}"
         )
         if busy := measurements.busy():

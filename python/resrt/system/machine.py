@@ -71,7 +71,9 @@ def busy(load: float, cores: int) -> str | None:
 
 def cores() -> int:
     """Return the number of logical processors that this process may run on."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def usable_cores() -> int:

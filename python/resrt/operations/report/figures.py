@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.path import Path
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
@@ -58,6 +59,23 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A part of a bar; `style`, counted from 0, selects the colour."""
+
+    style: int
+    length: float
+    tip: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of consecutive segments."""
+
+    name: str
+    segments: Sequence[Segment]
+
+
+@dataclass(frozen=True)
 class Size:
     """The size of a drawing. Lengths are in pixels of the page."""
 
@@ -73,6 +91,16 @@ WIDE = Size("wide", 820, 480, 13, labels_all=True)
 SIZES = (NARROW, WIDE)
 
 _STYLES = svg.SERIES
+MOST_SEGMENTS = svg.SERIES
+"""The number of segments that a bar can have, each in its own colour."""
+# Longer names are shortened in plots, to so many characters of about this width, relative to their
+# height.
+_LONGEST = 24
+_CHARACTER = 0.65
+# The largest share of a panel's width that the names at the ends of its lines may take.
+_NAMES = 0.5
+# The height of a bar with the space to the next, in the height of the text.
+_BAR = 2.0
 # The marker of each style, and the scale at which all look equally large.
 _MARKS = (("o", 1.0), ("s", 0.9), ("D", 0.85), ("^", 1.15), ("v", 1.15))
 # The possible positions of a label relative to its point, in order of preference.
@@ -129,16 +157,78 @@ def panels(
             for one in panel.series:
                 _line(axes, one, linewidth=1.6)
             axes.set_xlabel(x_label)
-        _log_axes(all_axes[0], [one for panel in plots for one in panel.series])
+        ends = [one.points[-1].network for panel in plots for one in panel.series]
+        room = _NAMES * all_axes[0].get_window_extent().width / (_CHARACTER * size.font)
+        longest = min(round(room), max(map(len, ends)), _LONGEST)
+        _log_axes(all_axes[0], [one for panel in plots for one in panel.series], longest)
         for axes in all_axes if columns == 1 else all_axes[:1]:
             axes.set_ylabel(y_label)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         for axes, panel in zip(all_axes, plots, strict=True):
-            _label_ends(axes, panel.series)
+            _label_ends(axes, panel.series, longest)
         return figure
 
     return _in_all_sizes(draw, name, label)
+
+
+def bars(
+    rows: Sequence[Bar], segments: Sequence[str], *, name: str, x_label: str, label: str
+) -> dict[str, Markup]:
+    """Draw horizontal bars, the first at the top, with a legend of their segments below.
+
+    `segments` has the name of each style. Returns the same as `scatter`.
+    """
+
+    def draw(size: Size) -> Figure:
+        legend_rows = len(segments) if size is NARROW else 1
+        height = size.font * (_BAR * len(rows) + 1.6 * legend_rows + 5)
+        figure, (axes,) = _figure(size, rows=1, columns=1, height=round(height))
+        for place, bar in enumerate(rows):
+            start = 0.0
+            for segment in bar.segments:
+                _segment(axes, segment, place, start)
+                start += segment.length
+        axes.set_yticks(range(len(rows)), [_shortened(bar.name) for bar in rows])
+        axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(x_label)
+        patches = [
+            Patch(color=COLOURS[f"series-{number + 1}"], label=segment)
+            for number, segment in enumerate(segments)
+        ]
+        figure.legend(
+            handles=patches,
+            loc="outside lower left",
+            ncols=1 if size is NARROW else len(segments),
+            handlelength=1.0,
+            columnspacing=1.2,
+        )
+        figure.draw_without_rendering()
+        return figure
+
+    return _in_all_sizes(draw, name, label)
+
+
+def _segment(axes: Axes, segment: Segment, place: int, start: float) -> None:
+    axes.barh(
+        [place],
+        [segment.length],
+        left=start,
+        height=0.7,
+        color=COLOURS[f"series-{segment.style % _STYLES + 1}"],
+        edgecolor=COLOURS["paper"],
+        linewidth=0.8,
+    )[0].set_gid(svg.TIP + segment.tip)
+
+
+def _shortened(name: str, longest: int = _LONGEST) -> str:
+    """Return a name without its middle if it is long: ends tell files apart."""
+    if len(name) <= longest:
+        return name
+    half = (longest - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def _in_all_sizes(draw: Callable[[Size], Figure], name: str, label: str) -> dict[str, Markup]:
@@ -151,6 +241,8 @@ def _in_all_sizes(draw: Callable[[Size], Figure], name: str, label: str) -> dict
 
 def _parameters(size: Size) -> dict[Any, Any]:
     return {
+        # Names may have dollar signs.
+        "text.parse_math": False,
         "font.size": size.font,
         "axes.titlesize": size.font,
         "text.color": COLOURS["ink"],
@@ -250,7 +342,7 @@ def _marker(axes: Axes, point: Point) -> Bbox:
 def _label(axes: Axes, point: Point, across: int, up: int) -> Annotation:
     reach = mpl.rcParams["lines.markersize"] / 2 + (1 if across and up else 4)
     return axes.annotate(
-        point.network,
+        _shortened(point.network),
         (point.x, point.y),
         (across * reach, up * reach),
         textcoords="offset points",
@@ -265,11 +357,10 @@ def _inside(box: Bbox, axes: Axes) -> bool:
     return bool(is_within and around.y0 <= box.y0 and box.y1 <= around.y1)
 
 
-def _log_axes(axes: Axes, series: Sequence[Series]) -> None:
-    """Make axes logarithmic, with room for the labels at the ends of the lines."""
+def _log_axes(axes: Axes, series: Sequence[Series], longest: int) -> None:
+    """Make axes logarithmic, with room for labels of so many characters at the lines' ends."""
     ticks = sorted({point.x for one in series for point in one.points})
-    longest = max(len(one.points[-1].network) for one in series)
-    share = longest * 0.65 * mpl.rcParams["font.size"] / axes.get_window_extent().width
+    share = longest * _CHARACTER * mpl.rcParams["font.size"] / axes.get_window_extent().width
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(ticks[0] * 0.9, ticks[-1] * (ticks[-1] / ticks[0]) ** (share / (1 - share)))
@@ -281,7 +372,7 @@ def _log_axes(axes: Axes, series: Sequence[Series]) -> None:
     axes.spines["bottom"].set_visible(False)
 
 
-def _label_ends(axes: Axes, series: Collection[Series]) -> None:
+def _label_ends(axes: Axes, series: Collection[Series], longest: int) -> None:
     """Label lines at their right ends, moving labels that would overlap."""
     ends = [(one, one.points[-1]) for one in series if one.points]
     ends.sort(key=lambda end: end[1].y)
@@ -289,7 +380,7 @@ def _label_ends(axes: Axes, series: Collection[Series]) -> None:
     gap = 1.15 * mpl.rcParams["font.size"]
     for (_, end), height, place in zip(ends, heights, _spread(heights, gap), strict=True):
         axes.annotate(
-            end.network,
+            _shortened(end.network, longest),
             (end.x, end.y),
             (mpl.rcParams["lines.markersize"] / 2 + 5, place - height),
             textcoords="offset points",

@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
-from resrt.catalog.models import ModelInfo, model_info
+from resrt.catalog.models import model_info
 from resrt.measuring.rounds import Spread
-from resrt.operations.report import figures
-from resrt.operations.report.figures import Panel, Point, Series
+from resrt.operations.report import plots
+from resrt.operations.report.entries import Entry
 from resrt.operations.report.measurements import Measurements
 
-# The networks that a reader is most likely to compare, the most important first.
-_NOTABLE = (
-    "ResNet50",
-    "ResNeSt50",
-    "RegNetX_4GF",
-    "ResNet18",
-    "ResNet200_vd",
-    "Fix_ResNet50_vd_ssld_v2",
-    "ResNet101_vd_ssld",
-    "ResNet152",
-    "ResNet50_vd_ssld_v2",
-    "ResNet50_vd",
-    "ResNet34_vd_ssld",
-    "ResNeSt50_fast_1s1x64d",
-    "ResNet101",
-)
-# The networks in the plot of latency over batch size; the lines of others would overlap these.
-_OVER_BATCH_SIZE = (
-    "ResNet18",
-    "ResNet34",
-    "ResNet50",
-    "RegNetX_4GF",
-    "ResNeSt50",
-    "ResNet101",
-    "ResNet152",
-    "ResNet200_vd",
-)
-_MAX_LINES = 8
-
-_SERIES = ("ResNet", "ResNet vd", "ResNet vd, distilled (SSLD)", "ResNeSt", "RegNet")
-# The networks that differ only in depth, which the line of their series connects.
-_PLAIN = re.compile(r"ResNet\d+(_vd)?(_ssld)?")
 # The published columns and their headings.
 _PUBLISHED = {"v100_fp32": "V100 fp32", "t4_fp32": "T4 fp32", "t4_fp16": "T4 fp16"}
 # The two networks whose ratio of latencies differs most from that of their arithmetic.
 _PAIR = ("ResNeSt50", "ResNet50")
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot with its heading and caption, drawn in all sizes, by name."""
-
-    heading: str
-    caption: str
-    drawn: dict[str, Markup]
+# The kinds of layers that a table has a column for.
+_MOST_KINDS = 8
 
 
 @dataclass(frozen=True)
@@ -71,13 +32,21 @@ class RatioRow:
     values: Sequence[Spread | float | None]
 
 
+@dataclass(frozen=True)
+class KindsTable:
+    """The time of all layers of each kind, of each entry that has it in a precision."""
+
+    precision: str
+    kinds: Sequence[str]
+    rows: Mapping[str, Mapping[str, float]]
+
+
 def render(measurements: Measurements) -> str:
     """Return the page for complete measurements.
 
     Raises ModelError if a network is not in the catalog.
     """
     settings = measurements.settings
-    networks = [model_info(name) for name in settings.networks]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -85,19 +54,39 @@ def render(measurements: Measurements) -> str:
         style=Markup(_resource("style.css")),
         measurements=measurements,
         settings=settings,
+        title=_title(measurements),
+        data=None if settings.data is None else Path(settings.data).name or settings.data,
         warnings=_warnings(measurements),
         machine=measurements.machine,
         days=sorted({date[:10] for date in measurements.dates()}),
-        networks=networks,
+        entries=settings.entries,
+        engines=[entry for entry in settings.entries if entry.engine is not None],
+        networks=[entry for entry in settings.entries if entry.engine is None],
         columns=_PUBLISHED,
         published_ms=_published_ms,
-        accuracy_plots=list(_accuracy_plots(networks, measurements)),
-        batch_plot=_batch_plot(networks, measurements) if len(settings.batch_sizes) > 1 else None,
+        accuracy_plots=[
+            *plots.measured_accuracy(measurements),
+            *plots.published_accuracy(measurements),
+        ],
+        batch_plots=list(plots.batch_sizes(measurements)),
+        kinds_plots=list(plots.kinds_of_layers(measurements)),
+        kinds_tables=_kinds_tables(measurements),
         pair=_PAIR,
-        ratios=_ratios(networks, measurements),
+        ratios=_ratios(measurements),
         spreads=_spreads(measurements),
-        twins=_twins(networks),
+        twins=_twins(settings.entries),
     )
+
+
+def _title(measurements: Measurements) -> str:
+    """Return the heading, such as "Accuracy and latency of 2 engines and 1 network"."""
+    entries = measurements.settings.entries
+    engines = sum(entry.engine is not None for entry in entries)
+    counts = {"engine": engines, "network": len(entries) - engines}
+    parts = [f"{n} {what}{'s' if n > 1 else ''}" for what, n in counts.items() if n]
+    has_accuracies = measurements.evaluated or engines < len(entries)
+    what = "Accuracy and latency" if has_accuracies else "Latency"
+    return f"{what} of {' and '.join(parts)}"
 
 
 def _warnings(measurements: Measurements) -> list[str]:
@@ -108,6 +97,11 @@ def _warnings(measurements: Measurements) -> list[str]:
             "This page is a first look: each latency was measured in a single round. Do not quote "
             "its figures."
         )
+    for name, found in measurements.evaluated.items():
+        if found.skipped and any(entry.name == name for entry in measurements.settings.entries):
+            warnings.append(
+                f"{found.skipped} of the images that {name} was evaluated on could not be read."
+            )
     if busy := measurements.busy():
         warnings.append(f"{busy[0].upper()}{busy[1:]}. Its figures mean little.")
     return warnings
@@ -117,125 +111,38 @@ def _resource(name: str) -> str:
     return resources.files("resrt.operations.report").joinpath(name).read_text("utf-8")
 
 
-def _accuracy_plots(networks: Sequence[ModelInfo], measurements: Measurements) -> Iterator[Plot]:
-    if not any(network.published for network in networks):
-        return
-    yield _accuracy_over(
-        networks,
-        {network.name: network.gflops for network in networks},
-        name="gflops",
-        heading="Accuracy over arithmetic",
-        x_label="GFLOPs per image",
-        unit="GFLOPs",
-        caption="Twice the multiply-adds of convolutions and linear layers, counted by resrt.",
-    )
-    yield _accuracy_over(
-        networks,
-        {network.name: network.parameters / 1e6 for network in networks},
-        name="parameters",
-        heading="Accuracy over size",
-        x_label="parameters (millions)",
-        unit="million parameters",
-        caption="Trainable parameters, counted by resrt.",
-    )
-    batch = measurements.settings.batch_sizes[0]
-    for precision in measurements.settings.precisions:
-        yield _accuracy_over(
-            networks,
-            {
-                network.name: measurements.latency(network.name, precision, batch).median
-                for network in networks
-            },
-            name=f"latency-{precision}",
-            heading=f"Accuracy over latency, {precision}",
-            x_label=f"latency at batch {batch}, {precision} (ms)",
-            unit="ms",
-            caption=f"Spread at batch {batch} in {precision}, measured here.",
-        )
-
-
-def _accuracy_over(
-    networks: Sequence[ModelInfo],
-    costs: Mapping[str, float],
-    *,
-    name: str,
-    heading: str,
-    x_label: str,
-    unit: str,
-    caption: str,
-) -> Plot:
-    """Draw the published top-1 accuracies over a cost of the networks."""
-    series: dict[int, list[Point]] = {}
-    # A line always goes from shallow to deep networks, whatever was measured.
-    for network in sorted(networks, key=lambda network: network.gflops):
-        if published := network.published:
-            x, y = costs[network.name], 100 * published.top1
-            tip = f"{network.name}: {y:.2f}% top-1, {x:.3g} {unit}"
-            point = Point(network.name, x, y, tip, bool(_PLAIN.fullmatch(network.name)))
-            series.setdefault(_series(network), []).append(point)
-    points = [point for some in series.values() for point in some]
-    least, most = (choose(points, key=lambda p: p.x) for choose in (min, max))
-    best = max(points, key=lambda p: p.y)
-    drawn = figures.scatter(
-        [Series(_SERIES[style], style, some) for style, some in sorted(series.items())],
-        _NOTABLE,
-        name=name,
-        x_label=x_label,
-        y_label="top-1 accuracy (%)",
-        label=f"Plot of published top-1 accuracy over {x_label} for {len(points)} networks. "
-        f"Lowest cost: {least.tip}. Highest cost: {most.tip}. Most accurate: {best.tip}. "
-        "The tables below have all values.",
-    )
-    return Plot(heading, caption, drawn)
-
-
-def _batch_plot(networks: Sequence[ModelInfo], measurements: Measurements) -> Plot:
-    """Draw latency over batch size, with a panel for each precision."""
-    settings = measurements.settings
-    chosen = [n for n in networks if n.name in _OVER_BATCH_SIZE] or networks[:_MAX_LINES]
-
-    def line(network: ModelInfo, precision: str) -> Series:
-        points = []
-        for batch in settings.batch_sizes:
-            y = measurements.latency(network.name, precision, batch).median
-            tip = f"{network.name}, {precision}, batch {batch}: {y:.1f} ms"
-            points.append(Point(network.name, batch, y, tip))
-        return Series(network.name, _series(network), points)
-
-    drawn = figures.panels(
-        [Panel(p, [line(network, p) for network in chosen]) for p in settings.precisions],
-        name="batch",
-        x_label="batch size",
-        y_label="latency per batch (ms)",
-        label=f"Plot of measured latency over batch size in {' and '.join(settings.precisions)} "
-        f"for {', '.join(network.name for network in chosen)}. The tables below have all values.",
-    )
-    return Plot("Spread over batch size", "Both axes are logarithmic.", drawn)
-
-
-def _series(network: ModelInfo) -> int:
-    """Return the index of a network's series in _SERIES."""
-    for number, family in ((3, "ResNeSt"), (4, "RegNet")):
-        if network.family.startswith(family):
-            return number
-    return 2 if "ssld" in network.name else 1 if "_vd" in network.name else 0
-
-
-def _published_ms(network: ModelInfo, column: str, batch: int) -> float | None:
+def _published_ms(entry: Entry, column: str, batch: int) -> float | None:
     """Return a published latency in milliseconds, or None if there is none."""
-    published = network.published
+    published = entry.published
     return published.latency_ms.get(f"{column}_bs{batch}") if published else None
 
 
-def _ratios(networks: Sequence[ModelInfo], measurements: Measurements) -> list[RatioRow]:
+def _kinds_tables(measurements: Measurements) -> list[KindsTable]:
+    """Return the times of the kinds of layers, a table for each precision."""
+    tables = []
+    for precision in measurements.settings.precisions:
+        times = {
+            entry.name: kinds
+            for entry in measurements.settings.entries
+            if (kinds := measurements.kinds(entry, precision))
+        }
+        names = plots.main_kinds(list(times.values()), _MOST_KINDS)
+        rows = {name: plots.grouped(found, names) for name, found in times.items()}
+        if rows:
+            tables.append(KindsTable(precision, names, rows))
+    return tables
+
+
+def _ratios(measurements: Measurements) -> list[RatioRow]:
     """Compare the networks of _PAIR, if both were measured."""
-    by_name = {network.name: network for network in networks}
+    settings = measurements.settings
+    by_name = {entry.name: entry for entry in settings.entries if entry.engine is None}
     if not all(name in by_name for name in _PAIR):
         return []
-    settings = measurements.settings
     one, other = (by_name[name] for name in _PAIR)
-    rows = [RatioRow("arithmetic", [one.gflops / other.gflops] * len(settings.batch_sizes))]
-    for precision in settings.precisions:
+    of_arithmetic = one.gflops / other.gflops if one.gflops and other.gflops else None
+    rows = [RatioRow("arithmetic", [of_arithmetic] * len(settings.batch_sizes))]
+    for precision in one.precisions:
         ratios = [measurements.ratio(*_PAIR, precision, batch) for batch in settings.batch_sizes]
         rows.append(RatioRow(f"latency here, {precision}", ratios))
     for column, heading in _PUBLISHED.items():
@@ -255,19 +162,22 @@ def _spreads(measurements: Measurements) -> Spread | None:
     if settings.rounds == 1:
         return None
     latencies = [
-        measurements.latency(network, precision, batch)
-        for network in settings.networks
-        for precision in settings.precisions
+        measurements.latency(entry, precision, batch)
+        for entry in settings.entries
+        for precision in entry.precisions
         for batch in settings.batch_sizes
     ]
-    return Spread.of([(latency.high - latency.low) / latency.median for latency in latencies])
+    return Spread.of(
+        [(found.high - found.low) / found.median for found in latencies if found is not None]
+    )
 
 
-def _twins(networks: Sequence[ModelInfo]) -> list[str]:
+def _twins(entries: Sequence[Entry]) -> list[str]:
     """Return the largest group of networks that differ only in their weights."""
-    groups: dict[tuple[str, int], list[str]] = {}
-    for network in networks:
-        key = (repr(network.config), network.input_size)
-        groups.setdefault(key, []).append(network.name)
-    largest = max(groups.values(), key=len)
+    groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for entry in entries:
+        if entry.engine is None:
+            key = (repr(model_info(entry.network).config), entry.input_size)
+            groups.setdefault(key, []).append(entry.name)
+    largest = max(groups.values(), key=len, default=[])
     return largest if len(largest) > 1 else []
