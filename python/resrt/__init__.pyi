@@ -78,4 +78,6 @@ from .operations.preprocess import preprocess as preprocess
 from .operations.report import report as report
 from .operations.time import Benchmark as Benchmark
 from .operations.time import time as time
+from .operations.triton import ServedModel as ServedModel
+from .operations.triton import triton as triton
 from .weights.fetch import fetch as fetch

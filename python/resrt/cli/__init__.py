@@ -29,6 +29,7 @@ from resrt.cli import (
     models,
     report,
     time,
+    triton,
     weights,
 )
 from resrt.cli.arguments import DONE, FAILED, MISUSED, Misuse
@@ -63,6 +64,7 @@ _COMMANDS: tuple[_Command, ...] = (
     weights,
     convert,
     export,
+    triton,
     completion,
 )
 
