@@ -22,16 +22,18 @@ import pytest
 from PIL import Image
 
 import resrt
+import tritonserver
 from resrt.cli import main
 from resrt.operations import demo
 from resrt.operations.triton import config, settings
 from resrt.operations.triton import models as models_of_a_repository
-from support import triton
 from support.paths import ROOT
 
 PHOTO = ROOT / "tests" / "data" / "photos" / "china.jpg"
 PROGRAM = Path(models_of_a_repository.__file__).with_name("python_model.py")
-needs_server = pytest.mark.skipif(triton.missing() is not None, reason=triton.missing() or "")
+needs_server = pytest.mark.skipif(
+    tritonserver.missing() is not None, reason=tritonserver.missing() or ""
+)
 
 
 @pytest.fixture(scope="module")
@@ -452,15 +454,17 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[resrt.Engine, Path
 
 
 @pytest.fixture(scope="module")
-def server(digits: tuple[resrt.Engine, Path]) -> Iterator[triton.Server]:
+def server(digits: tuple[resrt.Engine, Path]) -> Iterator[tritonserver.Server]:
     _, repository = digits
-    with triton.serving(repository, repository.with_name("log")) as running:
+    with tritonserver.serving(repository, repository.with_name("log")) as running:
         yield running
 
 
 @needs_server
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_server(protocol: str, digits: tuple[resrt.Engine, Path], server: triton.Server) -> None:
+def test_server(
+    protocol: str, digits: tuple[resrt.Engine, Path], server: tritonserver.Server
+) -> None:
     client_module = importlib.import_module(f"tritonclient.{protocol}")
     client = client_module.InferenceServerClient(getattr(server, protocol))
     engine = digits[0]
@@ -491,7 +495,7 @@ def test_server(protocol: str, digits: tuple[resrt.Engine, Path], server: triton
 
 
 @needs_server
-def test_server_with_curl(digits: tuple[resrt.Engine, Path], server: triton.Server) -> None:
+def test_server_with_curl(digits: tuple[resrt.Engine, Path], server: tritonserver.Server) -> None:
     """curl sends a photograph as it is, and gets the logits or the reason."""
     url = f"http://{server.http}/v2/models/digits_photographs/infer"
     header = ["-H", "Inference-Header-Content-Length: 0"]
