@@ -52,6 +52,7 @@ _CLIENTS = 64
 _IMAGES = 12
 _MALFORMED = 200
 _TIMEOUT = 60  # seconds after which a request hangs
+_CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
 
 
 @dataclass
@@ -114,7 +115,7 @@ async def load(server: Server, sampled: list[Sample], requests: Callable[[], boo
     """Send requests from all clients while `requests` says so, and check the answers."""
     outcome = Outcome(Counter(), Counter(), {})
     turns: Iterator[Sample] = itertools.cycle(sampled)
-    async with grpc_aio.InferenceServerClient(server.grpc) as client:
+    async with grpc_aio.InferenceServerClient(server.grpc, channel_args=_CHANNEL) as client:
 
         async def call() -> None:
             while requests():

@@ -55,6 +55,7 @@ from .operations.build import build_file as build_file
 from .operations.classify import Classification as Classification
 from .operations.classify import classify as classify
 from .operations.classify import find_images as find_images
+from .operations.classify.ray import classify_on_cluster as classify_on_cluster
 from .operations.cmake_dir import cmake_dir as cmake_dir
 from .operations.compare import COMPETITORS as COMPETITORS
 from .operations.compare import Comparison as Comparison

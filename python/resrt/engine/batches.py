@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from multiprocessing.pool import AsyncResult, ThreadPool
 from os import PathLike, fspath
 from threading import Event
@@ -18,6 +18,7 @@ from resrt import images
 from resrt._support.arguments import whole
 from resrt.engine.engine import Engine, load
 from resrt.errors import FileError, InputError
+from resrt.images import ImageLike
 from resrt.system import machine
 
 # A file, and its logits (classes,) or why it was skipped.
@@ -55,11 +56,11 @@ def infer_files(
     """
     count = machine.usable_cores() if workers is None else whole("workers", workers)
     images.require_photographs(engine.info.input_shape[0])
-    _keep_image_memory(2 * count)
-    return _outcomes(engine, iter(files), exact, count)
+    keep_image_memory(2 * count)
+    return _outcomes(engine, ((fspath(file), file) for file in files), exact, count)
 
 
-def _keep_image_memory(blocks: int) -> None:
+def keep_image_memory(blocks: int) -> None:
     """Let Pillow keep 16 MB blocks of memory for the next image.
 
     Otherwise it returns each to the system, which clears it again: a tenth of the total time.
@@ -69,9 +70,9 @@ def _keep_image_memory(blocks: int) -> None:
 
 
 def _outcomes(
-    engine: Engine, files: Iterator[str | PathLike[str]], exact: bool, workers: int
+    engine: Engine, files: Iterator[tuple[str, ImageLike]], exact: bool, workers: int
 ) -> Iterator[Outcome]:
-    size = min(engine.info.max_batch, _LARGEST_SHARE)
+    size = largest_share(engine)
     # Its threads are daemons, so an interrupt waits neither for them nor at the end of the process.
     pool = ThreadPool(workers)
     running: deque[AsyncResult[list[Outcome]]] = deque()
@@ -79,37 +80,45 @@ def _outcomes(
     try:
         # Two shares per worker: one in progress, one waiting.
         while len(running) < 2 * workers and (some := list(itertools.islice(files, size))):
-            running.append(pool.apply_async(_infer, (engine, some, exact, stopped)))
+            running.append(pool.apply_async(infer_share, (engine, some, exact, stopped)))
         while running:
             done = running.popleft().get()
             if some := list(itertools.islice(files, size)):
-                running.append(pool.apply_async(_infer, (engine, some, exact, stopped)))
+                running.append(pool.apply_async(infer_share, (engine, some, exact, stopped)))
             yield from done
     finally:
         stopped.set()
         pool.terminate()
 
 
-def _infer(
-    engine: Engine, files: Sequence[str | PathLike[str]], exact: bool, stopped: Event
+def largest_share(engine: Engine) -> int:
+    """Return how many images a thread should infer at once."""
+    return min(engine.info.max_batch, _LARGEST_SHARE)
+
+
+def infer_share(
+    engine: Engine,
+    named: Iterable[tuple[str, ImageLike]],
+    exact: bool,
+    stopped: Event | None = None,
 ) -> list[Outcome]:
-    """Return the outcomes of a few files, or nothing once it is stopped."""
+    """Return the outcomes of a few images, which have names, or nothing once it is stopped."""
     info = engine.info
     outcomes: list[Outcome] = []
     prepared: list[npt.NDArray[np.float32]] = []
-    for file in files:
-        if stopped.is_set():
+    for name, image in named:
+        if stopped is not None and stopped.is_set():
             return []
         try:
             prepared.append(
-                images.preprocess(file, info.preprocessing, info.input_shape, exact=exact)
+                images.preprocess(image, info.preprocessing, info.input_shape, exact=exact)
             )
-            outcomes.append((fspath(file), prepared[-1]))
+            outcomes.append((name, prepared[-1]))
         except (FileError, InputError) as error:
-            outcomes.append((fspath(file), error))
+            outcomes.append((name, error))
     if not prepared:
         return outcomes
     logits = iter(engine.infer(np.stack(prepared)))
     return [
-        (file, found if isinstance(found, Exception) else next(logits)) for file, found in outcomes
+        (name, found if isinstance(found, Exception) else next(logits)) for name, found in outcomes
     ]

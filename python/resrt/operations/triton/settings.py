@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from resrt.system import machine
 
 # What is within this fraction of the highest throughput is as good: it differs from run to run.
 _AS_GOOD = 0.95
+
+_LOG = logging.getLogger("resrt.triton")
 
 Progress = Callable[[str], None]
 
@@ -51,6 +54,8 @@ def measure(
     """
     sizes = batch_sizes or _powers(info.max_batch)
     cores = machine.usable_cores()
+    if busy := machine.busy(machine.load(), cores):
+        _LOG.warning("%s of '%s', so its instances and batch sizes may not be the best", busy, file)
     on_gpu = runs_on_gpu(info)
     found: list[tuple[int, list[Timing]]] = []
     for count in [instances] if instances else (1, 2) if on_gpu else _powers(cores):
