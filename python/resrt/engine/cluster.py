@@ -7,6 +7,8 @@ threads.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -62,13 +64,22 @@ def connect(address: str) -> None:
         return
     ray.data.DataContext.get_current().enable_progress_bars = False  # callers have their own
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's authors
     try:
+        _check_reachable(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
         ray.init(address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise BackendError(
             f"there is no Ray cluster at '{address}': {str(error).splitlines()[0]}. Start one with "
             "'ray start --head', or name its address, or 'local' for one on this machine"
         ) from None
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nothing listens at host:port, for which Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def map_images(
