@@ -258,6 +258,10 @@ class Tensor:
     def as_numpy(self) -> npt.NDArray[Any]:
         return self.array
 
+    @staticmethod
+    def from_dlpack(name: str, array: npt.NDArray[Any]) -> Tensor:
+        return Tensor(name, array)
+
 
 @dataclass
 class Response:
@@ -421,11 +425,14 @@ def test_a_damaged_engine(repository: Path, backend: FakeBackend) -> None:
         backend.load(repository, "small")
 
 
-def test_arrays_that_arrive_broken(repository: Path, backend: FakeBackend) -> None:
+def test_arrays_that_arrive_broken(
+    repository: Path, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As from a backend for NumPy 1 in an environment with NumPy 2."""
     if int(np.__version__.partition(".")[0]) < 2:
         pytest.skip("only NumPy 2 can be too new for the backend")
-    backend.module.Tensor = lambda name, array: Tensor(name, np.zeros(3))  # type: ignore[attr-defined]
+    broken = staticmethod(lambda name, array: Tensor(name, np.zeros(3)))
+    monkeypatch.setattr(Tensor, "from_dlpack", broken)
     with pytest.raises(backend.module.TritonModelException, match="built for NumPy 1, but NumPy 2"):
         backend.load(repository, "small")
 
