@@ -27,12 +27,16 @@ target_link_libraries(block resrt::resrt)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page. One that starts with "```cpp skip: reason" is not run."""
+    """A fenced block of a page. One that starts with "```cpp skip: reason" is not run.
+
+    One that starts with "```python requires: package" is run where that package is installed.
+    """
 
     page: str
     line: int
     language: str
     skip: str
+    requires: str
     code: str
 
     def __str__(self) -> str:
@@ -46,14 +50,18 @@ def blocks(language: str) -> list[Block]:
         fences = re.finditer(r"^```(\S*)(.*)\n((?:.*\n)*?)```$", text, re.MULTILINE)
         for fence in fences:
             line = text.count("\n", 0, fence.start()) + 1
-            skip = fence[2].strip().removeprefix("skip:").strip()
-            found.append(Block(page.name, line, fence[1], skip, fence[3]))
+            key, _, value = fence[2].strip().partition(":")
+            notes = {key: value.strip()}
+            skip, requires = notes.get("skip", ""), notes.get("requires", "")
+            found.append(Block(page.name, line, fence[1], skip, requires, fence[3]))
     return [block for block in found if block.language == language]
 
 
 def run_or_skip(block: Block) -> None:
     if block.skip:
         pytest.skip(block.skip)
+    if block.requires:
+        pytest.importorskip(block.requires, reason=f"{block.requires} is not installed")
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)

@@ -55,6 +55,7 @@ from .operations.build import build_file as build_file
 from .operations.classify import Classification as Classification
 from .operations.classify import classify as classify
 from .operations.classify import find_images as find_images
+from .operations.classify.ray import classify_on_cluster as classify_on_cluster
 from .operations.cmake_dir import cmake_dir as cmake_dir
 from .operations.compare import COMPETITORS as COMPETITORS
 from .operations.compare import Comparison as Comparison
@@ -82,4 +83,6 @@ from .operations.preprocess import preprocess as preprocess
 from .operations.report import report as report
 from .operations.time import Benchmark as Benchmark
 from .operations.time import time as time
+from .operations.triton import ServedModel as ServedModel
+from .operations.triton import triton as triton
 from .weights.fetch import fetch as fetch

@@ -542,3 +542,17 @@ def test_timing(small_engine: resrt.Engine) -> None:
         small_engine.time((0,))
     with pytest.raises(resrt.InputError, match="repeats must be"):
         small_engine.time(repeats=0)
+
+
+def test_log_records_have_fields(
+    small_engine: resrt.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small_engine.save(tmp_path / "small.engine")
+    with caplog.at_level("INFO", logger="resrt.engine"):
+        resrt.load(tmp_path / "small.engine")
+    (record,) = [found for found in caplog.records if found.name == "resrt.engine"]
+    assert record.getMessage().startswith("loaded small for openvino in ")
+    for name in ("backend", "backend_version", "precision", "max_batch", "weights_sha256"):
+        assert getattr(record, name) == getattr(small_engine.info, name)
+    assert vars(record)["network"] == "small"
+    assert vars(record)["seconds"] > 0

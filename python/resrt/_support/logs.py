@@ -20,4 +20,5 @@ def forward() -> None:
 
 
 def _log(level: int, backend: str, message: str) -> None:
-    logging.getLogger(f"resrt.{backend}").log(level, "%s", message)
+    fields = {"backend": backend}
+    logging.getLogger(f"resrt.{backend}").log(level, "%s", message, extra=fields)

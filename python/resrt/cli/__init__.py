@@ -30,6 +30,7 @@ from resrt.cli import (
     models,
     report,
     time,
+    triton,
     weights,
 )
 from resrt.cli.arguments import DONE, FAILED, MISUSED, Misuse
@@ -65,6 +66,7 @@ _COMMANDS: tuple[_Command, ...] = (
     weights,
     convert,
     export,
+    triton,
     completion,
 )
 

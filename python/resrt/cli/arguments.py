@@ -200,6 +200,16 @@ def add_records(parser: argparse.ArgumentParser, **output: Any) -> None:
     group.add_argument("--overwrite", **_SHARED["--overwrite"])
 
 
+def add_ray(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --ray, the address of a cluster."""
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help=f"{what} on the Ray cluster at this address; auto: the one that runs here, local: one "
+        "that is started on this machine",
+    )
+
+
 def add_preprocessing(parser: argparse.ArgumentParser) -> None:
     """Add the options that describe how photographs become inputs."""
     group = parser.add_argument_group(

@@ -11,13 +11,14 @@ from resrt.cli.arguments import (
     DONE,
     SKIPPED,
     Misuse,
+    add_ray,
     add_records,
     add_shared,
     check_records,
     count,
     image_paths,
 )
-from resrt.cli.terminal import progress, report_skipped, visible
+from resrt.cli.terminal import progress, report_skipped, visible, waiting
 
 if TYPE_CHECKING:
     from resrt import Classification, records
@@ -49,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_records(parser, help="default: standard output")
     add_shared(parser, "--exact", "--workers", "--device")
+    add_ray(
+        parser,
+        "classify files that all nodes see, or in an object store (s3://bucket/folder), and write "
+        "Parquet files to the folder of -o,",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
     import resrt
 
     check_records(options)
+    if options.ray is not None:
+        return _run_on_cluster(options)
     if options.output is not None and options.format == "text":
         raise Misuse("-o requires --format json or csv")
     files = resrt.find_images(image_paths(options))
@@ -91,6 +99,32 @@ def run(options: argparse.Namespace) -> int:
             write(record)
             skipped += _report(record)
             advance()
+    return SKIPPED if skipped else DONE
+
+
+def _run_on_cluster(options: argparse.Namespace) -> int:
+    import resrt
+
+    if options.output is None or options.format != "text":
+        raise Misuse("--ray requires a folder in -o, and writes only Parquet, without --format")
+    if options.device is not None:
+        raise Misuse("--ray lets Ray choose the GPUs, without --device")
+    paths = list(_paths(options.images))
+    with waiting("classifying", quiet=options.quiet) as show:
+        skipped = resrt.classify_on_cluster(
+            options.engine,
+            paths,
+            options.output,
+            address=options.ray,
+            topk=options.topk,
+            exact=options.exact,
+            workers=options.workers,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            progress=show,
+        )
+    for error in skipped:
+        report_skipped(error)
     return SKIPPED if skipped else DONE
 
 

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, SKIPPED, Misuse, add_records, add_shared, check_records
+from resrt.cli.arguments import (
+    DONE,
+    SKIPPED,
+    Misuse,
+    add_ray,
+    add_records,
+    add_shared,
+    check_records,
+)
 from resrt.cli.tables import print_json
 from resrt.cli.terminal import progress, report_skipped
 
@@ -38,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--limit")
     add_records(parser, help="write each image's rank, as JSON")
     add_shared(parser, "--format", "--workers", "--device")
+    add_ray(parser, "evaluate images that all nodes see")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,7 +81,9 @@ def run(options: argparse.Namespace) -> int:
                 records.write(rank)
             advance()
 
-        found = resrt.eval(engine, listed, workers=options.workers, known=known, each=each)
+        found = resrt.eval(
+            engine, listed, workers=options.workers, ray=options.ray, known=known, each=each
+        )
     for skipped in found.skipped:
         report_skipped(skipped.error or "")
     if options.format == "json":

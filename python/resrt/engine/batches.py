@@ -19,6 +19,7 @@ from resrt import images
 from resrt._support.arguments import whole
 from resrt.engine.engine import Engine, load
 from resrt.errors import FileError, InputError
+from resrt.images import ImageLike
 from resrt.system import machine
 
 Result = TypeVar("Result")
@@ -31,6 +32,7 @@ Finish: TypeAlias = Callable[[str, Outputs], Result]
 
 # A file, and its result or why it was skipped.
 Outcome: TypeAlias = tuple[str, Result | FileError | InputError]
+LogitsOutcome: TypeAlias = Outcome[npt.NDArray[np.float32]]
 
 # A worker prepares up to this many images and infers them at once. Few, so that all workers finish
 # at about the same time.
@@ -71,12 +73,13 @@ def infer_files(
     count = machine.usable_cores() if workers is None else whole("workers", workers)
     engine.require_outputs(*outputs)
     images.require_photographs(engine.info.input_shape[0])
-    _keep_image_memory(2 * count)
-    work = functools.partial(_infer, engine, finish, outputs, exact)
-    return _outcomes(work, iter(files), min(engine.info.max_batch, _LARGEST_SHARE), count)
+    keep_image_memory(2 * count)
+    work = functools.partial(infer_share, engine, finish, outputs, exact)
+    named = ((fspath(file), file) for file in files)
+    return _outcomes(work, named, largest_share(engine), count)
 
 
-def _keep_image_memory(blocks: int) -> None:
+def keep_image_memory(blocks: int) -> None:
     """Let Pillow keep 16 MB blocks of memory for the next image.
 
     Otherwise it returns each to the system, which clears it again: a tenth of the total time.
@@ -86,8 +89,8 @@ def _keep_image_memory(blocks: int) -> None:
 
 
 def _outcomes(
-    work: Callable[[Sequence[str | PathLike[str]], Event], list[Outcome[Result]]],
-    files: Iterator[str | PathLike[str]],
+    work: Callable[[Sequence[tuple[str, ImageLike]], Event], list[Outcome[Result]]],
+    files: Iterator[tuple[str, ImageLike]],
     size: int,
     workers: int,
 ) -> Iterator[Outcome[Result]]:
@@ -109,34 +112,44 @@ def _outcomes(
         pool.terminate()
 
 
-def _infer(
+def largest_share(engine: Engine) -> int:
+    """Return how many images a thread should infer at once."""
+    return min(engine.info.max_batch, _LARGEST_SHARE)
+
+
+def infer_share(
     engine: Engine,
     finish: Finish[Result],
     outputs: Sequence[str],
     exact: bool,
-    files: Sequence[str | PathLike[str]],
-    stopped: Event,
+    named: Sequence[tuple[str, ImageLike]],
+    stopped: Event | None = None,
 ) -> list[Outcome[Result]]:
-    """Return the outcomes of a few files, or nothing once it is stopped."""
+    """Return the outcomes of a few images, which have names, or nothing once it is stopped."""
     info = engine.info
     prepared: dict[int, npt.NDArray[np.float32]] = {}
     errors: dict[int, FileError | InputError] = {}
-    for position, file in enumerate(files):
-        if stopped.is_set():
+    for position, (_, image) in enumerate(named):
+        if stopped is not None and stopped.is_set():
             return []
         try:
             prepared[position] = images.preprocess(
-                file, info.preprocessing, info.input_shape, exact=exact
+                image, info.preprocessing, info.input_shape, exact=exact
             )
         except (FileError, InputError) as error:
             errors[position] = error
     inferred = engine.outputs(np.stack(list(prepared.values())), *outputs) if prepared else {}
     rows = dict(zip(prepared, range(len(prepared)), strict=True))
     found: list[Outcome[Result]] = []
-    for position, name in enumerate(fspath(file) for file in files):
+    for position, (name, _) in enumerate(named):
         if position in errors:
             found.append((name, errors[position]))
         else:
             row = {output: inferred[output][rows[position]] for output in outputs}
             found.append((name, finish(name, row)))
     return found
+
+
+def logits_of(_: str, outputs: Outputs) -> npt.NDArray[np.float32]:
+    """Return the logits (classes,) among the outputs for an image."""
+    return outputs["logits"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
+from time import perf_counter
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from resrt.measuring.timing import Timing
 
 logs.forward()
+
+_LOG = logging.getLogger("resrt.engine")
 
 OPTIMIZE_FOR = ("latency", "throughput")
 
@@ -309,7 +313,8 @@ def build_network(
     tune: float | None = None,
 ) -> Engine:
     """Build an engine as `resrt.build` does, from a network whose arguments are resolved."""
-    return Engine(
+    start = perf_counter()
+    engine = Engine(
         _core.Engine.build(
             network.graph,
             network.weights,
@@ -328,6 +333,22 @@ def build_network(
             progress=progress,
         )
     )
+    _log("built", engine.info, perf_counter() - start)
+    return engine
+
+
+def _log(done: str, info: _core.EngineInfo, seconds: float) -> None:
+    """Log that an engine is ready, with what identifies it as fields of the record."""
+    fields = {
+        "network": info.model,
+        "backend": info.backend,
+        "backend_version": info.backend_version,
+        "precision": info.precision,
+        "max_batch": info.max_batch,
+        "weights_sha256": info.weights_sha256,
+        "seconds": seconds,
+    }
+    _LOG.info("%s %s for %s in %.2f s", done, info.model, info.backend, seconds, extra=fields)
 
 
 def tuning(backend: str, tune: float | None) -> float | None:
@@ -386,7 +407,8 @@ def load(
         raise InputError(f"optimize_for must be {names}, not {optimize_for}")
     for name in backends.BACKENDS:
         backends.prepare(name)
-    return Engine(
+    start = perf_counter()
+    engine = Engine(
         _core.Engine.load(
             path(file),
             threads=_threads(threads),
@@ -399,6 +421,8 @@ def load(
             profile=profile,
         )
     )
+    _log("loaded", engine.info, perf_counter() - start)
+    return engine
 
 
 def _warm_up(sizes: Sequence[int] | bool) -> list[int] | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,16 @@ from resrt._support.arguments import evenly
 from resrt._support.environment import max_pixels
 from resrt._support.files import file_kind
 from resrt.catalog.models import published_for
-from resrt.engine import batches
+from resrt.engine import batches, cluster
+from resrt.engine.batches import LogitsOutcome
 from resrt.engine.engine import Engine
 from resrt.errors import FileError, InputError
 from resrt.operations.classify import find_images
+from resrt.operations.inspect import inspect
+
+if TYPE_CHECKING:
+    import pyarrow
+    import ray.data
 
 # The 97.5 % quantile of the standard normal distribution, for 95 % confidence intervals.
 _Z = 1.959964
@@ -79,11 +86,12 @@ class Evaluation:
 
 def eval(  # noqa: A001 - named as the command is
     engine: Engine | str | PathLike[str],
-    data: str | PathLike[str] | Sequence[LabelledImage],
+    data: str | PathLike[str] | Sequence[LabelledImage] | ray.data.Dataset,
     *,
     root: str | PathLike[str] | None = None,
     limit: int | None = None,
     workers: int | None = None,
+    ray: str | None = None,
     known: Collection[Rank] = (),
     each: Callable[[Rank], None] | None = None,
 ) -> Evaluation:
@@ -92,17 +100,28 @@ def eval(  # noqa: A001 - named as the command is
     Args:
         engine: an engine, or the path of an engine file, which is loaded for throughput.
         data: a folder with a subfolder of images for each class, a list file, or labelled images;
-            see `resrt.labelled_images`.
+            see `resrt.labelled_images`. Or a dataset of Ray, as for `resrt.classify`, with the
+            column "label" of class numbers, which is evaluated on its cluster.
         root: the folder to which the paths in a list file are relative; None: the list's folder.
         limit: the maximum number of images, sampled evenly; None: all.
-        workers: threads that decode and infer; None: one per core.
+        workers: threads that decode and infer; None: one per core. On a cluster: processors of each
+            worker, which loads the engine once.
+        ray: the address of a Ray cluster whose nodes all see the images, and evaluate them: "auto"
+            for the one that this machine belongs to, "local" for one that is started here.
         known: ranks from an earlier, interrupted run, which are not computed again.
         each: called with each image's rank when it is known.
 
-    Raises what `resrt.load` and `resrt.labelled_images` raise, and InputError if no image could be
-    read or for an invalid RESRT_MAX_PIXELS.
+    Raises what `resrt.load` and `resrt.labelled_images` raise, InputError if no image could be
+    read or for an invalid RESRT_MAX_PIXELS, and BackendError without the cluster.
     """
     max_pixels()  # its errors are not those of an image
+    if cluster.is_dataset(data):
+        ranks = []
+        for rank in _ranks_of_dataset(engine, data, workers):
+            ranks.append(rank)
+            if each is not None:
+                each(rank)
+        return _summary(_model(engine), ranks)
     ready = batches.ready(engine)
     if isinstance(data, (str, PathLike)):
         data = labelled_images(data, ready, root=root)
@@ -114,7 +133,7 @@ def eval(  # noqa: A001 - named as the command is
     found = {(rank.image, rank.label): rank for rank in known}
     ranks = [found[key] for image in chosen if (key := (image.image, image.label)) in found]
     remaining = [image for image in chosen if (image.image, image.label) not in found]
-    for rank in _ranks(ready, remaining, workers):
+    for rank in _ranks(ready, remaining, workers, ray):
         ranks.append(rank)
         if each is not None:
             each(rank)
@@ -223,14 +242,89 @@ def _check_labels(listed: Iterable[LabelledImage], engine: Engine) -> None:
             )
 
 
-def _ranks(engine: Engine, listed: list[LabelledImage], workers: int | None) -> Iterator[Rank]:
+def _ranks(
+    engine: Engine, listed: list[LabelledImage], workers: int | None, address: str | None
+) -> Iterator[Rank]:
+    if address is not None:
+        yield from _ranks_on_cluster(engine, listed, workers, address)
+        return
     files = (image.image for image in listed)
-    outcomes = batches.infer_files(engine, files, lambda _, found: found["logits"], workers=workers)
+    outcomes = batches.infer_files(engine, files, batches.logits_of, workers=workers)
     for image, (_, found) in zip(listed, outcomes, strict=True):
         if isinstance(found, Exception):
             yield Rank(image.image, image.label, None, str(found))
         else:
             yield Rank(image.image, image.label, _rank(found, image.label))
+
+
+def _ranks_on_cluster(
+    engine: Engine, listed: list[LabelledImage], workers: int | None, address: str
+) -> Iterator[Rank]:
+    cluster.connect(address)
+    if not listed:
+        return
+    # A node may have another current folder; the results have the paths as they were given.
+    paths = [str(Path(image.image).absolute()) for image in listed]
+    dataset = cluster.dataset_of(
+        {
+            "path": paths,
+            "given": [image.image for image in listed],
+            "label": [image.label for image in listed],
+        }
+    )
+    workers = cluster.smallest_node() if workers is None else workers
+    yield from _ranks_of_dataset(engine, dataset, workers)
+
+
+def _ranks_of_dataset(
+    engine: Engine | str | PathLike[str], dataset: ray.data.Dataset, workers: int | None
+) -> Iterator[Rank]:
+    names = dataset.columns() or []
+    if "label" not in names:
+        raise InputError(
+            "a dataset that is evaluated must have a column 'label' of class numbers; this one has "
+            f"{', '.join(map(repr, names)) or 'no columns'}"
+        )
+    found = cluster.map_images(
+        engine if isinstance(engine, Engine) else Path(engine),
+        dataset,
+        _rank_columns,
+        exact=True,
+        workers=workers,
+    )
+    name = next((name for name in ("given", "path") if name in names), None)
+    for rows in found.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for row in rows.to_pylist():
+            yield Rank(row[name] if name else "", row["label"], row["rank"], row["error"])
+
+
+def _rank_columns(
+    outcomes: Sequence[LogitsOutcome], rows: pyarrow.Table
+) -> dict[str, pyarrow.Array]:
+    import pyarrow
+
+    labels = rows.column("label").to_pylist()
+    ranks: list[int | None] = []
+    errors: list[str | None] = []
+    for (image, found), label in zip(outcomes, labels, strict=True):
+        if isinstance(found, Exception):
+            ranks.append(None)
+            errors.append(str(found))
+        elif not 0 <= label < len(found):
+            ranks.append(None)
+            errors.append(f"'{image}' is labelled as class {label}, but there are {len(found)}")
+        else:
+            ranks.append(_rank(found, label))
+            errors.append(None)
+    return {
+        "rank": pyarrow.array(ranks, pyarrow.int64()),
+        "error": pyarrow.array(errors, pyarrow.string()),
+    }
+
+
+def _model(engine: Engine | str | PathLike[str]) -> str:
+    info = engine.info if isinstance(engine, Engine) else inspect(engine).info
+    return info.model
 
 
 def _rank(logits: npt.NDArray[np.float32], label: int) -> int:

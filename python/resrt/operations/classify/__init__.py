@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
+from typing import TYPE_CHECKING, cast, overload
 
 from PIL import Image
 
@@ -16,10 +17,13 @@ from resrt import images
 from resrt._support.arguments import evenly, whole
 from resrt._support.environment import max_pixels
 from resrt._support.files import file_kind
-from resrt.engine import batches
+from resrt.engine import batches, cluster
 from resrt.engine.engine import Engine
 from resrt.errors import FileError
 from resrt.images import ImageLike, Prediction
+
+if TYPE_CHECKING:
+    import ray.data
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Classification:
     error: str | None = None
 
 
+@overload
 def classify(
     engine: Engine | str | PathLike[str],
     files: Iterable[str | PathLike[str]],
@@ -38,25 +43,55 @@ def classify(
     topk: int = 5,
     exact: bool = False,
     workers: int | None = None,
-) -> Iterator[Classification]:
+) -> Iterator[Classification]: ...
+@overload
+def classify(
+    engine: Engine | str | PathLike[str],
+    files: ray.data.Dataset,
+    *,
+    topk: int = 5,
+    exact: bool = False,
+    workers: int | None = None,
+) -> ray.data.Dataset: ...
+def classify(
+    engine: Engine | str | PathLike[str],
+    files: Iterable[str | PathLike[str]] | ray.data.Dataset,
+    *,
+    topk: int = 5,
+    exact: bool = False,
+    workers: int | None = None,
+) -> Iterator[Classification] | ray.data.Dataset:
     """Classify image files on all cores, and yield the result of each, in order, when it is known.
 
     An unreadable file is yielded with its error, and the others continue.
 
+    A dataset of Ray is classified on all nodes of its cluster when it is read. The result is a
+    dataset too: its rows have the columns "classes", "labels" and "probabilities", lists with the
+    most probable class first, and "error", which is null unless the image could not be read. The
+    other columns are kept, but not the pixels or the content of files.
+
     Args:
         engine: an engine, or the path of an engine file, which is loaded for throughput. Load an
             engine of your own with optimize_for="throughput" for the same.
-        files: the paths of any number of images; `resrt.find_images` lists those in folders.
+        files: the paths of any number of images; `resrt.find_images` lists those in folders. Or a
+            dataset of Ray, with a column "image" of pixels, "bytes" of image files, or "path".
         topk: the number of classes of each image, at most as many as the network has.
         exact: decode every JPEG at full size. By default, one that is several times larger than
             the network needs is decoded at reduced size if the weights' own preprocessing averages
             over pixels anyway; that changes grey levels by 2 on average where there is much detail.
-        workers: threads that decode and infer; None: one per core.
+        workers: threads that decode and infer; None: one per core. For a dataset: processors of
+            each worker, which loads the engine once; None: 1.
 
     Raises what `resrt.load` raises, and InputError for invalid arguments or RESRT_MAX_PIXELS.
     """
     topk = whole("topk", topk)
     max_pixels()  # its errors are not those of an image
+    if cluster.is_dataset(files):
+        from resrt.operations.classify.ray import classify_dataset
+
+        dataset = cast("ray.data.Dataset", files)
+        return classify_dataset(engine, dataset, topk=topk, exact=exact, workers=workers)
+    files = cast("Iterable[str | PathLike[str]]", files)
     ready = batches.ready(engine)
 
     def finish(_: str, found: batches.Outputs) -> list[Prediction]:
