@@ -13,19 +13,6 @@
 namespace resrt::plugin {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarp = 32;
-constexpr int kWarps = kThreads / kWarp;
-constexpr int kLanesPerRow = 8;  // lanes of a warp for each row of a product
-constexpr int kRowsAtOnce = kThreads / kLanesPerRow;
-constexpr int kHwc8 = 8;                    // adjacent channels in HWC8
-constexpr int kPlanesAtOnce = 8;            // channels of a block in weigh_planes
-constexpr int kChannelsAtOnce = 64;         // in weigh_channels_last: 128 bytes of a pixel
-constexpr int kBlocksWanted = 512;          // enough to fill a large GPU
-constexpr int kMostParts = 128;             // parts of an image, whose sums every block adds up
-constexpr int kHiddenWorthALaunch = 16384;  // multiply-adds of fc1 that justify their own launch
-constexpr size_t kSharedMemory = 48 * 1024 - sizeof(float) * kThreads;  // minus take_means' array
-
 // The results of the stages, in the workspace.
 struct Stages {
   float* sums;    // (batch, parts, radix * channels), over the pixels of each part of the image
@@ -367,107 +354,61 @@ __global__ void weigh_channels_last(Parameters p) {
   }
 }
 
-int divide_up(int64_t value, int64_t by) {
-  return static_cast<int>((value + by - 1) / by);
+dim3 to_dim3(const Extent& extent) {
+  return {static_cast<unsigned>(extent.x), static_cast<unsigned>(extent.y),
+          static_cast<unsigned>(extent.z)};
 }
 
-// Returns the number of blocks for each image and group of channels: enough to fill the GPU, but no
-// more than there are rounds of work.
-int spread(int64_t blocks, int64_t rounds) {
-  const int64_t wanted = std::max<int64_t>(1, kBlocksWanted / blocks);
-  return static_cast<int>(std::min(wanted, std::max<int64_t>(1, rounds)));
-}
-
-int parts_of_an_image(const SplitAttentionSizes& sizes, int batch, int pixels, Layout layout) {
-  const int64_t channels = int64_t{sizes.radix} * sizes.channels;
-  const int parts =
-      layout == Layout::planes
-          ? spread(divide_up(channels, kWarps) * int64_t{batch}, pixels / 256)
-          : spread(divide_up(channels, kWarp * kHwc8) * int64_t{batch}, pixels / (2 * kWarps));
-  return std::min(parts, kMostParts);
-}
-
-size_t shared_to_attend(const SplitAttentionSizes& sizes, int channels_at_once,
-                        bool hidden_is_ready) {
-  return sizeof(float) * (static_cast<size_t>(sizes.radix) * channels_at_once + sizes.hidden +
-                          (hidden_is_ready ? 0 : sizes.channels));
-}
-
-bool is_worth_a_launch(const SplitAttentionSizes& sizes) {
-  return int64_t{sizes.channels} * sizes.hidden / sizes.cardinality >= kHiddenWorthALaunch;
+void launch(void (*kernel)(Parameters), const LaunchShape& shape, const Parameters& p,
+            cudaStream_t stream) {
+  launch_kernel(kernel, to_dim3(shape.grid), kThreads, shape.shared_memory, stream, p);
 }
 
 template <class T>
-void launch_hidden(const Parameters& p, int batch, cudaStream_t stream) {
-  const dim3 grid(divide_up(p.sizes.hidden, kRowsAtOnce), batch);
-  launch_kernel(compute_hidden<T>, grid, kThreads, sizeof(float) * p.sizes.channels, stream, p);
+void launch_all(void (*sum)(Parameters), void (*weigh)(Parameters), const Geometry& geometry,
+                const Parameters& p, cudaStream_t stream) {
+  launch(sum, geometry.launches.front(), p, stream);
+  if (geometry.hidden_is_ready) launch(compute_hidden<T>, geometry.launches[1], p, stream);
+  launch(weigh, geometry.launches[geometry.launch_count - 1], p, stream);
 }
 
 template <class T, int N>
-void launch_planes(const Parameters& p, int batch, cudaStream_t stream) {
-  const SplitAttentionSizes& s = p.sizes;
-  const dim3 sums(divide_up(int64_t{s.radix} * s.channels, kWarps), p.stages.parts, batch);
-  launch_kernel(sum_planes<T, N>, sums, kThreads, 0, stream, p);
-  if (p.hidden_is_ready) launch_hidden<T>(p, batch, stream);
-  const int groups = divide_up(s.channels, kPlanesAtOnce);
-  const int rounds = divide_up(int64_t{kPlanesAtOnce} * p.pixels / N, kThreads);
-  const dim3 grid(spread(int64_t{groups} * batch, rounds), groups, batch);
-  launch_kernel(weigh_planes<T, N>, grid, kThreads,
-                shared_to_attend(s, kPlanesAtOnce, p.hidden_is_ready), stream, p);
+void launch_planes(const Geometry& geometry, const Parameters& p, cudaStream_t stream) {
+  launch_all<T>(sum_planes<T, N>, weigh_planes<T, N>, geometry, p, stream);
 }
 
 template <class T>
-void launch_channels_last(const Parameters& p, int batch, cudaStream_t stream) {
-  const SplitAttentionSizes& s = p.sizes;
-  const dim3 sums(divide_up(int64_t{s.radix} * s.channels, kWarp * kHwc8), p.stages.parts, batch);
-  launch_kernel(sum_channels_last<T>, sums, kThreads, 0, stream, p);
-  if (p.hidden_is_ready) launch_hidden<T>(p, batch, stream);
-  const int groups = divide_up(s.channels, kChannelsAtOnce);
-  const int rounds = divide_up(int64_t{kChannelsAtOnce} / kHwc8 * p.pixels, kThreads);
-  const dim3 grid(spread(int64_t{groups} * batch, rounds), groups, batch);
-  launch_kernel(weigh_channels_last<T>, grid, kThreads,
-                shared_to_attend(s, kChannelsAtOnce, p.hidden_is_ready), stream, p);
-}
-
-// Launches with the widest packs, of at most 16 bytes, that divide a plane.
-template <class T>
-void launch_planes(const Parameters& p, int batch, cudaStream_t stream) {
-  if (sizeof(T) == 2 && p.pixels % 8 == 0)
-    return launch_planes<T, 16 / sizeof(T)>(p, batch, stream);
-  if (p.pixels % 4 == 0) return launch_planes<T, 4>(p, batch, stream);
-  if (p.pixels % 2 == 0) return launch_planes<T, 2>(p, batch, stream);
-  launch_planes<T, 1>(p, batch, stream);
-}
-
-template <class T>
-void launch(const Parameters& p, Layout layout, int batch, cudaStream_t stream) {
-  if (layout == Layout::planes) {
-    launch_planes<T>(p, batch, stream);
-  } else {
-    launch_channels_last<T>(p, batch, stream);
+void launch(const Problem& problem, const Geometry& geometry, const Parameters& p,
+            cudaStream_t stream) {
+  if constexpr (sizeof(T) == 2) {
+    if (problem.layout == Layout::channels_last) {
+      return launch_all<T>(sum_channels_last<T>, weigh_channels_last<T>, geometry, p, stream);
+    }
+    if (pack_of(problem) == 8) return launch_planes<T, 8>(geometry, p, stream);
+  }
+  switch (pack_of(problem)) {
+    case 4: return launch_planes<T, 4>(geometry, p, stream);
+    case 2: return launch_planes<T, 2>(geometry, p, stream);
+    default: return launch_planes<T, 1>(geometry, p, stream);
   }
 }
 
 }  // namespace
 
-bool split_attention_fits(const SplitAttentionSizes& sizes) {
-  const bool ready = is_worth_a_launch(sizes);
-  return shared_to_attend(sizes, kChannelsAtOnce, ready) <= kSharedMemory &&
-         sizeof(float) * static_cast<size_t>(sizes.channels) <= kSharedMemory;
-}
-
 size_t split_attention_workspace(const SplitAttentionSizes& sizes, int batch, int pixels,
                                  Layout layout) {
-  const auto parts = static_cast<size_t>(parts_of_an_image(sizes, batch, pixels, layout));
+  const Problem problem = {sizes, Element::fp16, layout, batch, pixels};
+  const auto parts = static_cast<size_t>(divide(problem).parts);
   return sizeof(float) * static_cast<size_t>(batch) *
          (parts * sizes.radix * sizes.channels + sizes.hidden);
 }
 
 cudaError_t split_attention(const SplitAttentionCall& call, cudaStream_t stream) {
   const SplitAttentionSizes& sizes = call.sizes;
-  const int parts = parts_of_an_image(sizes, call.batch, call.pixels, call.layout);
+  const Problem problem = {sizes, call.element, call.layout, call.batch, call.pixels};
+  const Geometry geometry = divide(problem);
   auto* sums = static_cast<float*>(call.workspace);
-  const int64_t count = int64_t{call.batch} * parts * sizes.radix * sizes.channels;
+  const int64_t count = int64_t{call.batch} * geometry.parts * sizes.radix * sizes.channels;
   const Parameters p = {sizes,
                         call.pixels,
                         call.x,
@@ -476,12 +417,12 @@ cudaError_t split_attention(const SplitAttentionCall& call, cudaStream_t stream)
                         call.fc2_weight,
                         call.fc2_bias,
                         call.y,
-                        {sums, sums + count, parts},
-                        is_worth_a_launch(sizes)};
+                        {sums, sums + count, geometry.parts},
+                        geometry.hidden_is_ready};
   switch (call.element) {
-    case Element::fp32: launch_planes<float>(p, call.batch, stream); break;
-    case Element::fp16: launch<__half>(p, call.layout, call.batch, stream); break;
-    case Element::bf16: launch<__nv_bfloat16>(p, call.layout, call.batch, stream); break;
+    case Element::fp32: launch<float>(problem, geometry, p, stream); break;
+    case Element::fp16: launch<__half>(problem, geometry, p, stream); break;
+    case Element::bf16: launch<__nv_bfloat16>(problem, geometry, p, stream); break;
   }
   return cudaGetLastError();
 }

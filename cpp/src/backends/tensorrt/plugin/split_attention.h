@@ -3,21 +3,10 @@
 #include <cstddef>
 #include <cuda_runtime_api.h>
 
+#include "backends/tensorrt/plugin/geometry.h"
+
 // The split-attention block of ResNeSt on a GPU, independent of TensorRT.
 namespace resrt::plugin {
-
-struct SplitAttentionSizes {
-  int channels;  // of one split
-  int radix;
-  int cardinality;
-  int hidden;
-};
-
-enum class Element { fp32, fp16, bf16 };
-
-// planes is NCHW. channels_last is TensorRT's HWC8, which requires 16-bit elements and a multiple
-// of 8 channels.
-enum class Layout { planes, channels_last };
 
 struct SplitAttentionCall {
   SplitAttentionSizes sizes;
@@ -33,9 +22,6 @@ struct SplitAttentionCall {
   void* y;                 // (batch, channels, pixels)
   void* workspace;         // of split_attention_workspace bytes
 };
-
-// Whether the kernels support blocks of these sizes, which must fit their shared memory.
-bool split_attention_fits(const SplitAttentionSizes& sizes);
 
 size_t split_attention_workspace(const SplitAttentionSizes& sizes, int batch, int pixels,
                                  Layout layout);
