@@ -18,11 +18,18 @@ void bind_split_attention(py::module_& module) {
                                    channels_last ? Layout::channels_last : Layout::planes,
                                    batch,
                                    pixels});
-        return std::map<std::string, int64_t>{{"launches", g.launch_count},
-                                              {"u", g.traffic.u},
-                                              {"y", g.traffic.y},
-                                              {"sums", g.traffic.sums},
-                                              {"products", g.traffic.products}};
+        std::vector<std::map<std::string, int64_t>> launches;
+        for (int i = 0; i < g.launch_count; ++i) {
+          const auto& [kernel, grid, shared_memory, steps, traffic] =
+              g.launches.at(static_cast<size_t>(i));
+          launches.push_back({{"blocks", int64_t{grid.x} * grid.y * grid.z},
+                              {"steps", steps},
+                              {"u", traffic.u},
+                              {"y", traffic.y},
+                              {"sums", traffic.sums},
+                              {"products", traffic.products}});
+        }
+        return launches;
       },
       "The launches of the split-attention kernels, and the bytes that they read and write. Used "
       "by benchmarks/gpu_model.py.");

@@ -55,42 +55,44 @@ Geometry divide(const Problem& problem) {
   const int weighed_at_once = planes ? kPlanesAtOnce : kChannelsAtOnce;
   const int pack = pack_of(problem);
 
+  const int64_t element = bytes_of(problem.element);
+  const int64_t batch = problem.batch;
+  const int64_t u = batch * all_channels * problem.pixels * element;
+  const int64_t fc1 = element * hidden * (channels / cardinality + 1);
+  const int64_t fc2 = element * all_channels * (hidden / cardinality + 1);
+  const int64_t hidden_floats = int64_t{sizeof(float)} * hidden;
+
   Geometry g;
   g.hidden_is_ready = is_worth_a_launch(problem.sizes);
   const int sum_blocks = divide_up(all_channels, summed_at_once);
   g.parts = std::min(kMostParts, spread(int64_t{sum_blocks} * problem.batch,
                                         problem.pixels / (planes ? 256 : 2 * kWarps)));
-  g.launches.at(0) = {"sum", {sum_blocks, g.parts, problem.batch}, 0};
-  g.launch_count = 1;
-  const int hidden_blocks = divide_up(hidden, kRowsAtOnce);
+  const int64_t sums = batch * g.parts * all_channels * int64_t{sizeof(float)};
+  const auto add = [&](const LaunchShape& launch) {
+    g.launches.at(static_cast<size_t>(g.launch_count++)) = launch;
+  };
+  add({"sum", {sum_blocks, g.parts, problem.batch}, 0, 1, {.u = u, .sums = sums}});
   if (g.hidden_is_ready) {
-    g.launches.at(1) = {
-        "hidden", {hidden_blocks, problem.batch, 1}, sizeof(float) * static_cast<size_t>(channels)};
-    g.launch_count = 2;
+    const int blocks = divide_up(hidden, kRowsAtOnce);
+    add({"hidden",
+         {blocks, problem.batch, 1},
+         sizeof(float) * static_cast<size_t>(channels),
+         2,
+         {.sums = sums * blocks, .products = batch * (fc1 + hidden_floats)}});
   }
   const int groups = divide_up(channels, weighed_at_once);
   const int rounds = divide_up(int64_t{weighed_at_once} / pack * problem.pixels, kThreads);
   const int shares = spread(int64_t{groups} * problem.batch, rounds);
-  g.launches.at(static_cast<size_t>(g.launch_count++)) = {
-      "weigh",
-      {shares, groups, problem.batch},
-      shared_to_attend(problem.sizes, weighed_at_once, g.hidden_is_ready)};
-
-  const int64_t element = bytes_of(problem.element);
-  const int64_t batch = problem.batch;
-  const int64_t u = batch * all_channels * problem.pixels * element;
-  const int64_t sums = int64_t{g.parts} * all_channels * int64_t{sizeof(float)};  // of an image
-  const int64_t fc1 = element * hidden * (channels / cardinality + 1);
-  const int64_t fc2 = element * all_channels * (hidden / cardinality + 1);
-  const int64_t hidden_floats = int64_t{sizeof(float)} * hidden;
-  const int64_t weigh_blocks = int64_t{shares} * groups;
-  g.traffic.u = 2 * u;
-  g.traffic.y = u / radix;
-  const int64_t readers = g.hidden_is_ready ? hidden_blocks : weigh_blocks;
-  g.traffic.sums = batch * sums * (1 + readers);
-  g.traffic.products =
-      batch * shares * fc2 + (g.hidden_is_ready ? batch * (fc1 + hidden_floats * (1 + weigh_blocks))
-                                                : batch * weigh_blocks * fc1);
+  const int64_t blocks = int64_t{shares} * groups;
+  const int64_t hidden_bytes = blocks * (g.hidden_is_ready ? hidden_floats : fc1);
+  add({"weigh",
+       {shares, groups, problem.batch},
+       shared_to_attend(problem.sizes, weighed_at_once, g.hidden_is_ready),
+       g.hidden_is_ready ? 3 : 4,
+       {.u = u,
+        .y = u / radix,
+        .sums = g.hidden_is_ready ? 0 : sums * blocks,
+        .products = batch * (shares * fc2 + hidden_bytes)}});
   return g;
 }
 

@@ -35,18 +35,20 @@ struct Extent {
   int z = 1;
 };
 
+// Bytes that a kernel reads and writes, counted at each access, whatever the caches do.
+struct Traffic {
+  int64_t u = 0;
+  int64_t y = 0;
+  int64_t sums = 0;      // partial sums
+  int64_t products = 0;  // the parameters of the two products, and the hidden layer
+};
+
 struct LaunchShape {
   const char* kernel = nullptr;
   Extent grid;
   size_t shared_memory = 0;
-};
-
-// Bytes that the kernels read and write, counted at each access, whatever the caches do.
-struct Traffic {
-  int64_t u = 0;
-  int64_t y = 0;
-  int64_t sums = 0;      // partial sums, written and read
-  int64_t products = 0;  // the parameters of the two products, and the hidden layer
+  int steps = 1;  // rounds of loads that each depend on the round before
+  Traffic traffic;
 };
 
 struct Geometry {
@@ -54,7 +56,6 @@ struct Geometry {
   int launch_count = 0;
   int parts = 0;                 // parts of an image that are summed separately
   bool hidden_is_ready = false;  // whether a launch of its own computes the hidden layer
-  Traffic traffic;
 };
 
 inline constexpr int kThreads = 256;
