@@ -20,6 +20,8 @@ from resrt import _core
 
 HALF = 2  # bytes of a value in fp16
 TILES = ((64, 64), (128, 64), (64, 128), (128, 128), (256, 128))  # pixels x channels
+DEPTH = 64  # inputs of a stage of a tile
+STAGES = 3  # of a tile in shared memory
 SPLITS = (1, 2, 4, 8, 16)  # of a convolution's sum over its inputs
 ORDINARY_LAUNCHES = 4  # of a split attention without the plugin, if it is fused throughout
 
@@ -34,14 +36,16 @@ class Device:
     resnet50: float  # ResNet50's latency in fp16 at batch 1, to which the arithmetic is fitted
     processors: int
     l2_bytes: float
+    shared_memory: int  # bytes of a multiprocessor
+    peak: float  # multiply-adds of a multiprocessor per µs, on tensor cores
     processor_rate: float = 1.1e5  # between one multiprocessor and L2: 64 bytes a cycle
     step: float = 0.5  # a further round of dependent loads in a kernel, with its barrier
 
 
 DEVICES = {
-    "H100": Device(2.5, 4.5e6, 3.0e6, 400.0, 132, 50e6),
+    "H100": Device(2.5, 4.5e6, 3.0e6, 400.0, 132, 50e6, 227 << 10, 3.6e6),
     # ResNet50's latency is the published one, of TensorRT in 2020.
-    "T4": Device(2.5, 1.2e6, 0.32e6, 2638.0, 40, 4e6),
+    "T4": Device(2.5, 1.2e6, 0.32e6, 2638.0, 40, 4e6, 64 << 10, 0.8e6),
 }
 ASSUMED = ("launch", "l2_rate", "memory_rate", "resnet50", "processor_rate", "step")
 
@@ -133,19 +137,27 @@ def attention(block: str, layer: resrt.Layer, batch: int, design: str) -> list[K
     ]
 
 
-def arithmetic(product: Product, device: Device) -> float:
-    """Return the multiply-adds that one multiprocessor computes for the best tiles and split."""
+def arithmetic(product: Product, device: Device, rate: float) -> float:
+    """Return the µs of a matrix product with the best tiles and split, `rate` being a tile's.
+
+    A tile alone is far from using a multiprocessor's tensor cores, because it waits for memory. So a
+    multiprocessor computes as many tiles at once as its shared memory holds, up to its peak.
+    """
     best = math.inf
     for height, width in TILES:
+        resident = max(1, device.shared_memory // (STAGES * DEPTH * (height + width) * HALF))
         tiles = math.ceil(product.pixels / height) * math.ceil(product.channels / width)
         for split in SPLITS:
-            waves = math.ceil(tiles * product.groups * split / device.processors)
-            best = min(best, waves * height * width * math.ceil(product.inputs / split))
+            count = tiles * product.groups * split
+            work = height * width * math.ceil(product.inputs / split)
+            waves = math.ceil(count / (device.processors * resident))
+            busiest = math.ceil(count / device.processors)
+            best = min(best, max(waves * work / rate, busiest * work / device.peak))
     return best
 
 
 def time_of(kernel: Kernel, device: Device, rate: float, *, resident: bool) -> float:
-    """Return µs. `rate`: multiply-adds of a multiprocessor per µs."""
+    """Return µs. `rate`: multiply-adds of a tile per µs."""
     busy = min(kernel.blocks or device.processors, device.processors)
     reach = busy * device.processor_rate
     activations = min(device.l2_rate if resident else device.memory_rate, reach)
@@ -153,7 +165,7 @@ def time_of(kernel: Kernel, device: Device, rate: float, *, resident: bool) -> f
     if kernel.blocks is not None:  # parameters that many blocks read come from L2
         seconds = kernel.bytes / activations + kernel.parameters / min(device.l2_rate, reach)
     if kernel.product is not None:
-        seconds = max(seconds, arithmetic(kernel.product, device) / rate)
+        seconds = max(seconds, arithmetic(kernel.product, device, rate))
     return device.launch + seconds + (kernel.steps - 1) * device.step
 
 
@@ -197,8 +209,8 @@ def main() -> None:
         description=__doc__.splitlines()[0],
         epilog="A kernel takes a launch, plus the larger of its bytes over the rate of L2 (or of the "
         "GPU's memory, once activations no longer fit L2) and its arithmetic. A convolution is computed "
-        "in the tiles and with the split of its sum that take the least time, a tile on one "
-        "multiprocessor, at the rate at which ResNet50 takes the assumed time. Parameters come from the "
+        "in the tiles and with the split of its sum that take the least time, each tile at the rate at "
+        "which ResNet50 takes the assumed time. Parameters come from the "
         "GPU's memory. Batch normalisation, ReLU and additions are fused into convolutions.",
     )
     parser.add_argument("--batch", type=int, default=1)
