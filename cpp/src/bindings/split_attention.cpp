@@ -1,3 +1,7 @@
+#include <map>
+#include <string>
+#include <vector>
+
 #include <pybind11/stl.h>
 
 #include "backends/tensorrt/plugin/geometry.h"
@@ -11,28 +15,38 @@ void bind_split_attention(py::module_& module) {
   using namespace plugin;
   module.def(
       "_split_attention_geometry",
-      [](int channels, int radix, int cardinality, int hidden, int batch, int pixels, bool half,
-         bool channels_last) {
-        const Geometry g = divide({{channels, radix, cardinality, hidden},
-                                   half ? Element::fp16 : Element::fp32,
-                                   channels_last ? Layout::channels_last : Layout::planes,
-                                   batch,
-                                   pixels});
+      [](int channels, int radix, int cardinality, int hidden, int batch, int height, int width,
+         bool pooled, const std::string& variant, int compute_capability, int processors,
+         int shared_memory, int largest_cluster) {
+        const Problem problem = {{channels, radix, cardinality, hidden},
+                                 Element::fp16,
+                                 Layout::channels_last,
+                                 batch,
+                                 height,
+                                 width,
+                                 pooled ? Pooling::padded : Pooling::none};
+        const Gpu gpu = {compute_capability, processors, static_cast<size_t>(shared_memory),
+                         largest_cluster};
+        const Variant wanted = variant == "cluster"   ? Variant::cluster
+                               : variant == "tickets" ? Variant::tickets
+                                                      : Variant::passes;
         std::vector<std::map<std::string, int64_t>> launches;
+        if (!supports(problem, wanted, gpu)) return launches;
+        const Geometry g = divide(problem, wanted, gpu);
         for (int i = 0; i < g.launch_count; ++i) {
-          const auto& [kernel, grid, shared_memory, steps, traffic] =
-              g.launches.at(static_cast<size_t>(i));
-          launches.push_back({{"blocks", int64_t{grid.x} * grid.y * grid.z},
-                              {"steps", steps},
-                              {"u", traffic.u},
-                              {"y", traffic.y},
-                              {"sums", traffic.sums},
-                              {"products", traffic.products}});
+          const LaunchShape& launch = g.launches.at(static_cast<size_t>(i));
+          launches.push_back({{"blocks", int64_t{launch.grid.x} * launch.grid.y * launch.grid.z},
+                              {"steps", launch.steps},
+                              {"u", launch.traffic.u},
+                              {"y", launch.traffic.y},
+                              {"sums", launch.traffic.sums},
+                              {"products", launch.traffic.products}});
         }
         return launches;
       },
-      "The launches of the split-attention kernels, and the bytes that they read and write. Used "
-      "by benchmarks/gpu_model.py.");
+      "The launches of the split-attention kernels in fp16, channels last, and the bytes that they "
+      "read and write; empty if the GPU does not support the variant. Used by "
+      "benchmarks/gpu_model.py.");
 }
 
 }  // namespace resrt

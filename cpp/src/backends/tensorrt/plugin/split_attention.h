@@ -9,26 +9,24 @@
 namespace resrt::plugin {
 
 struct SplitAttentionCall {
-  SplitAttentionSizes sizes;
-  Element element;
-  Layout layout;
-  int batch;
-  int pixels;              // height x width
-  const void* x;           // (batch, radix * channels, pixels)
+  Problem problem;
+  Variant variant;  // supported for the problem and the GPU
+  Gpu gpu;
+  const void* x;           // (batch, radix * channels, height, width)
   const void* fc1_weight;  // (hidden, channels / cardinality)
   const void* fc1_bias;    // (hidden)
   const void* fc2_weight;  // (radix * channels, hidden / cardinality), cardinality-major
   const void* fc2_bias;    // (radix * channels)
-  void* y;                 // (batch, channels, pixels)
+  void* y;                 // (batch, channels, output height, output width)
   void* workspace;         // of split_attention_workspace bytes
 };
 
-size_t split_attention_workspace(const SplitAttentionSizes& sizes, int batch, int pixels,
-                                 Layout layout);
+// Enough for every variant.
+size_t split_attention_workspace(const Problem& problem);
 
-// Enqueues the computation on the stream, in two launches, or in three if the block is so wide that
-// each thread block would spend too long on the hidden layer. Sums are computed in float32, always
-// in the same order.
+// Enqueues the computation on the stream: `cluster` in one launch; `tickets` in one after it has
+// cleared its counters; `passes` in two, or in three if the block is so wide that each thread block
+// would spend too long on the hidden layer. Sums are computed in float32, always in the same order.
 cudaError_t split_attention(const SplitAttentionCall& call, cudaStream_t stream);
 
 }  // namespace resrt::plugin
