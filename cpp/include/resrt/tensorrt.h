@@ -39,6 +39,9 @@ struct TensorRTOptions {
   // engine then contains the plugin. Not supported by TensorRT for RTX, which has no plugins.
   // [--dynamicPlugins]
   bool split_attention_plugin = false;
+  // Other ways to lower some layers, which compute the same and may be faster: "split", "dense",
+  // "merged", "pooled", "windows" and "matrix". docs/gpu.md describes them.
+  std::vector<std::string> lowering;
 };
 
 // Options for loading a TensorRT engine.

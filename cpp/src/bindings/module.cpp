@@ -43,6 +43,7 @@ PYBIND11_MODULE(_core, module) {
   resrt::bind_graph(module);
   resrt::bind_models(module);
   resrt::bind_log(module);
+  resrt::bind_split_attention(module);
   resrt::bind_tensorrt(module);
   resrt::bind_device_arrays(module);
   resrt::bind_engine(module);

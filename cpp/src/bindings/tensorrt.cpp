@@ -18,6 +18,12 @@ constexpr auto kCompatibilities = choices<InputError, HardwareCompatibility>(
      {HardwareCompatibility::ampere_plus, "ampere+"},
      {HardwareCompatibility::same_compute_capability, "same_compute_capability"}});
 
+std::string join_quoted(const std::vector<std::string>& names) {
+  std::vector<std::string> quoted;
+  for (const std::string& name : names) quoted.push_back(concat('\'', name, '\''));
+  return join(quoted);
+}
+
 }  // namespace
 
 void bind_tensorrt(py::module_& module) {
@@ -38,11 +44,13 @@ Args:
     compute_capabilities: the GPUs that the engine targets, as compute capabilities times ten: 75,
         80, 86, 89, 120, 121. Empty means Ampere and later. Only supported by TensorRT for RTX.
     split_attention_plugin: whether to compute split attention with resrt's plugin, which the engine
-        then contains. Not supported by TensorRT for RTX.)")
+        then contains. Not supported by TensorRT for RTX.
+    lowering: other ways to lower some layers, which compute the same and may be faster: "split",
+        "dense", "merged", "pooled", "windows", "matrix". docs/gpu.md describes them.)")
       .def(py::init([](int64_t workspace, int optimization_level, int optimum_batch,
                        std::string timing_cache, const std::string& hardware_compatibility,
                        bool version_compatible, std::vector<int> compute_capabilities,
-                       bool split_attention_plugin) {
+                       bool split_attention_plugin, std::vector<std::string> lowering) {
              return TensorRTOptions{workspace,
                                     optimization_level,
                                     optimum_batch,
@@ -50,7 +58,8 @@ Args:
                                     kCompatibilities.value(hardware_compatibility),
                                     version_compatible,
                                     std::move(compute_capabilities),
-                                    split_attention_plugin};
+                                    split_attention_plugin,
+                                    std::move(lowering)};
            }),
            py::kw_only(), py::arg("workspace") = defaults.workspace,
            py::arg("optimization_level") = defaults.optimization_level,
@@ -59,16 +68,18 @@ Args:
            py::arg("hardware_compatibility") = "none",
            py::arg("version_compatible") = defaults.version_compatible,
            py::arg("compute_capabilities") = defaults.compute_capabilities,
-           py::arg("split_attention_plugin") = defaults.split_attention_plugin)
+           py::arg("split_attention_plugin") = defaults.split_attention_plugin,
+           py::arg("lowering") = defaults.lowering)
       .def("__repr__", [](const TensorRTOptions& self) {
-        return concat(
-            "TensorRTOptions(workspace=", self.workspace,
-            ", optimization_level=", self.optimization_level,
-            ", optimum_batch=", self.optimum_batch, ", timing_cache='", self.timing_cache,
-            "', hardware_compatibility='", kCompatibilities.name(self.hardware_compatibility),
-            "', version_compatible=", self.version_compatible ? "True" : "False",
-            ", compute_capabilities=[", join(self.compute_capabilities),
-            "], split_attention_plugin=", self.split_attention_plugin ? "True" : "False", ")");
+        return concat("TensorRTOptions(workspace=", self.workspace,
+                      ", optimization_level=", self.optimization_level,
+                      ", optimum_batch=", self.optimum_batch, ", timing_cache='", self.timing_cache,
+                      "', hardware_compatibility='",
+                      kCompatibilities.name(self.hardware_compatibility),
+                      "', version_compatible=", self.version_compatible ? "True" : "False",
+                      ", compute_capabilities=[", join(self.compute_capabilities),
+                      "], split_attention_plugin=", self.split_attention_plugin ? "True" : "False",
+                      ", lowering=[", join_quoted(self.lowering), "])");
       });
 }
 

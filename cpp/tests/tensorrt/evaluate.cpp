@@ -287,6 +287,41 @@ Value softmax(const nvinfer1::ISoftMaxLayer& layer, Value x) {
   return y;
 }
 
+// Over axis 1, of 4-dimensional values.
+Value concatenate(const nvinfer1::IConcatenationLayer& layer, const std::vector<Value>& inputs) {
+  if (layer.getAxis() != 1) throw std::logic_error("unsupported concatenation: expected axis 1");
+  std::vector<int64_t> shape = inputs.front().shape;
+  shape[1] = 0;
+  for (const Value& input : inputs) shape[1] += input.shape[1];
+  Value y = zeros(shape);
+  fill(y, [&](int64_t n, int64_t c, int64_t h, int64_t w) {
+    size_t i = 0;
+    while (c >= inputs[i].shape[1]) c -= inputs[i++].shape[1];
+    return at(inputs[i], n, c, h, w, 0.0);
+  });
+  return y;
+}
+
+// x times the transpose of y.
+Value multiply_matrices(const nvinfer1::IMatrixMultiplyLayer& layer, const Value& x,
+                        const Value& y) {
+  if (layer.getOperation(0) != nvinfer1::MatrixOperation::kNONE ||
+      layer.getOperation(1) != nvinfer1::MatrixOperation::kTRANSPOSE) {
+    throw std::logic_error("unsupported matrix product: expected x times the transpose of y");
+  }
+  const int64_t length = x.shape.at(1);
+  Value product = zeros({x.shape.at(0), y.shape.at(0)});
+  for (size_t i = 0; i < product.data.size(); ++i) {
+    const auto row = static_cast<int64_t>(i) / product.shape[1];
+    const auto column = static_cast<int64_t>(i) % product.shape[1];
+    for (int64_t k = 0; k < length; ++k) {
+      product.data[i] += x.data[static_cast<size_t>(row * length + k)] *
+                         y.data[static_cast<size_t>(column * length + k)];
+    }
+  }
+  return product;
+}
+
 Value evaluate_layer(const ILayer& layer, const std::vector<Value>& inputs) {
   if (layer.getType() == LayerType::kCONSTANT) {
     return constant(static_cast<const nvinfer1::IConstantLayer&>(layer));
@@ -310,6 +345,11 @@ Value evaluate_layer(const ILayer& layer, const std::vector<Value>& inputs) {
     case LayerType::kSOFTMAX: return softmax(static_cast<const nvinfer1::ISoftMaxLayer&>(layer), x);
     case LayerType::kUNARY: return magnitude(static_cast<const nvinfer1::IUnaryLayer&>(layer), x);
     case LayerType::kSELECT: return select(x, inputs[1], inputs[2]);
+    case LayerType::kCONCATENATION:
+      return concatenate(static_cast<const nvinfer1::IConcatenationLayer&>(layer), inputs);
+    case LayerType::kMATRIX_MULTIPLY:
+      return multiply_matrices(static_cast<const nvinfer1::IMatrixMultiplyLayer&>(layer), x,
+                               inputs.back());
     case LayerType::kCAST: return x;
     default: throw std::logic_error("unsupported layer");
   }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <gtest/gtest.h>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <random>
@@ -50,10 +51,12 @@ const Opened& opened() {
 // A lowered network and the objects that must outlive it.
 class Lowered {
  public:
-  Lowered(const Network& network, Precision precision)
+  Lowered(const Network& network, Precision precision,
+          const std::vector<std::string>& lowering = {})
       : builder_(opened().library->create_builder(logger())),
         network_(builder_->createNetworkV2(0)) {
-    tensorrt::lower(network, precision, *network_, constants_, logger());
+    tensorrt::lower(network, precision, *network_, constants_, logger(), nullptr,
+                    tensorrt::parse_lowering(lowering));
   }
   const nvinfer1::INetworkDefinition& operator*() const { return *network_; }
   const nvinfer1::INetworkDefinition* operator->() const { return network_.get(); }
@@ -190,6 +193,93 @@ TEST_F(Lowering, ComputesResNeSts) {
       expect_computes(build_graph("resnest", config, options({3, 19, 26}, 5)));
     }
   }
+}
+
+// Every other way to lower a network computes the same.
+TEST_F(Lowering, ComputesTheSameInEveryWay) {
+  const std::vector<std::vector<std::string>> ways = {
+      {"split"},
+      {"dense"},
+      {"merged"},
+      {"pooled"},
+      {"windows"},
+      {"matrix"},
+      {"split", "merged", "pooled", "windows", "matrix"}};
+  std::vector<Graph> graphs;
+  for (const int radix : {1, 2, 3}) {
+    for (const int cardinality : {1, 2}) {
+      graphs.push_back(build_graph("resnest",
+                                   ResNeStConfig{.depths = {1, 1},
+                                                 .width = 12 * radix,
+                                                 .stem_channels = 8,
+                                                 .radix = radix,
+                                                 .cardinality = cardinality},
+                                   options({3, 112, 56}, 5)));
+    }
+  }
+  graphs.push_back(build_graph("resnest", ResNeStConfig{.depths = {1, 1}, .width = 16},
+                               options({3, 19, 26}, 5)));
+  graphs.push_back(build_graph(
+      "regnet", RegNetConfig{.depth = 5, .width_initial = 16, .width_slope = 12, .group_width = 8},
+      options({3, 33, 18}, 5)));
+  for (const Graph& graph : graphs) {
+    const Weights weights = random_weights(graph, 1);
+    const Value images = noise(graph, 2);
+    const std::vector<float> expected = reference(graph, weights, images);
+    const Network folded = fold_batch_norm({graph, weights});
+    const Network fused = {fuse_add_relu(folded.graph), folded.weights};
+    for (const auto& way : ways) {
+      SCOPED_TRACE(::testing::Message() << graph.name() << ", " << way.front());
+      expect_close(evaluate(*Lowered(fused, Precision::fp32, way), images), expected, 2e-5);
+      expect_close(evaluate(*Lowered(fused, Precision::fp16, way), images), expected, 5e-3);
+    }
+  }
+}
+
+// The network as it is built.
+Network network_of(const std::string& model) {
+  const Graph graph = build_graph(model);
+  const Network folded = fold_batch_norm({graph, random_weights(graph, 0)});
+  return {fuse_add_relu(folded.graph), folded.weights};
+}
+
+std::multiset<LayerType> kinds_of(const std::string& model, const std::vector<std::string>& way) {
+  return Lowered(network_of(model), Precision::fp16, way).kinds();
+}
+
+TEST_F(Lowering, AvoidsWhatItsChoicesAreFor) {
+  const auto plain = kinds_of("ResNeSt50", {});
+  EXPECT_EQ(plain.count(LayerType::kSLICE), 32U);  // two splits of 16 blocks
+  EXPECT_EQ(kinds_of("ResNeSt50", {"split"}).count(LayerType::kSLICE), 0U);
+  EXPECT_EQ(plain.count(LayerType::kPOOLING) -
+                kinds_of("ResNeSt50", {"pooled"}).count(LayerType::kPOOLING),
+            3U);  // the shortcuts
+  EXPECT_EQ(kinds_of("ResNeSt50", {"matrix"}).count(LayerType::kMATRIX_MULTIPLY), 33U);
+  EXPECT_GT(kinds_of("ResNeSt50", {"windows"}).count(LayerType::kPOOLING),
+            plain.count(LayerType::kPOOLING));
+}
+
+TEST_F(Lowering, HasNoGroupsOrWideOnesIfAsked) {
+  const auto narrowest = [](const std::string& model, const std::vector<std::string>& way) {
+    const Lowered lowered(network_of(model), Precision::fp16, way);
+    int64_t least = std::numeric_limits<int64_t>::max();
+    for (int i = 0; i < lowered->getNbLayers(); ++i) {
+      const nvinfer1::ILayer* layer = lowered->getLayer(i);
+      if (layer->getType() != LayerType::kCONVOLUTION) continue;
+      const int64_t groups = static_cast<const nvinfer1::IConvolutionLayer*>(layer)->getNbGroups();
+      if (groups > 1) least = std::min(least, layer->getInput(0)->getDimensions().d[1] / groups);
+    }
+    return least;
+  };
+  EXPECT_EQ(narrowest("ResNeSt50", {}), 32);
+  EXPECT_EQ(narrowest("ResNeSt50", {"dense"}), std::numeric_limits<int64_t>::max());
+  EXPECT_EQ(narrowest("RegNetX_4GF", {}), 40);
+  EXPECT_GE(narrowest("RegNetX_4GF", {"merged"}), 64);
+}
+
+TEST(LoweringChoices, RejectUnknownNamesAndContradictions) {
+  EXPECT_THROW(tensorrt::parse_lowering({"fast"}), InputError);
+  EXPECT_THROW(tensorrt::parse_lowering({"split", "dense"}), InputError);
 }
 
 TEST_F(Lowering, ComputesPoolFirstResNeSts) {

@@ -17,7 +17,7 @@ namespace resrt::plugin::test {
 namespace {
 
 size_t size_of(Element element) {
-  return element == Element::fp32 ? 4 : 2;
+  return static_cast<size_t>(bytes_of(element));
 }
 
 template <class T>
@@ -62,15 +62,15 @@ Numbers random_numbers(size_t count, double scale, Element element, std::mt19937
 
 // The sizes of a case as size_t, for index arithmetic.
 struct Extents {
-  explicit Extents(const Case& c)
-      : batch(static_cast<size_t>(c.batch)),
-        pixels(static_cast<size_t>(c.block.pixels)),
-        channels(static_cast<size_t>(c.block.sizes.channels)),
-        radix(static_cast<size_t>(c.block.sizes.radix)),
+  explicit Extents(const Problem& problem)
+      : batch(static_cast<size_t>(problem.batch)),
+        pixels(static_cast<size_t>(problem.pixels())),
+        channels(static_cast<size_t>(problem.sizes.channels)),
+        radix(static_cast<size_t>(problem.sizes.radix)),
         all_channels(radix * channels),
-        cardinality(static_cast<size_t>(c.block.sizes.cardinality)),
+        cardinality(static_cast<size_t>(problem.sizes.cardinality)),
         group_channels(channels / cardinality),
-        hidden(static_cast<size_t>(c.block.sizes.hidden)),
+        hidden(static_cast<size_t>(problem.sizes.hidden)),
         group_hidden(hidden / cardinality) {}
 
   size_t batch, pixels, channels, radix, all_channels, cardinality, group_channels, hidden,
@@ -78,9 +78,9 @@ struct Extents {
 };
 
 Inputs random_inputs(const Case& c, std::mt19937& random) {
-  const Extents e(c);
+  const Extents e(c.problem);
   const auto numbers = [&](size_t count, double scale) {
-    return random_numbers(count, scale, c.element, random);
+    return random_numbers(count, scale, c.problem.element, random);
   };
   return {.x = numbers(e.batch * e.all_channels * e.pixels, 1.0),
           .fc1_weight = numbers(e.hidden * e.group_channels, 1.0),
@@ -127,18 +127,42 @@ std::vector<double> attention_of(const Extents& e, const std::vector<double>& me
   return attention;
 }
 
-// Returns y, (batch, channels, pixels) in the case's layout, computed as graph.h defines the block.
+// Returns the averages over the windows of a pooling, of values of (height, width).
+std::vector<double> pooled(const Problem& problem, const std::vector<double>& values) {
+  if (problem.pooling == Pooling::none) return values;
+  std::vector<double> averages;
+  for (int row = 0; row < problem.height; row += 2) {
+    for (int column = 0; column < problem.width; column += 2) {
+      double sum = 0.0;
+      int inside = 0;
+      for (int y = row - 1; y <= row + 1; ++y) {
+        for (int x = column - 1; x <= column + 1; ++x) {
+          if (y < 0 || y >= problem.height || x < 0 || x >= problem.width) continue;
+          sum += values[static_cast<size_t>(y * problem.width + x)];
+          ++inside;
+        }
+      }
+      averages.push_back(sum / (problem.pooling == Pooling::padded ? 9 : inside));
+    }
+  }
+  return averages;
+}
+
+// Returns y, (batch, channels, output pixels) in the case's layout, computed as graph.h defines the
+// block and the pooling.
 std::vector<double> reference(const Case& c, const Inputs& in) {
-  const Extents e(c);
-  const auto position = [&](size_t image, size_t channel, size_t pixel, size_t channels) {
-    const size_t first = image * channels * e.pixels;
-    return c.layout == Layout::planes ? first + channel * e.pixels + pixel
-                                      : first + pixel * channels + channel;
+  const Extents e(c.problem);
+  const auto outputs = static_cast<size_t>(c.problem.output_pixels());
+  const auto position = [&](size_t image, size_t channel, size_t pixel, size_t channels,
+                            size_t pixels) {
+    const size_t first = image * channels * pixels;
+    return c.problem.layout == Layout::planes ? first + channel * pixels + pixel
+                                              : first + pixel * channels + channel;
   };
-  std::vector<double> y(e.batch * e.channels * e.pixels);
+  std::vector<double> y(e.batch * e.channels * outputs);
   for (size_t image = 0; image < e.batch; ++image) {
     const auto x = [&](size_t channel, size_t pixel) {
-      return in.x.values[position(image, channel, pixel, e.all_channels)];
+      return in.x.values[position(image, channel, pixel, e.all_channels, e.pixels)];
     };
     std::vector<double> means(e.channels);
     for (size_t channel = 0; channel < e.all_channels; ++channel) {
@@ -148,29 +172,31 @@ std::vector<double> reference(const Case& c, const Inputs& in) {
     }
     const std::vector<double> attention = attention_of(e, means, in);
     for (size_t channel = 0; channel < e.channels; ++channel) {
+      std::vector<double> weighted(e.pixels);
       for (size_t pixel = 0; pixel < e.pixels; ++pixel) {
-        double sum = 0.0;
         for (size_t r = 0; r < e.radix; ++r) {
           const size_t of_split = r * e.channels + channel;
-          sum += attention[of_split] * x(of_split, pixel);
+          weighted[pixel] += attention[of_split] * x(of_split, pixel);
         }
-        y[position(image, channel, pixel, e.channels)] = sum;
+      }
+      const std::vector<double> values = pooled(c.problem, weighted);
+      for (size_t pixel = 0; pixel < outputs; ++pixel) {
+        y[position(image, channel, pixel, e.channels, outputs)] = values[pixel];
       }
     }
   }
   return y;
 }
 
-bool has_layout(const Block& block, Element element, Layout layout) {
-  return layout == Layout::planes || (element != Element::fp32 && block.sizes.channels % 8 == 0);
-}
-
-void add_cases(std::vector<Case>& cases, const Block& block, int batch, double fc2_bias) {
+void add_cases(std::vector<Case>& cases, const Block& block, int batch, double fc2_bias,
+               const Gpu& gpu) {
   if (!split_attention_fits(block.sizes)) throw std::runtime_error("unsupported block");
   for (const Element element : {Element::fp32, Element::fp16, Element::bf16}) {
     for (const Layout layout : {Layout::planes, Layout::channels_last}) {
-      if (has_layout(block, element, layout)) {
-        cases.push_back({block, element, layout, batch, fc2_bias});
+      for (const Variant variant : {Variant::passes, Variant::tickets, Variant::cluster}) {
+        const Problem problem = {block.sizes,  element,     layout,       batch,
+                                 block.height, block.width, block.pooling};
+        if (supports(problem, variant, gpu)) cases.push_back({problem, variant, fc2_bias});
       }
     }
   }
@@ -179,62 +205,89 @@ void add_cases(std::vector<Case>& cases, const Block& block, int batch, double f
 }  // namespace
 
 std::string describe(const Case& c) {
-  const auto& [channels, radix, cardinality, hidden] = c.block.sizes;
-  const char* const names[] = {"fp32", "fp16", "bf16"};
-  char text[160];
+  const auto& [channels, radix, cardinality, hidden] = c.problem.sizes;
+  const char* const elements[] = {"fp32", "fp16", "bf16"};
+  const char* const poolings[] = {"", ", pooled", ", pooled inside"};
+  const char* const variants[] = {"passes", "tickets", "cluster"};
+  char text[200];
   std::snprintf(text, sizeof text,
-                "%d x %3d channels, cardinality %d, hidden %3d, %5d pixels, batch %2d, "
-                "bias %5.1f, %s %s",
-                radix, channels, cardinality, hidden, c.block.pixels, c.batch, c.fc2_bias,
-                names[static_cast<int>(c.element)],
-                c.layout == Layout::planes ? "planes" : "channels last");
+                "%d x %3d channels, cardinality %d, hidden %3d, %3d x %3d pixels%s, batch %2d, "
+                "bias %5.1f, %s %s, %s",
+                radix, channels, cardinality, hidden, c.problem.height, c.problem.width,
+                poolings[static_cast<int>(c.problem.pooling)], c.problem.batch, c.fc2_bias,
+                elements[static_cast<int>(c.problem.element)],
+                c.problem.layout == Layout::planes ? "planes" : "channels last",
+                variants[static_cast<int>(c.variant)]);
   return text;
 }
 
 std::vector<Block> small_blocks() {
   std::vector<Block> blocks;
-  const auto add = [&](int radix, int cardinality, int pixels) {
-    blocks.push_back({{24 * cardinality, radix, cardinality, 8 * cardinality}, pixels});
-    blocks.push_back({{5 * cardinality, radix, cardinality, 3 * cardinality}, pixels});
+  const auto add = [&](int radix, int cardinality, int height, int width) {
+    blocks.push_back({{24 * cardinality, radix, cardinality, 8 * cardinality}, height, width});
+    blocks.push_back({{5 * cardinality, radix, cardinality, 3 * cardinality}, height, width});
   };
   for (int radix = 1; radix <= 4; ++radix) {
     for (int cardinality = 1; cardinality <= 4; ++cardinality) {
-      for (const int pixels : {6, 25}) add(radix, cardinality, pixels);
+      add(radix, cardinality, 2, 3);
+      add(radix, cardinality, 5, 5);
     }
-    for (const int pixels : {1, 12, 520}) add(radix, 2, pixels);
+    add(radix, 2, 1, 1);
+    add(radix, 2, 3, 4);
+    add(radix, 2, 20, 26);
+  }
+  for (const Pooling pooling : {Pooling::padded, Pooling::inside}) {
+    for (const int radix : {1, 2, 3}) {
+      blocks.push_back({{24, radix, 1, 8}, 9, 7, pooling});
+      blocks.push_back({{16, radix, 2, 8}, 34, 6, pooling});
+      blocks.push_back({{8, radix, 1, 4}, 1, 2, pooling});
+    }
   }
   return blocks;
 }
 
 std::vector<Block> blocks_of(const std::vector<std::string>& models) {
-  std::set<std::tuple<int, int, int, int, int>> blocks;
+  std::set<std::tuple<int, int, int, int, int, int, Pooling>> blocks;
   for (const std::string& model : models) {
     const Graph graph = build_graph(model);
+    const auto block_of = [&](Tensor tensor) {
+      return std::get_if<SplitAttention>(&graph.layer(tensor).definition);
+    };
+    const auto insert = [&](const SplitAttention& block, const Shape& shape, Pooling pooling) {
+      blocks.insert({block.channels, block.radix, block.cardinality, block.hidden, shape.height,
+                     shape.width, pooling});
+    };
     for (const Layer& layer : graph.layers()) {
       if (const auto* block = std::get_if<SplitAttention>(&layer.definition)) {
-        blocks.insert({block->channels, block->radix, block->cardinality, block->hidden,
-                       layer.shape.height * layer.shape.width});
+        insert(*block, layer.shape, Pooling::none);
+      }
+      const auto* pool = std::get_if<AvgPool2d>(&layer.definition);
+      if (pool == nullptr) continue;
+      if (const SplitAttention* block = block_of(layer.inputs.front())) {
+        insert(*block, graph.shape(layer.inputs.front()),
+               pool->count_include_pad ? Pooling::padded : Pooling::inside);
       }
     }
   }
   std::vector<Block> result;
-  for (const auto& [channels, radix, cardinality, hidden, pixels] : blocks) {
-    result.push_back({{channels, radix, cardinality, hidden}, pixels});
+  for (const auto& [channels, radix, cardinality, hidden, height, width, pooling] : blocks) {
+    result.push_back({{channels, radix, cardinality, hidden}, height, width, pooling});
   }
   return result;
 }
 
-std::vector<Case> cases_of(const std::vector<Block>& blocks, const std::vector<int>& batches) {
+std::vector<Case> cases_of(const std::vector<Block>& blocks, const std::vector<int>& batches,
+                           const Gpu& gpu) {
   std::vector<Case> cases;
   for (const Block& block : blocks) {
-    for (const int batch : batches) add_cases(cases, block, batch, 0.5);
+    for (const int batch : batches) add_cases(cases, block, batch, 0.5, gpu);
   }
   return cases;
 }
 
-std::vector<Case> cases_of_large_logits() {
+std::vector<Case> cases_of_large_logits(const Gpu& gpu) {
   std::vector<Case> cases;
-  for (const int radix : {1, 2, 3}) add_cases(cases, {{64, radix, 1, 32}, 64}, 2, 100.0);
+  for (const int radix : {1, 2, 3}) add_cases(cases, {{64, radix, 1, 32}, 8, 8}, 2, 100.0, gpu);
   return cases;
 }
 
@@ -243,10 +296,10 @@ double largest_error(const Case& c, std::mt19937& random, const Compute& compute
   const std::vector<double> expected = reference(c, in);
   // Initialised to NaN, to find elements that the kernels do not write.
   const std::vector<uint8_t> y =
-      compute(c, in, std::vector<uint8_t>(expected.size() * size_of(c.element), 0xFF));
+      compute(c, in, std::vector<uint8_t>(expected.size() * size_of(c.problem.element), 0xFF));
   double most = 0.0;
   for (size_t i = 0; i < expected.size(); ++i) {
-    const double found = read(y.data() + i * size_of(c.element), c.element);
+    const double found = read(y.data() + i * size_of(c.problem.element), c.problem.element);
     const double error = std::abs(found - expected[i]) / std::max(1.0, std::abs(expected[i]));
     if (std::isnan(error)) return std::numeric_limits<double>::infinity();
     most = std::max(most, error);

@@ -14,31 +14,35 @@ namespace resrt::plugin::test {
 
 struct Block {
   SplitAttentionSizes sizes;
-  int pixels;
+  int height;
+  int width;
+  Pooling pooling = Pooling::none;
 };
 
 struct Case {
-  Block block;
-  Element element;
-  Layout layout;
-  int batch;
+  Problem problem;
+  Variant variant;
   double fc2_bias;  // the magnitude of the bias, and so of the logits
 };
+
+// A GPU with clusters.
+inline constexpr Gpu kHopper = {90, 132, 227 << 10, 16};
 
 std::string describe(const Case& c);
 
 // Every radix and cardinality from 1 to 4, and numbers of pixels that are multiples of every pack
-// width. 520 pixels are summed in parts.
+// width. 520 pixels are summed in parts. Also every pooling, of even and odd sizes.
 std::vector<Block> small_blocks();
 
-// The distinct blocks of networks of the catalogue.
+// The distinct blocks of networks of the catalogue, with the poolings that follow them.
 std::vector<Block> blocks_of(const std::vector<std::string>& models);
 
-// Cases of every type and layout that the blocks support.
-std::vector<Case> cases_of(const std::vector<Block>& blocks, const std::vector<int>& batches);
+// Cases of every type, layout and variant that a GPU supports.
+std::vector<Case> cases_of(const std::vector<Block>& blocks, const std::vector<int>& batches,
+                           const Gpu& gpu);
 
 // exp(x) overflows float32 for x > 88, so the softmax must subtract the maximum first.
-std::vector<Case> cases_of_large_logits();
+std::vector<Case> cases_of_large_logits(const Gpu& gpu);
 
 // Numbers rounded to the element type: the bytes for the kernels and the values for the reference.
 struct Numbers {

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -39,7 +40,13 @@ std::unique_ptr<nvinfer1::IPluginV3> create(const std::map<std::string, int32_t>
 }
 
 const std::map<std::string, int32_t> kBlock = {
-    {"channels", 64}, {"radix", 2}, {"cardinality", 1}, {"hidden", 32}};
+    {"channels", 64}, {"radix", 2}, {"cardinality", 1}, {"hidden", 32}, {"pooling", 0}};
+
+std::map<std::string, int32_t> pooled_block() {
+  auto block = kBlock;
+  block["pooling"] = 1;
+  return block;
+}
 
 template <class Capability>
 Capability& as(nvinfer1::IPluginV3& plugin, nvinfer1::PluginCapabilityType type) {
@@ -71,7 +78,7 @@ TEST(SplitAttentionPlugin, IsFoundUnderItsName) {
   EXPECT_STREQ(core.getPluginName(), creator().getPluginName());
   EXPECT_STREQ(core.getPluginVersion(), creator().getPluginVersion());
   EXPECT_STREQ(core.getPluginNamespace(), creator().getPluginNamespace());
-  EXPECT_EQ(creator().getFieldNames()->nbFields, 4);
+  EXPECT_EQ(creator().getFieldNames()->nbFields, 5);
 }
 
 TEST(SplitAttentionPlugin, IsRecreatedFromItsSerialisedFields) {
@@ -87,13 +94,15 @@ TEST(SplitAttentionPlugin, IsRecreatedFromItsSerialisedFields) {
 }
 
 TEST(SplitAttentionPlugin, RejectsInvalidFields) {
-  for (const auto& [name, value] : {std::pair{"channels", 0}, std::pair{"radix", -1},
-                                    std::pair{"cardinality", 3}, std::pair{"hidden", 1 << 20}}) {
+  for (const auto& [name, value] :
+       {std::pair{"channels", 0}, std::pair{"radix", -1}, std::pair{"cardinality", 3},
+        std::pair{"hidden", 1 << 20}, std::pair{"pooling", 3}, std::pair{"pooling", -1}}) {
     auto values = kBlock;
     values[name] = value;
     EXPECT_EQ(create(values), nullptr) << name;
   }
   for (const auto& [name, value] : kBlock) {
+    if (name == "pooling") continue;  // none if it is missing
     auto values = kBlock;
     values.erase(name);
     EXPECT_EQ(create(values), nullptr) << name;
@@ -117,11 +126,17 @@ bool supports(nvinfer1::IPluginV3& plugin, DataType type, TensorFormat x, Tensor
 
 TEST(SplitAttentionPlugin, SupportsPlanesAndChannelsLast) {
   constexpr TensorFormat planes = TensorFormat::kLINEAR;
-  constexpr TensorFormat last = TensorFormat::kHWC8;
   const auto plugin = create(kBlock);
+  const auto pooled = create(pooled_block());
   for (const DataType type : {DataType::kFLOAT, DataType::kHALF, DataType::kBF16}) {
+    const bool is_wide = type == DataType::kFLOAT;
+    const TensorFormat last = is_wide ? TensorFormat::kHWC : TensorFormat::kHWC8;
+    const TensorFormat other = is_wide ? TensorFormat::kHWC8 : TensorFormat::kHWC;
     EXPECT_TRUE(supports(*plugin, type, planes, planes));
-    EXPECT_EQ(supports(*plugin, type, last, last), type != DataType::kFLOAT);
+    EXPECT_TRUE(supports(*plugin, type, last, last));
+    EXPECT_FALSE(supports(*plugin, type, other, other));
+    EXPECT_TRUE(supports(*pooled, type, last, last));
+    EXPECT_FALSE(supports(*pooled, type, planes, planes));
     EXPECT_FALSE(supports(*plugin, type, planes, last));
     EXPECT_FALSE(supports(*plugin, type, last, planes));
     EXPECT_FALSE(supports(*plugin, type, planes, planes, last));
@@ -130,7 +145,8 @@ TEST(SplitAttentionPlugin, SupportsPlanesAndChannelsLast) {
   EXPECT_FALSE(supports(*plugin, DataType::kINT8, planes, planes));
   auto odd = kBlock;
   odd["channels"] = 60;
-  EXPECT_FALSE(supports(*create(odd), DataType::kHALF, last, last));
+  EXPECT_FALSE(supports(*create(odd), DataType::kHALF, TensorFormat::kHWC8, TensorFormat::kHWC8));
+  EXPECT_TRUE(supports(*create(odd), DataType::kFLOAT, TensorFormat::kHWC, TensorFormat::kHWC));
   EXPECT_TRUE(supports(*create(odd), DataType::kHALF, planes, planes));
 }
 
@@ -158,10 +174,14 @@ struct Sizes : nvinfer1::apiv::VExprBuilder, nvinfer1::IExprBuilder {
   const nvinfer1::IDimensionExpr* constant(int64_t value) override {
     return all.emplace_back(std::make_unique<Size>(value)).get();
   }
-  const nvinfer1::IDimensionExpr* operation(nvinfer1::DimensionOperation,
-                                            const nvinfer1::IDimensionExpr&,
-                                            const nvinfer1::IDimensionExpr&) override {
-    return nullptr;
+  const nvinfer1::IDimensionExpr* operation(nvinfer1::DimensionOperation operation,
+                                            const nvinfer1::IDimensionExpr& first,
+                                            const nvinfer1::IDimensionExpr& second) override {
+    const int64_t left = first.getConstantValue();
+    const int64_t right = second.getConstantValue();
+    if (operation == nvinfer1::DimensionOperation::kSUM) return constant(left + right);
+    EXPECT_EQ(operation, nvinfer1::DimensionOperation::kFLOOR_DIV);
+    return constant(left / right);
   }
   const nvinfer1::IDimensionExpr* declareSizeTensor(int32_t, const nvinfer1::IDimensionExpr&,
                                                     const nvinfer1::IDimensionExpr&) override {
@@ -177,13 +197,14 @@ struct Sizes : nvinfer1::apiv::VExprBuilder, nvinfer1::IExprBuilder {
 };
 
 // Returns the output shape for inputs of these shapes, or an empty one if the plugin rejects them.
-std::vector<int64_t> output_shape(const std::vector<std::vector<int64_t>>& shapes) {
+std::vector<int64_t> output_shape(const std::vector<std::vector<int64_t>>& shapes,
+                                  const std::map<std::string, int32_t>& block = kBlock) {
   Sizes sizes;
   std::vector<nvinfer1::DimsExprs> inputs;
   for (const auto& shape : shapes) inputs.push_back(sizes.shape(shape));
   nvinfer1::DimsExprs output{};
   const auto count = static_cast<int32_t>(inputs.size());
-  if (build(*create(kBlock)).getOutputShapes(inputs.data(), count, nullptr, 0, &output, 1, sizes) !=
+  if (build(*create(block)).getOutputShapes(inputs.data(), count, nullptr, 0, &output, 1, sizes) !=
       0) {
     return {};
   }
@@ -196,6 +217,7 @@ TEST(SplitAttentionPlugin, RejectsInputsThatDoNotMatchItsFields) {
   const std::vector<std::vector<int64_t>> inputs = {
       {-1, 128, 7, 9}, {32, 64, 1, 1}, {32}, {128, 32, 1, 1}, {128}};
   EXPECT_EQ(output_shape(inputs), (std::vector<int64_t>{-1, 64, 7, 9}));
+  EXPECT_EQ(output_shape(inputs, pooled_block()), (std::vector<int64_t>{-1, 64, 4, 5}));
   auto missing = inputs;
   missing.pop_back();
   EXPECT_TRUE(output_shape(missing).empty());
@@ -224,12 +246,44 @@ TEST(SplitAttentionPlugin, RequestsEnoughWorkspaceForEveryBatch) {
       const size_t asked = build(*plugin).getWorkspaceSize(tensors.data(), 5, &tensors[5], 1);
       const Layout layout = format == TensorFormat::kHWC8 ? Layout::channels_last : Layout::planes;
       for (int batch = 1; batch <= 32; ++batch) {
-        const size_t needed = split_attention_workspace(sizes, batch, side * side, layout);
+        const size_t needed =
+            split_attention_workspace({sizes, Element::fp16, layout, batch, side, side});
         EXPECT_LE(needed, asked) << batch;
         EXPECT_GE(needed, sizeof(float) * static_cast<size_t>(batch * (2 * channels + 32)));
       }
     }
   }
+}
+
+// The tactics for U of these dimensions, on a machine without a GPU.
+std::vector<int32_t> tactics_of(nvinfer1::IPluginV3& plugin, TensorFormat format) {
+  nvinfer1::DynamicPluginTensorDesc x{};
+  x.desc = {{4, {-1, 128, 56, 56}}, DataType::kHALF, format, 1.0F};
+  x.max = {4, {8, 128, 56, 56}};
+  EXPECT_EQ(build(plugin).configurePlugin(&x, 5, nullptr, 1), 0);
+  std::vector<int32_t> tactics(static_cast<size_t>(build(plugin).getNbTactics()));
+  EXPECT_EQ(build(plugin).getValidTactics(tactics.data(), build(plugin).getNbTactics()), 0);
+  return tactics;
+}
+
+TEST(SplitAttentionPlugin, OffersItsVariantsAsTactics) {
+  const auto plugin = create(kBlock);
+  const auto last = tactics_of(*plugin, TensorFormat::kHWC8);
+  const auto planes = tactics_of(*plugin, TensorFormat::kLINEAR);
+  EXPECT_GE(last.size(), 2U);
+  EXPECT_EQ(planes.size(), 1U);
+  for (const int32_t tactic : last) EXPECT_GT(tactic, 0);  // 0 means the default
+  EXPECT_EQ(std::set<int32_t>(last.begin(), last.end()).size(), last.size());
+  EXPECT_EQ(runtime(*plugin).setTactic(last.back()), 0);
+  EXPECT_EQ(runtime(*plugin).setTactic(0), 0);
+}
+
+TEST(SplitAttentionPlugin, HasATimingCacheIdOfItsFields) {
+  const auto id = [](nvinfer1::IPluginV3& plugin) {
+    return std::string(build(plugin).getTimingCacheID());
+  };
+  EXPECT_EQ(id(*create(kBlock)), id(*create(kBlock)));
+  EXPECT_NE(id(*create(kBlock)), id(*create(pooled_block())));
 }
 
 }  // namespace

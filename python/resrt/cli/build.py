@@ -59,6 +59,12 @@ _TENSORRT: dict[str, dict[str, Any]] = {
         "action": "store_true",
         "help": "use resrt's plugin for split attention; not with TensorRT for RTX",
     },
+    "lowering": {
+        "nargs": "+",
+        "choices": ["split", "dense", "merged", "pooled", "windows", "matrix"],
+        "metavar": "NAME",
+        "help": "other ways to lower some layers: split, dense, merged, pooled, windows, matrix",
+    },
 }
 
 

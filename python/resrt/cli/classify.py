@@ -109,7 +109,7 @@ def _run_on_cluster(options: argparse.Namespace) -> int:
         raise Misuse("--ray requires a folder in -o, and writes only Parquet, without --format")
     if options.device is not None:
         raise Misuse("--ray lets Ray choose the GPUs, without --device")
-    paths = list(_paths(options.images))
+    paths = list(image_paths(options))
     with waiting("classifying", quiet=options.quiet) as show:
         skipped = resrt.classify_on_cluster(
             options.engine,

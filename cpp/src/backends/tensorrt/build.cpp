@@ -98,8 +98,9 @@ class Build {
 
   Plan run(const Graph& graph, const Weights& weights) {
     Constants constants;
-    lower(fold_batch_norm({graph, weights}), info_.precision, *network_, constants, logger_,
-          split_attention());
+    const Network folded = fold_batch_norm({graph, weights});
+    lower({fuse_add_relu(folded.graph), folded.weights}, info_.precision, *network_, constants,
+          logger_, split_attention(), parse_lowering(options_.lowering));
     configure();
     add_profile();
     if (progress_) config_->setProgressMonitor(&monitor_);

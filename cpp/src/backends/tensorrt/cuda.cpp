@@ -54,6 +54,7 @@ Driver open() {
   find(driver.stream_query, "cuStreamQuery");
   find(driver.stream_synchronize, "cuStreamSynchronize");
   find(driver.stream_wait_event, "cuStreamWaitEvent");
+  find(driver.stream_is_capturing, "cuStreamIsCapturing");
   find(driver.stream_begin_capture, "cuStreamBeginCapture_v2");
   find(driver.stream_end_capture, "cuStreamEndCapture");
   find(driver.event_create, "cuEventCreate");

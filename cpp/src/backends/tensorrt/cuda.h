@@ -35,6 +35,7 @@ struct Driver {
   decltype(&::cuStreamQuery) stream_query;
   decltype(&::cuStreamSynchronize) stream_synchronize;
   decltype(&::cuStreamWaitEvent) stream_wait_event;
+  decltype(&::cuStreamIsCapturing) stream_is_capturing;
   decltype(&::cuStreamBeginCapture) stream_begin_capture;
   decltype(&::cuStreamEndCapture) stream_end_capture;
   decltype(&::cuEventCreate) event_create;

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <string>
@@ -24,19 +26,31 @@ namespace {
 // While one inference computes, the images of the other are copied.
 constexpr int kConcurrentInferences = 2;
 
+// Images are copied to the GPU in chunks of at least this size, while the next chunk is copied into
+// pinned memory.
+constexpr size_t kChunkBytes = size_t{4} << 20U;
+
+// TensorRT for RTX may capture a graph from the second run of a context on, and launches it from
+// the third on.
+constexpr int kRunsToPrepare = kRtx ? 3 : 1;
+
+// How often a capture is tried that other threads' synchronisation breaks.
+constexpr int kMostCaptures = 3;
+
+// Returns the batch size at which a smaller batch runs: a power of two, one and a half times a
+// power of two, or the largest. So few sizes have a context and a graph, and at most a third is
+// computed in vain.
+int round_up_batch(int batch, int max_batch) {
+  int size = 1;
+  while (size < batch) {
+    const int middle = size + size / 2;
+    size = middle > size && middle >= batch ? middle : 2 * size;
+  }
+  return std::min(size, max_batch);
+}
+
 CUstream to_stream(StreamHandle handle) {
   return reinterpret_cast<CUstream>(handle);
-}
-
-// In a default stream, legacy or per-thread, TensorRT synchronises the whole GPU.
-bool is_default_stream(StreamHandle handle) {
-  return handle <= reinterpret_cast<StreamHandle>(CU_STREAM_PER_THREAD);
-}
-
-// TensorRT requires aligned tensors. The parts of a split batch may be unaligned.
-bool is_aligned(const void* address) {
-  constexpr uintptr_t alignment = 256;
-  return reinterpret_cast<uintptr_t>(address) % alignment == 0;
 }
 
 // Enqueues an inference on a stream. If that fails half-way, waits for the part that was enqueued:
@@ -51,37 +65,96 @@ void enqueue_whole(CUstream stream, Enqueue enqueue) {
   }
 }
 
-// Logits in memory of their own, and an event that is recorded when they are complete.
-class Logits : public DeviceLogits {
+// Memory for logits, and an event that is recorded when they are complete.
+struct LogitsMemory {
+  size_t floats = 0;
+  DeviceMemory memory;
+  Event end;
+};
+
+// Memory that is used again, because allocating and freeing may wait for the whole GPU. Work that
+// reads returned memory may still be running in any stream. So it is used again only after the GPU
+// has been waited for, once for many of them.
+class LogitsPool {
  public:
-  Logits(const Device& device, size_t floats) : device_(device) {
-    const Device::Current current(device_);
-    DeviceMemory memory = allocate_on_device(floats * sizeof(float));
-    end_ = create_event();
-    memory_ = std::move(memory);
-  }
-  // Work that reads the logits may still be running in any stream.
-  ~Logits() override {
+  explicit LogitsPool(const Device& device) : device_(device) {}
+  ~LogitsPool() {
     const Device::Current current(device_, std::nothrow);
     Driver::get().context_synchronize();
-    memory_ = {};
-    end_ = {};
+    returned_.clear();
+    free_.clear();
+  }
+  LogitsPool(const LogitsPool&) = delete;
+  LogitsPool& operator=(const LogitsPool&) = delete;
+
+  const Device& device() const { return device_; }
+
+  // The device must be current.
+  LogitsMemory take(size_t floats) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (returned_.size() >= kMostReturned) reclaim();
+      const auto found = std::find_if(free_.begin(), free_.end(), [&](const LogitsMemory& memory) {
+        return memory.floats == floats;
+      });
+      if (found != free_.end()) {
+        LogitsMemory taken = std::move(*found);
+        free_.erase(found);
+        return taken;
+      }
+    }
+    LogitsMemory made;
+    made.floats = floats;
+    made.memory = allocate_on_device(floats * sizeof(float));
+    made.end = create_event();
+    return made;
   }
 
-  float* data() const override { return reinterpret_cast<float*>(memory_.get()); }
-  void mark_end(StreamHandle stream) override {
-    const Device::Current current(device_);
-    check(Driver::get().event_record(end_.get(), to_stream(stream)), "record an event");
-  }
-  void make_wait(StreamHandle stream) const override {
-    const Device::Current current(device_);
-    check(Driver::get().stream_wait_event(to_stream(stream), end_.get(), 0), "wait for an event");
+  void put_back(LogitsMemory memory) {
+    const std::lock_guard lock(mutex_);
+    returned_.push_back(std::move(memory));
   }
 
  private:
+  static constexpr size_t kMostReturned = 64;
+
+  // Does nothing while a stream captures a graph, because then waiting fails.
+  void reclaim() {
+    if (Driver::get().context_synchronize() != CUDA_SUCCESS) return;
+    if (free_.size() > kMostReturned) free_.clear();  // of sizes that are no longer in use
+    std::move(returned_.begin(), returned_.end(), std::back_inserter(free_));
+    returned_.clear();
+  }
+
   Device device_;
-  DeviceMemory memory_;
-  Event end_;
+  std::mutex mutex_;
+  std::vector<LogitsMemory> returned_;
+  std::vector<LogitsMemory> free_;
+};
+
+// Logits in memory of a pool, which both may outlive the engine.
+class Logits : public DeviceLogits {
+ public:
+  Logits(std::shared_ptr<LogitsPool> pool, size_t floats) : pool_(std::move(pool)) {
+    const Device::Current current(pool_->device());
+    memory_ = pool_->take(floats);
+  }
+  ~Logits() override { pool_->put_back(std::move(memory_)); }
+
+  float* data() const override { return reinterpret_cast<float*>(memory_.memory.get()); }
+  void mark_end(StreamHandle stream) override {
+    const Device::Current current(pool_->device());
+    check(Driver::get().event_record(memory_.end.get(), to_stream(stream)), "record an event");
+  }
+  void make_wait(StreamHandle stream) const override {
+    const Device::Current current(pool_->device());
+    check(Driver::get().stream_wait_event(to_stream(stream), memory_.end.get(), 0),
+          "wait for an event");
+  }
+
+ private:
+  std::shared_ptr<LogitsPool> pool_;
+  LogitsMemory memory_;
 };
 
 #if defined(TRT_MAJOR_RTX)
@@ -165,11 +238,13 @@ struct Loaded {
 // when it was captured, so each size has its own context. They share their scratch memory.
 struct Prepared {
   std::unique_ptr<nvinfer1::IExecutionContext> context;
-  GraphExec graph;
+  GraphExec graph = {};
+  int captures = 0;  // that were tried
 };
 
 // Runs one inference at a time, with its own stream, memory for a batch on the host and the device,
-// and a graph per batch size.
+// and a graph per batch size. A batch in a caller's memory is copied, because a graph is bound to
+// addresses, and the copy costs less than launching each kernel.
 class Session : public Context {
  public:
   explicit Session(const Loaded& loaded) : loaded_(loaded) {
@@ -198,59 +273,58 @@ class Session : public Context {
 
   void infer(const float* images, int batch, float* const* outputs) override {
     const Device::Current current(loaded_.device);
-    const auto count = static_cast<size_t>(batch);
-    std::memcpy(memory_->pinned_images.get(), images, count * loaded_.image_bytes());
-    wait_in(memory_->stream.get());
-    const auto found = memory_->prepared.find(batch);
-    if (found == memory_->prepared.end()) {
-      prepare(batch);
-    } else {
-      launch(found->second, batch);
-    }
-    check(Driver::get().stream_synchronize(memory_->stream.get()), "run an inference");
-    std::memcpy(outputs[0], memory_->pinned_logits.get(), count * loaded_.logits_bytes());
+    const Driver& driver = Driver::get();
+    const CUstream stream = memory_->stream.get();
+    Prepared& prepared = prepare(round_up_batch(batch, loaded_.info.max_batch));
+    enqueue_whole(stream, [&] {
+      upload(images, static_cast<size_t>(batch));
+      launch(prepared);
+      check(driver.copy_to_host(memory_->pinned_logits.get(), memory_->logits.get(),
+                                static_cast<size_t>(batch) * loaded_.logits_bytes(), stream),
+            "copy the logits");
+    });
+    check(driver.stream_synchronize(stream), "run an inference");
+    std::memcpy(outputs[0], memory_->pinned_logits.get(),
+                static_cast<size_t>(batch) * loaded_.logits_bytes());
+    capture(prepared);
   }
 
+  // Runs in the session's stream, which the caller's waits for.
   void infer_on_device(const DeviceBatch& batch) override {
     const Device::Current current(loaded_.device);
+    const Driver& driver = Driver::get();
     const CUstream asked = to_stream(batch.stream);
-    const CUstream stream = is_default_stream(batch.stream) ? memory_->stream.get() : asked;
-    if (stream != asked) order(memory_->begin, asked, stream);
-    wait_in(stream);
-    auto& context = memory_->on_device[batch.batch];
-    std::unique_lock<std::mutex> first_run;
-    if (context == nullptr) {
-      first_run = std::unique_lock(loaded_.first_runs);
-      context = create_context(batch.batch, Memories::caller);
-    }
+    const CUstream stream = memory_->stream.get();
+    require_not_capturing(asked);
+    Prepared& prepared = prepare(round_up_batch(batch.batch, loaded_.info.max_batch));
+    order(memory_->begin, asked, stream);
+    const auto count = static_cast<size_t>(batch.batch);
     enqueue_whole(stream, [&] {
-      enqueue_on_device(*context, batch, stream);
-      check(Driver::get().event_record(memory_->end.get(), stream), "record an event");
+      check(
+          driver.copy_on_device(memory_->images.get(), reinterpret_cast<CUdeviceptr>(batch.images),
+                                count * loaded_.image_bytes(), stream),
+          "copy the images");
+      launch(prepared);
+      check(driver.copy_on_device(reinterpret_cast<CUdeviceptr>(batch.logits),
+                                  memory_->logits.get(), count * loaded_.logits_bytes(), stream),
+            "copy the logits");
+      order(memory_->end, stream, asked);
     });
-    if (stream != asked) wait_in(asked);
   }
 
  private:
   // Everything that must be freed while the device is current, in reverse order.
   struct Memory {
     Stream stream;
-    Event begin;  // of an inference for a default stream
-    Event end;    // of the last inference in a caller's memory
+    Event begin;  // of the last inference in a caller's memory
+    Event end;
     PinnedMemory pinned_images;
     PinnedMemory pinned_logits;
     DeviceMemory images;
     DeviceMemory logits;
     DeviceMemory scratch;
     std::map<int, Prepared> prepared;  // by batch size
-    // Contexts for callers' memory and streams. They are separate because a context must not change
-    // after a graph was captured with it.
-    std::map<int, std::unique_ptr<nvinfer1::IExecutionContext>> on_device;
   };
-
-  // All inferences share the scratch memory, and one in a caller's memory may still be running.
-  void wait_in(CUstream stream) const {
-    check(Driver::get().stream_wait_event(stream, memory_->end.get(), 0), "wait for an event");
-  }
 
   // Makes later work in `second` wait for the work that is in `first` now.
   static void order(const Event& event, CUstream first, CUstream second) {
@@ -258,70 +332,75 @@ class Session : public Context {
     check(Driver::get().stream_wait_event(second, event.get(), 0), "wait for an event");
   }
 
-  // Copies through the session's own memory if the batch is not aligned for TensorRT.
-  void enqueue_on_device(nvinfer1::IExecutionContext& context, const DeviceBatch& batch,
-                         CUstream stream) const {
-    const Driver& driver = Driver::get();
-    const auto count = static_cast<size_t>(batch.batch);
-    const void* images = batch.images;
-    void* logits = batch.logits;
-    if (!is_aligned(images)) {
-      check(driver.copy_on_device(memory_->images.get(), reinterpret_cast<CUdeviceptr>(images),
-                                  count * loaded_.image_bytes(), stream),
+  // The session's memory is reused by other inferences, which a graph of the caller would not wait
+  // for.
+  static void require_not_capturing(CUstream stream) {
+    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+    check(Driver::get().stream_is_capturing(stream, &status), "use the stream");
+    if (status == CU_STREAM_CAPTURE_STATUS_NONE) return;
+    throw BackendError(
+        "the stream is capturing a CUDA graph, which an inference cannot be part of; run it "
+        "outside "
+        "the capture (resrt has a CUDA graph of its own for each batch size)");
+  }
+
+  // Copies images into the session's memory on the GPU.
+  void upload(const float* images, size_t count) const {
+    const size_t bytes = count * loaded_.image_bytes();
+    auto* pinned = static_cast<std::byte*>(memory_->pinned_images.get());
+    for (size_t begin = 0; begin < bytes; begin += kChunkBytes) {
+      const size_t size = std::min(kChunkBytes, bytes - begin);
+      std::memcpy(pinned + begin, reinterpret_cast<const std::byte*>(images) + begin, size);
+      check(Driver::get().copy_to_device(memory_->images.get() + begin, pinned + begin, size,
+                                         memory_->stream.get()),
             "copy the images");
-      images = to_pointer(memory_->images);
-    }
-    if (!is_aligned(logits)) logits = to_pointer(memory_->logits);
-    const uint64_t mark = loaded_.logger.mark();
-    if (!context.setInputTensorAddress(kImages, images) ||
-        !context.setTensorAddress(kLogits, logits) || !context.enqueueV3(stream)) {
-      loaded_.fail("run an inference", mark);
-    }
-    if (logits != batch.logits) {
-      check(driver.copy_on_device(reinterpret_cast<CUdeviceptr>(batch.logits),
-                                  memory_->logits.get(), count * loaded_.logits_bytes(), stream),
-            "copy the logits");
     }
   }
 
-  // Runs a batch of a size that has not run before, then captures it for the next time. The first
-  // run cannot be captured, because TensorRT initialises what it needs during that run.
-  void prepare(int batch) {
+  // Returns what runs a batch size. Runs a size that has not run before, because TensorRT
+  // initialises what it needs in the first run, and captures it.
+  Prepared& prepare(int batch) {
+    const auto found = memory_->prepared.find(batch);
+    if (found != memory_->prepared.end()) return found->second;
+    const CUstream stream = memory_->stream.get();
     const std::lock_guard first_run(loaded_.first_runs);
-    Prepared prepared{create_context(batch, Memories::own), {}};
-    enqueue(*prepared.context, batch);
-    check(Driver::get().stream_synchronize(memory_->stream.get()), "run an inference");
-    // TensorRT for RTX captures graphs itself, and again after it has compiled better kernels.
-    if constexpr (!kRtx) prepared.graph = capture(*prepared.context, batch);
-    memory_->prepared.emplace(batch, std::move(prepared));
+    Prepared prepared{create_context(batch)};
+    for (int run = 0; run < kRunsToPrepare; ++run) {
+      enqueue_whole(stream, [&] { enqueue(*prepared.context); });
+      check(Driver::get().stream_synchronize(stream), "run an inference");
+    }
+    capture(prepared);
+    return memory_->prepared.emplace(batch, std::move(prepared)).first->second;
   }
 
-  void launch(const Prepared& prepared, int batch) {
+  void launch(const Prepared& prepared) const {
     if (prepared.graph) {
       check(Driver::get().graph_launch(prepared.graph.get(), memory_->stream.get()),
             "run an inference");
     } else {
-      enqueue(*prepared.context, batch);
+      enqueue(*prepared.context);
     }
   }
 
-  void enqueue(nvinfer1::IExecutionContext& context, int batch) {
-    const Driver& driver = Driver::get();
-    const CUstream stream = memory_->stream.get();
-    const auto count = static_cast<size_t>(batch);
-    enqueue_whole(stream, [&] {
-      check(driver.copy_to_device(memory_->images.get(), memory_->pinned_images.get(),
-                                  count * loaded_.image_bytes(), stream),
-            "copy the images");
-      const uint64_t mark = loaded_.logger.mark();
-      if (!context.enqueueV3(stream)) loaded_.fail("run an inference", mark);
-      check(driver.copy_to_host(memory_->pinned_logits.get(), memory_->logits.get(),
-                                count * loaded_.logits_bytes(), stream),
-            "copy the logits");
-    });
+  void enqueue(nvinfer1::IExecutionContext& context) const {
+    const uint64_t mark = loaded_.logger.mark();
+    if (!context.enqueueV3(memory_->stream.get())) loaded_.fail("run an inference", mark);
   }
 
-  GraphExec capture(nvinfer1::IExecutionContext& context, int batch) {
+  // Captures a graph if there is none yet. A capture fails if another thread synchronises the GPU
+  // meanwhile. Inferences are then enqueued without a graph, and a later one tries again. TensorRT
+  // for RTX captures graphs itself, and again after it has compiled better kernels.
+  void capture(Prepared& prepared) const {
+    if (kRtx || prepared.graph || prepared.captures == kMostCaptures) return;
+    ++prepared.captures;
+    try {
+      prepared.graph = capture_graph(*prepared.context);
+    } catch (const BackendError&) {
+      check_not_lost("capture an inference");
+    }
+  }
+
+  GraphExec capture_graph(nvinfer1::IExecutionContext& context) const {
     const Driver& driver = Driver::get();
     const CUstream stream = memory_->stream.get();
     check(driver.stream_begin_capture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL),
@@ -332,7 +411,7 @@ class Session : public Context {
       return std::pair(result, CapturedGraph(graph));
     };
     try {
-      enqueue(context, batch);
+      enqueue(context);
     } catch (...) {
       end();  // makes the stream usable again
       throw;
@@ -344,12 +423,7 @@ class Session : public Context {
     return GraphExec(executable);
   }
 
-  // Whose images and logits a context uses: the session's own, or a caller's, which change with
-  // each inference.
-  enum class Memories { own, caller };
-
-  std::unique_ptr<nvinfer1::IExecutionContext> create_context(int batch,
-                                                              [[maybe_unused]] Memories memories) {
+  std::unique_ptr<nvinfer1::IExecutionContext> create_context(int batch) const {
     const uint64_t mark = loaded_.logger.mark();
     nvinfer1::ICudaEngine& engine = *loaded_.engine;
     constexpr auto strategy = nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED;
@@ -357,10 +431,8 @@ class Session : public Context {
     const std::unique_ptr<nvinfer1::IRuntimeConfig> config(engine.createRuntimeConfig());
     if (config == nullptr) loaded_.fail("prepare an inference", mark);
     config->setExecutionContextAllocationStrategy(strategy);
-    // A graph is valid only for the addresses and streams that it was captured with.
-    config->setCudaGraphStrategy(memories == Memories::own
-                                     ? nvinfer1::CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE
-                                     : nvinfer1::CudaGraphStrategy::kDISABLED);
+    // The context always runs with the same addresses and in the same stream.
+    config->setCudaGraphStrategy(nvinfer1::CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE);
     // Compile for the batch size now, so that a warmed-up engine has its final speed.
     config->setDynamicShapesKernelSpecializationStrategy(
         nvinfer1::DynamicShapesKernelSpecializationStrategy::kEAGER);
@@ -392,7 +464,8 @@ class Session : public Context {
 
 class Engine : public Executable, public DeviceAccess {
  public:
-  explicit Engine(std::unique_ptr<Loaded> loaded) : loaded_(std::move(loaded)) {}
+  explicit Engine(std::unique_ptr<Loaded> loaded)
+      : loaded_(std::move(loaded)), logits_(std::make_shared<LogitsPool>(loaded_->device)) {}
 
   ~Engine() override {
     const Device::Current current(loaded_->device, std::nothrow);
@@ -424,11 +497,12 @@ class Engine : public Executable, public DeviceAccess {
   int device() const override { return loaded_->device_index; }
   int device_of(const void* pointer) const override { return Device::of(pointer); }
   std::unique_ptr<DeviceLogits> allocate(size_t floats) const override {
-    return std::make_unique<Logits>(loaded_->device, floats);
+    return std::make_unique<Logits>(logits_, floats);
   }
 
  private:
   std::unique_ptr<Loaded> loaded_;
+  std::shared_ptr<LogitsPool> logits_;
 };
 
 }  // namespace

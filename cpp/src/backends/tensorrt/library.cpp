@@ -37,9 +37,25 @@ std::vector<fs::path> candidates() {
   return found;
 }
 
+// Opens the libraries next to TensorRT's, such as the resources of its builder. TensorRT opens them
+// by name only, which finds them in its wheel only if they are open already. It reports those that
+// are missing itself.
+void open_siblings(const fs::path& library) {
+  std::error_code none;
+  for (const auto& file : fs::directory_iterator(library.parent_path(), none)) {
+    const std::string name = file.path().filename().string();
+    if (name.starts_with("libnvinfer_") && name.find(".so") != std::string::npos) {
+      ::dlopen(file.path().c_str(), RTLD_LAZY | RTLD_LOCAL);
+    }
+  }
+}
+
 void* open() {
   std::vector<std::string> names;
-  for (const fs::path& path : candidates()) names.push_back(path.string());
+  for (const fs::path& path : candidates()) {
+    if (!kRtx) open_siblings(path);
+    names.push_back(path.string());
+  }
   names.push_back(library_name());  // in the system's search path
   std::vector<std::string> reasons;
   for (const std::string& name : names) {

@@ -5,7 +5,10 @@
 #include <cmath>
 #include <initializer_list>
 #include <limits>
+#include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -43,18 +46,67 @@ bool same(const Dims& left, const Dims& right) {
   return left.nbDims == right.nbDims && std::equal(left.d, left.d + left.nbDims, right.d);
 }
 
+// A block-diagonal convolution: its weights, (out_channels, in_channels / groups, kernel, kernel).
+struct Grouped {
+  Array weights;
+  int groups;
+};
+
+// Merges every `factor` groups of a convolution into one, with zeros between them.
+Grouped merge_groups(const Array& weights, int groups, int factor) {
+  const int64_t outputs = weights.shape[0];
+  const int64_t inputs = weights.shape[1];  // of a group
+  const int64_t window = weights.shape[2] * weights.shape[3];
+  const int64_t group_outputs = outputs / groups;
+  auto [merged, out] = make_array({outputs, inputs * factor, weights.shape[2], weights.shape[3]});
+  std::fill_n(out, merged.size(), 0.0F);
+  for (int64_t output = 0; output < outputs; ++output) {
+    const int64_t place = output / group_outputs % factor;
+    std::copy_n(weights.data.get() + output * inputs * window, inputs * window,
+                out + (output * factor + place) * inputs * window);
+  }
+  return {merged, groups / factor};
+}
+
+// Returns part `index` of `count` along the first axis.
+Array part_of(const Array& array, int index, int count) {
+  std::vector<int64_t> shape = array.shape;
+  shape.front() /= count;
+  auto [part, out] = make_array(shape);
+  const auto size = static_cast<int64_t>(part.size());
+  std::copy_n(array.data.get() + index * size, size, out);
+  return part;
+}
+
+// Returns a 1x1 convolution's weights as those of a 2x2 convolution over the pixels that a 2x2
+// average pooling would average.
+Array spread_over_window(const Array& weights) {
+  auto [spread, out] = make_array({weights.shape[0], weights.shape[1], 2, 2});
+  for (size_t i = 0; i < spread.size(); ++i) out[i] = weights.data.get()[i / 4] / 4;
+  return spread;
+}
+
 class Lowering {
  public:
   Lowering(const Network& network, Precision precision, nvinfer1::INetworkDefinition& target,
            Constants& constants, const Logger& logger,
-           nvinfer1::IPluginCreatorV3One* split_attention)
+           nvinfer1::IPluginCreatorV3One* split_attention, const LoweringChoices& choices)
       : graph_(network.graph),
         weights_(network.weights),
         type_(to_type(precision)),
         target_(target),
         constants_(constants),
         logger_(logger),
-        split_attention_(split_attention) {}
+        split_attention_(split_attention),
+        choices_(choices),
+        users_(graph_.layers().size()) {
+    const std::vector<Layer>& layers = graph_.layers();
+    for (size_t i = 0; i < layers.size(); ++i) {
+      for (const Tensor tensor : layers[i].inputs) {
+        users_[static_cast<size_t>(tensor.layer)].push_back(static_cast<int>(i));
+      }
+    }
+  }
 
   void run() {
     target_.setName(graph_.name().c_str());
@@ -63,7 +115,8 @@ class Lowering {
       ITensor& output =
           std::visit([&](const auto& definition) -> ITensor& { return lower(layer, definition); },
                      layer.definition);
-      require_shape(layer, output);
+      if (!has_another_shape_) require_shape(layer, output);
+      has_another_shape_ = false;
       values_.push_back(&output);
     }
     mark_output();
@@ -142,6 +195,29 @@ class Lowering {
                 .getOutput(0);
   }
 
+  // Returns the only layer that uses the output of the layer that is being lowered, or null.
+  const Layer* only_user() const { return only_user(values_.size()); }
+  const Layer* only_user(size_t layer) const {
+    if (users_[layer].size() != 1) return nullptr;
+    return &graph_.layers()[static_cast<size_t>(users_[layer].front())];
+  }
+
+  // Returns the number of parts in which the output of a layer is computed, see
+  // LoweringChoices::split.
+  int parts_of(size_t layer) const {
+    const auto* conv = std::get_if<Conv2d>(&graph_.layers()[layer].definition);
+    const Layer* user = only_user(layer);
+    if (!choices_.split || conv == nullptr || conv->residual || user == nullptr) return 1;
+    if (const auto* block = std::get_if<SplitAttention>(&user->definition)) {
+      return split_attention_ == nullptr ? block->radix : 1;
+    }
+    if (const auto* next = std::get_if<Conv2d>(&user->definition)) {
+      const int parts = parts_of(static_cast<size_t>(users_[layer].front()));
+      return next->groups % parts == 0 && conv->groups == 1 ? parts : 1;
+    }
+    return 1;
+  }
+
   ITensor& value(Tensor tensor) const { return *values_[static_cast<size_t>(tensor.layer)]; }
   ITensor& input(const Layer& layer) const { return value(layer.inputs.front()); }
 
@@ -180,7 +256,17 @@ class Lowering {
 
   // Returns the mean over height and width, (N, C, 1, 1).
   ITensor& mean(const std::string& name, ITensor& x) {
-    ITensor& wide = cast(name + ".cast", x, DataType::kFLOAT);
+    constexpr int window = 7;
+    const Dims shape = x.getDimensions();
+    ITensor* values = &x;
+    if (choices_.windows && shape.d[2] > window && shape.d[2] % window == 0 &&
+        shape.d[3] % window == 0) {
+      auto& pool = named(name + ".windows",
+                         target_.addPoolingNd(x, nvinfer1::PoolingType::kAVERAGE, square(window)));
+      pool.setStrideNd(square(window));
+      values = pool.getOutput(0);
+    }
+    ITensor& wide = cast(name + ".cast", *values, DataType::kFLOAT);
     constexpr uint32_t height_and_width = 1U << 2U | 1U << 3U;
     return cast(name + ".cast_back", reduce_to_mean(name, wide, height_and_width), type_);
   }
@@ -188,10 +274,35 @@ class Lowering {
   // Returns a fully connected layer on a vector, (N, C, 1, 1), as a convolution, which has a bias.
   ITensor& fully_connected(const std::string& name, ITensor& x, const Array& weight,
                            const Array& bias) {
+    if (choices_.matrix) return matrix_product(name, x, weight, bias);
     return *named(name, target_.addConvolutionNd(x, weight.shape.front(), square(1),
                                                  constant(name + ".weight", weight),
                                                  constant(name + ".bias", bias)))
                 .getOutput(0);
+  }
+
+  // The same as a matrix product.
+  ITensor& matrix_product(const std::string& name, ITensor& x, const Array& weight,
+                          const Array& bias) {
+    const int64_t outputs = weight.shape[0];
+    const auto size = static_cast<int64_t>(weight.size());
+    const auto reshape = [&](const char* what, ITensor& tensor, const Dims& shape) -> ITensor& {
+      auto& made = named(name + what, target_.addShuffle(tensor));
+      made.setReshapeDimensions(shape);
+      return *made.getOutput(0);
+    };
+    const auto matrix = [&](const char* what, const Array& array, const Dims& shape) -> ITensor& {
+      return *named(name + what, target_.addConstant(shape, constant(name + what, array)))
+                  .getOutput(0);
+    };
+    ITensor& vectors = reshape(".vectors", x, dims({0, size / outputs}));
+    ITensor& product = *named(name, target_.addMatrixMultiply(
+                                        vectors, nvinfer1::MatrixOperation::kNONE,
+                                        matrix(".weight", weight, dims({outputs, size / outputs})),
+                                        nvinfer1::MatrixOperation::kTRANSPOSE))
+                            .getOutput(0);
+    ITensor& sum = add(name + ".add", product, matrix(".bias", bias, dims({1, outputs})));
+    return reshape(".pixels", sum, dims({0, outputs, 1, 1}));
   }
 
   // Returns `count` channels, starting with `first`.
@@ -209,17 +320,72 @@ class Lowering {
   }
 
   ITensor& lower(const Layer& layer, const Conv2d& conv) {
+    const int parts = parts_of(values_.size());
+    const Array weights = weights_.at(layer.name + ".weight");
+    if (parts == 1) {
+      if (pooled_.contains(layer.inputs.front().layer)) {
+        Conv2d window = conv;
+        window.kernel = 2;
+        window.stride = 2;
+        return convolve(layer.name, layer, window, input(layer),
+                        {spread_over_window(weights), conv.groups}, bias_of(layer, conv));
+      }
+      return convolve(layer.name, layer, conv, input(layer),
+                      merge_groups(weights, conv.groups, groups_to_merge(layer, conv)),
+                      bias_of(layer, conv));
+    }
+    const std::vector<ITensor*> inputs = parts_[layer.inputs.front().layer];
+    std::vector<ITensor*>& outputs = parts_[static_cast<int>(values_.size())];
+    for (int part = 0; part < parts; ++part) {
+      ITensor& x = inputs.empty() ? input(layer) : *inputs[static_cast<size_t>(part)];
+      const int groups = inputs.empty() ? 1 : conv.groups / parts;
+      std::optional<Array> bias = bias_of(layer, conv);
+      if (bias) bias = part_of(*bias, part, parts);
+      const Grouped grouped = {part_of(weights, part, parts), groups};
+      outputs.push_back(
+          &convolve(concat(layer.name, ".part", part), layer, conv, x, grouped, bias));
+    }
+    has_another_shape_ = true;
+    return *outputs.front();
+  }
+
+  std::optional<Array> bias_of(const Layer& layer, const Conv2d& conv) const {
+    if (!conv.bias) return std::nullopt;
+    return weights_.at(layer.name + ".bias");
+  }
+
+  // Returns how many groups of a convolution become one.
+  int groups_to_merge(const Layer& layer, const Conv2d& conv) const {
+    constexpr int wanted = 64;  // channels of a group
+    const Layer* user = only_user();
+    if (user != nullptr && std::holds_alternative<SplitAttention>(user->definition)) {
+      return choices_.dense ? conv.groups : 1;
+    }
+    const int width = graph_.shape(layer.inputs.front()).channels / conv.groups;
+    int factor = 1;
+    if (choices_.merged && width > 1) {
+      while (factor * width < wanted && factor < conv.groups) {
+        do ++factor;
+        while (conv.groups % factor != 0);
+      }
+    }
+    return factor;
+  }
+
+  // Adds a convolution, or a part of one.
+  ITensor& convolve(const std::string& name, const Layer& layer, const Conv2d& conv, ITensor& x,
+                    const Grouped& grouped, const std::optional<Array>& bias) {
     const nvinfer1::Weights no_bias{type_, nullptr, 0};
-    auto& made = named(layer.name, target_.addConvolutionNd(
-                                       input(layer), conv.out_channels, square(conv.kernel),
-                                       parameter(layer.name + ".weight"),
-                                       conv.bias ? parameter(layer.name + ".bias") : no_bias));
+    auto& made =
+        named(name, target_.addConvolutionNd(x, grouped.weights.shape.front(), square(conv.kernel),
+                                             constant(name + ".weight", grouped.weights),
+                                             bias ? constant(name + ".bias", *bias) : no_bias));
     made.setStrideNd(square(conv.stride));
     made.setPaddingNd(square(conv.padding));
-    made.setNbGroups(conv.groups);
+    made.setNbGroups(grouped.groups);
     ITensor* y = made.getOutput(0);
-    if (conv.residual) y = &add(layer.name + ".add", *y, value(layer.inputs.back()));
-    return conv.relu ? relu(layer.name + ".relu", *y) : *y;
+    if (conv.residual) y = &add(name + ".add", *y, value(layer.inputs.back()));
+    return conv.relu ? relu(name + ".relu", *y) : *y;
   }
 
   ITensor& lower(const Layer& layer, const BatchNorm2d& norm) {
@@ -256,7 +422,24 @@ class Lowering {
     return *made.getOutput(0);
   }
 
+  // Whether the only user of a pooling can compute it too, see LoweringChoices::pooled.
+  bool is_part_of_convolution(const Layer& layer, const AvgPool2d& pool) const {
+    const Layer* user = only_user();
+    const auto* conv = user == nullptr ? nullptr : std::get_if<Conv2d>(&user->definition);
+    const Shape in = graph_.shape(layer.inputs.front());
+    return choices_.pooled && conv != nullptr && conv->kernel == 1 && conv->stride == 1 &&
+           conv->padding == 0 && pool.kernel == 2 && pool.stride == 2 && pool.padding == 0 &&
+           in.height % 2 == 0 && in.width % 2 == 0 &&
+           user->inputs.front().layer == static_cast<int>(values_.size());
+  }
+
   ITensor& lower(const Layer& layer, const AvgPool2d& pool) {
+    if (pooled_.contains(layer.inputs.front().layer)) return input(layer);  // by the plugin
+    if (is_part_of_convolution(layer, pool)) {
+      pooled_.insert(static_cast<int>(values_.size()));
+      has_another_shape_ = true;
+      return input(layer);
+    }
     const Shape in = graph_.shape(layer.inputs.front());
     auto& made = named(
         layer.name,
@@ -312,17 +495,32 @@ class Lowering {
     return add(layer.name, value(layer.inputs.front()), value(layer.inputs.back()));
   }
 
+  // Returns the means of all splits, which may be in parts.
+  ITensor& means_of(const std::string& name, ITensor& x, const std::vector<ITensor*>& parts) {
+    if (parts.empty()) return mean(name + ".mean", x);
+    std::vector<ITensor*> means;
+    for (ITensor* part : parts) {
+      means.push_back(&mean(concat(name, ".mean", means.size()), *part));
+    }
+    auto& joined = named(name + ".means", target_.addConcatenation(
+                                              means.data(), static_cast<int32_t>(means.size())));
+    joined.setAxis(1);
+    return *joined.getOutput(0);
+  }
+
   ITensor& lower(const Layer& layer, const SplitAttention& block) {
     const std::string& name = layer.name;
     ITensor& x = input(layer);
     if (split_attention_ != nullptr) return plugin(layer, block);
     const AttentionProducts products = dense_products(block, name, weights_);
-    ITensor& hidden = relu(name + ".relu", fully_connected(name + ".fc1", mean(name + ".mean", x),
-                                                           products.fc1, products.fc1_bias));
-    ITensor& logits = fully_connected(name + ".fc2", hidden, products.fc2, products.fc2_bias);
+    const std::vector<ITensor*> parts = parts_[layer.inputs.front().layer];
     const auto split = [&](const char* what, ITensor& tensor, int r) -> ITensor& {
+      if (&tensor == &x && !parts.empty()) return *parts[static_cast<size_t>(r)];
       return channels(concat(name, what, r), tensor, int64_t{r} * block.channels, block.channels);
     };
+    ITensor& hidden = relu(name + ".relu", fully_connected(name + ".fc1", means_of(name, x, parts),
+                                                           products.fc1, products.fc1_bias));
+    ITensor& logits = fully_connected(name + ".fc2", hidden, products.fc2, products.fc2_bias);
 
     if (block.radix == 1) return multiply(name, x, sigmoid(name + ".sigmoid", logits));
     if (block.radix == 2) {
@@ -348,12 +546,31 @@ class Lowering {
     refuse(layer.name, "plugins are not supported");
   }
 #else
+  // Returns the plugin's number for the pooling that follows a block, which the plugin computes
+  // too, or 0 if none does.
+  int pooling_after(const SplitAttention& block) const {
+    constexpr int pack = 8;  // channels that the plugin requires a multiple of
+    const Layer* user = only_user();
+    const auto* pool = user == nullptr ? nullptr : std::get_if<AvgPool2d>(&user->definition);
+    if (pool == nullptr || pool->kernel != 3 || pool->stride != 2 || pool->padding != 1 ||
+        pool->ceil_mode || block.channels % pack != 0) {
+      return 0;
+    }
+    return pool->count_include_pad ? 1 : 2;
+  }
+
   // Returns the block as one plugin layer with its parameters as inputs.
   ITensor& plugin(const Layer& layer, const SplitAttention& block) {
     require_folded(block, layer.name);
-    const std::array values = {block.channels, block.radix, block.cardinality, block.hidden};
-    std::array<nvinfer1::PluginField, 4> fields;
-    constexpr std::array names = {"channels", "radix", "cardinality", "hidden"};
+    const int pooling = pooling_after(block);
+    if (pooling != 0) {
+      pooled_.insert(static_cast<int>(values_.size()));
+      has_another_shape_ = true;
+    }
+    const std::array values = {block.channels, block.radix, block.cardinality, block.hidden,
+                               pooling};
+    std::array<nvinfer1::PluginField, 5> fields;
+    constexpr std::array names = {"channels", "radix", "cardinality", "hidden", "pooling"};
     for (size_t i = 0; i < fields.size(); ++i) {
       fields[i] = {names[i], &values[i], nvinfer1::PluginFieldType::kINT32, 1};
     }
@@ -438,6 +655,11 @@ class Lowering {
   Constants& constants_;
   const Logger& logger_;
   nvinfer1::IPluginCreatorV3One* split_attention_;
+  LoweringChoices choices_;
+  std::vector<std::vector<int>> users_;         // by layer: those that use its output
+  std::map<int, std::vector<ITensor*>> parts_;  // by layer: its output, if it is in parts
+  std::set<int> pooled_;  // layers whose pooling is computed by the plugin or a convolution
+  bool has_another_shape_ = false;  // whether the current layer's output is not as in the graph
   ITensor* images_ = nullptr;
   uint64_t mark_ = 0;             // the logger's mark before the current layer
   std::vector<ITensor*> values_;  // by layer: its output
@@ -456,10 +678,31 @@ DataType to_type(Precision precision) {
   throw BackendError("the precision of a network must not be 'auto'");
 }
 
+LoweringChoices parse_lowering(const std::vector<std::string>& names) {
+  LoweringChoices choices;
+  const std::vector<std::pair<const char*, bool*>> known = {
+      {"split", &choices.split},   {"dense", &choices.dense},     {"merged", &choices.merged},
+      {"pooled", &choices.pooled}, {"windows", &choices.windows}, {"matrix", &choices.matrix}};
+  for (const std::string& name : names) {
+    const auto found = std::find_if(known.begin(), known.end(),
+                                    [&](const auto& one) { return name == one.first; });
+    if (found == known.end()) {
+      std::vector<std::string> all;
+      for (const auto& one : known) all.emplace_back(one.first);
+      throw InputError(concat("there is no lowering '", name, "'; choose from ", join(all)));
+    }
+    *found->second = true;
+  }
+  if (choices.split && choices.dense) {
+    throw InputError("the lowerings 'split' and 'dense' exclude each other; leave out one");
+  }
+  return choices;
+}
+
 void lower(const Network& network, Precision precision, nvinfer1::INetworkDefinition& target,
            Constants& constants, const Logger& logger,
-           nvinfer1::IPluginCreatorV3One* split_attention) {
-  Lowering(network, precision, target, constants, logger, split_attention).run();
+           nvinfer1::IPluginCreatorV3One* split_attention, const LoweringChoices& choices) {
+  Lowering(network, precision, target, constants, logger, split_attention, choices).run();
 }
 
 }  // namespace resrt::tensorrt

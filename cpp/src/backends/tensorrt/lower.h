@@ -1,6 +1,8 @@
 #pragma once
 
 #include <NvInfer.h>
+#include <string>
+#include <vector>
 
 #include "backends/tensorrt/constants.h"
 #include "backends/tensorrt/logger.h"
@@ -13,6 +15,27 @@ inline constexpr const char* kImages = "images";
 
 // The type of the tensors between layers.
 nvinfer1::DataType to_type(Precision precision);
+
+// Other ways to lower some layers, which compute the same. Which are faster depends on TensorRT and
+// the GPU.
+struct LoweringChoices {
+  // Convolutions before a split attention are computed separately for each split, and those before
+  // them too, so that no tensor is sliced.
+  bool split = false;
+  // Convolutions before a split attention have no groups, but zeros in their weights.
+  bool dense = false;
+  // Groups of other convolutions are merged, with zeros, to at least 64 channels.
+  bool merged = false;
+  // A 2x2 average pooling and the 1x1 convolution after it are one 2x2 convolution.
+  bool pooled = false;
+  // Means are computed over windows in the network's type first, and then in float32.
+  bool windows = false;
+  // Products of vectors are matrix products instead of convolutions.
+  bool matrix = false;
+};
+
+// Returns the choices of these names. Throws InputError, which lists the names, if one is unknown.
+LoweringChoices parse_lowering(const std::vector<std::string>& names);
 
 // Adds the network's layers to an empty TensorRT network, from float32 "images" (N, C, H, W) to
 // float32 "logits" (N, classes), for any N. The network is strongly typed: activations and weights
@@ -28,6 +51,7 @@ nvinfer1::DataType to_type(Precision precision);
 // folded.
 void lower(const Network& network, Precision precision, nvinfer1::INetworkDefinition& target,
            Constants& constants, const Logger& logger,
-           nvinfer1::IPluginCreatorV3One* split_attention = nullptr);
+           nvinfer1::IPluginCreatorV3One* split_attention = nullptr,
+           const LoweringChoices& choices = {});
 
 }  // namespace resrt::tensorrt

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "backends/tensorrt/flavour.h"
+#include "backends/tensorrt/lower.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -20,6 +21,7 @@ void require(bool holds, const std::string& message) {
 
 // Checks the options that every flavour has.
 void check_common(const TensorRTOptions& options, int max_batch) {
+  parse_lowering(options.lowering);
   require(options.workspace >= 0 && options.workspace <= kMostWorkspace,
           concat("workspace must be from 0 to ", kMostWorkspace, " MiB, not ", options.workspace));
   require(

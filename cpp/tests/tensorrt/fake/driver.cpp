@@ -113,7 +113,11 @@ CUresult cuCtxPopCurrent(CUcontext* context) {
 }
 
 CUresult cuCtxSynchronize() {
-  return call_on_gpu(__func__, Kind::loses, [](int) { run_all(); });
+  return call_on_gpu(__func__, Kind::loses, [](int gpu) {
+    if (break_captures(gpu)) throw DriverError{CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED};
+    run_all();
+    ++state().synchronisations;
+  });
 }
 
 CUresult cuPointerGetAttribute(void* value, CUpointer_attribute, CUdeviceptr address) {
@@ -132,6 +136,7 @@ CUresult cuMemAlloc(CUdeviceptr* address, size_t bytes) {
     if (this_thread().recording) throw DriverError{CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED};
     if (bytes == 0) throw DriverError{CUDA_ERROR_INVALID_VALUE};
     require_memory_left(gpu, bytes);
+    ++state().allocations;
     *address = next_address(bytes);
     state().device_memory.items[*address] = make_memory(gpu, bytes);
   });
@@ -211,6 +216,19 @@ CUresult cuStreamBeginCapture(CUstream handle, CUstreamCaptureMode) {
     if (stream->recording) throw DriverError{CUDA_ERROR_ILLEGAL_STATE};
     stream->recording.emplace();
     this_thread().recording = true;
+    if (state().captures_to_break > 0) {
+      --state().captures_to_break;
+      break_captures(gpu);  // as if another thread synchronised the GPU now
+    }
+  });
+}
+
+CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* status) {
+  return call_on_gpu(__func__, [&](int gpu) {
+    const auto stream = find_stream(handle, gpu);
+    *status = !stream->recording  ? CU_STREAM_CAPTURE_STATUS_NONE
+              : stream->is_broken ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
+                                  : CU_STREAM_CAPTURE_STATUS_ACTIVE;
   });
 }
 
@@ -220,6 +238,9 @@ CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph) {
     const auto stream = find_stream(handle, gpu);
     this_thread().recording = false;
     works = std::exchange(stream->recording, std::nullopt);
+    if (std::exchange(stream->is_broken, false)) {
+      throw DriverError{CUDA_ERROR_STREAM_CAPTURE_INVALIDATED};
+    }
     if (!works) throw DriverError{CUDA_ERROR_ILLEGAL_STATE};
   });
   if (result != CUDA_SUCCESS) return result;
@@ -229,7 +250,10 @@ CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph) {
 }
 
 CUresult cuEventCreate(CUevent* event, unsigned) {
-  return call_on_gpu(__func__, [&](int gpu) { *event = add<CUevent>(state().events, Event{gpu}); });
+  return call_on_gpu(__func__, [&](int gpu) {
+    ++state().allocations;
+    *event = add<CUevent>(state().events, Event{gpu});
+  });
 }
 
 CUresult cuEventRecord(CUevent handle, CUstream stream_handle) {

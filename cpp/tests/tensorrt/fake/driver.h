@@ -11,6 +11,8 @@
 // in a stream runs when somebody waits for it, in a random order that streams and events allow, so
 // a missing wait shows as a wrong result.
 //
+// Synchronising a GPU fails while one of its streams captures a graph, and breaks that capture.
+//
 // It does not model speed, the implicit waits of the default stream, or undocumented behaviour.
 namespace resrt::fake {
 
@@ -36,6 +38,17 @@ std::vector<std::string> alive();
 // Invalid calls, including those that a real driver does not detect.
 std::vector<std::string> faults();
 int graph_launches();
+void count_graph_launch();  // of a library that captures graphs itself
+
+// Breaks the next captures, as if another thread synchronised the GPU while they last.
+void break_next_captures(int count);
+
+// Calls so far that allocate memory or create an event, and calls that wait for a whole GPU.
+struct Counts {
+  int allocations = 0;
+  int synchronisations = 0;
+};
+Counts counts();
 
 // Runs all work in all streams.
 void finish();

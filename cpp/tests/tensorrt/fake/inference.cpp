@@ -19,6 +19,7 @@ namespace {
 constexpr const char* kMagic = "fake";
 
 std::atomic<int> compiled_sizes = 0;
+std::atomic<int> created_contexts = 0;
 
 void check(CUresult result) {
   if (result == CUDA_SUCCESS) return;
@@ -146,7 +147,10 @@ class ExecutionContext final : public IExecutionContext, public UnimplementedExe
   }
 
 #if defined(TRT_MAJOR_RTX)
-  void compile_into(RuntimeCache* kernels) { kernels_ = kernels; }
+  void configure(RuntimeCache* kernels, bool captures) {
+    kernels_ = kernels;
+    captures_ = captures;
+  }
 #endif
   void setDeviceMemoryV2(void* memory, int64_t bytes) noexcept override {
     const Sizes& sizes = inference_.sizes;
@@ -186,6 +190,10 @@ class ExecutionContext final : public IExecutionContext, public UnimplementedExe
         if (kernels_ != nullptr) kernels_->compile(inference_.batch);
 #endif
       }
+#if defined(TRT_MAJOR_RTX)
+      // The first run is not captured, the second is, and the third launches the graph.
+      if (++runs_ > 2 && captures_) count_graph_launch();
+#endif
       check(submit(stream, [inference = inference_] { inference.begin(); }));
       check(submit(stream, [inference = inference_] { inference.end(); }));
       return true;
@@ -203,6 +211,8 @@ class ExecutionContext final : public IExecutionContext, public UnimplementedExe
   ILogger& logger_;
 #if defined(TRT_MAJOR_RTX)
   RuntimeCache* kernels_ = nullptr;
+  bool captures_ = false;
+  int runs_ = 0;
 #endif
   DeviceMemory state_;
   std::optional<DeviceMemory> workspace_;
@@ -222,7 +232,11 @@ class RuntimeConfig final : public IRuntimeConfig, public UnimplementedRuntimeCo
     return strategy_;
   }
 #if defined(TRT_MAJOR_RTX)
-  bool setCudaGraphStrategy(CudaGraphStrategy) noexcept override { return true; }
+  bool setCudaGraphStrategy(CudaGraphStrategy strategy) noexcept override {
+    captures_ = strategy == CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE;
+    return true;
+  }
+  bool captures() const { return captures_; }
   void setDynamicShapesKernelSpecializationStrategy(
       DynamicShapesKernelSpecializationStrategy) noexcept override {}
   IRuntimeCache* createRuntimeCache() const noexcept override { return new RuntimeCache(); }
@@ -236,6 +250,7 @@ class RuntimeConfig final : public IRuntimeConfig, public UnimplementedRuntimeCo
  private:
 #if defined(TRT_MAJOR_RTX)
   IRuntimeCache* cache_ = nullptr;
+  bool captures_ = false;
 #endif
   ExecutionContextAllocationStrategy strategy_ = ExecutionContextAllocationStrategy::kSTATIC;
 };
@@ -258,6 +273,7 @@ class Engine final : public ICudaEngine, public UnimplementedCudaEngine {
       if (strategy != ExecutionContextAllocationStrategy::kUSER_MANAGED) {
         throw std::runtime_error("the fake has no scratch memory of its own");
       }
+      ++created_contexts;
       return new ExecutionContext(logger_, sizes_, biases_.address());
     });
   }
@@ -267,8 +283,9 @@ class Engine final : public ICudaEngine, public UnimplementedCudaEngine {
         createExecutionContext(config->getExecutionContextAllocationStrategy());
 #if defined(TRT_MAJOR_RTX)
     if (made != nullptr) {
-      static_cast<ExecutionContext*>(made)->compile_into(
-          static_cast<RuntimeCache*>(config->getRuntimeCache()));
+      static_cast<ExecutionContext*>(made)->configure(
+          static_cast<RuntimeCache*>(config->getRuntimeCache()),
+          static_cast<RuntimeConfig*>(config)->captures());
     }
 #endif
     return made;
@@ -308,6 +325,9 @@ class Runtime final : public IRuntime, public UnimplementedRuntime {
 
 int compiled() {
   return compiled_sizes;
+}
+int contexts() {
+  return created_contexts;
 }
 
 std::string make_plan(const Sizes& sizes) {

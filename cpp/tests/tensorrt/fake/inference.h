@@ -24,6 +24,9 @@ std::string make_plan(const Sizes& sizes);
 // The number of batch sizes for which TensorRT for RTX has compiled kernels.
 int compiled();
 
+// The number of execution contexts that were ever created.
+int contexts();
+
 // A logit of an image is the weighted sum of its pixels plus the bias of the class. It is exact for
 // integers up to a thousand.
 inline float weight(size_t pixel, size_t label) {

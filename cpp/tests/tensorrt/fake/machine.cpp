@@ -73,6 +73,7 @@ void put(const std::shared_ptr<Stream>& stream, Task task) {
 }
 
 void put_or_record(const std::shared_ptr<Stream>& stream, Work work) {
+  if (stream->is_broken) throw DriverError{CUDA_ERROR_STREAM_CAPTURE_INVALIDATED};
   if (stream->recording) {
     stream->recording->push_back(std::move(work));
   } else {
@@ -87,6 +88,16 @@ void wait_for(const Point& point) {
 
 void run_all() {
   while (!state().busy.empty()) run_one();
+}
+
+bool break_captures(int gpu) {
+  bool any = false;
+  for (const auto& [handle, stream] : state().streams.items) {
+    if (stream->gpu != gpu || !stream->recording) continue;
+    stream->is_broken = true;
+    any = true;
+  }
+  return any;
 }
 
 CUresult next_failure(Kind kind) {
@@ -130,6 +141,7 @@ void reset(unsigned seed) {
   s.gpus = 2;
   s.memory_limit = size_t{16} << 20U;
   s.graph_launches = 0;
+  s.captures_to_break = 0;
 }
 
 void set_gpus(int count) {
@@ -187,6 +199,21 @@ std::vector<std::string> faults() {
 int graph_launches() {
   const std::lock_guard lock(state().mutex);
   return state().graph_launches;
+}
+
+void count_graph_launch() {
+  const std::lock_guard lock(state().mutex);
+  ++state().graph_launches;
+}
+
+void break_next_captures(int count) {
+  const std::lock_guard lock(state().mutex);
+  state().captures_to_break = count;
+}
+
+Counts counts() {
+  const std::lock_guard lock(state().mutex);
+  return {state().allocations, state().synchronisations};
 }
 
 void finish() {

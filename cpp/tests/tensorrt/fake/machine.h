@@ -43,6 +43,7 @@ struct Stream {
   size_t submitted = 0;
   size_t done = 0;
   std::optional<std::vector<Work>> recording = std::nullopt;
+  bool is_broken = false;  // the capture
 };
 
 struct Memory {
@@ -84,6 +85,9 @@ struct State {
 
   std::vector<std::string> faults;
   int graph_launches = 0;
+  int captures_to_break = 0;
+  int allocations = 0;
+  int synchronisations = 0;
 
   Table<Memory> device_memory{"device memory"};
   Table<Memory> pinned_memory{"pinned memory"};
@@ -109,6 +113,9 @@ void put(const std::shared_ptr<Stream>& stream, Task task);
 void put_or_record(const std::shared_ptr<Stream>& stream, Work work);
 void wait_for(const Point& point);
 void run_all();
+// Invalidates the captures on a GPU, as synchronising its context does. Returns whether there were
+// any.
+bool break_captures(int gpu);
 
 // Thrown inside the fake by a call that the driver rejects.
 struct DriverError {
