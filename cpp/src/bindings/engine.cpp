@@ -6,6 +6,7 @@
 #include <exception>
 #include <memory>
 #include <optional>
+#include <set>
 #include <tuple>
 
 #include <pybind11/numpy.h>
@@ -20,6 +21,7 @@
 #include "engine/library_folders.h"
 #include "engine/notes.h"
 #include "passes/passes.h"
+#include "passes/quantise.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -86,6 +88,11 @@ class Steps {
   std::shared_ptr<Step> function_;
   std::exception_ptr raised_;
 };
+
+// Returns the network as other programs run it: with all the weights' bits, and unfused additions.
+Graph quantise_for_export(const Graph& graph, const Calibration& calibration) {
+  return quantise(graph, calibration, {.weight_bits = 8, .round_branches = true});
+}
 
 // An engine, and what is known about how long it takes.
 class MeasuredEngine : public Engine {
@@ -168,6 +175,35 @@ void bind_engine(py::module_& module) {
       "Fold batch normalisations into convolutions; return the graph and its weights.");
   module.def("fuse_add_relu", &fuse_add_relu, py::arg("graph"),
              "Fuse additions and ReLUs into convolutions; return the graph.");
+
+  module.def(
+      "quantised_tensors",
+      [](const Graph& graph, const std::set<std::string>& keep) {
+        std::vector<std::string> names;
+        for (const int layer : quantised_tensors(graph, keep, true)) {
+          names.push_back(graph.layers()[static_cast<size_t>(layer)].name);
+        }
+        return names;
+      },
+      py::arg("graph"), py::arg("keep"),
+      "Return the names of the tensors whose ranges a calibration must have, of a graph whose "
+      "batch normalisations are folded.");
+  py::class_<Calibration>(module, "Calibration", "The ranges of a network's tensors.")
+      .def(py::init([](std::string network, std::string weights_sha256,
+                       const std::map<std::string, std::pair<float, float>>& ranges,
+                       std::set<std::string> keep) {
+             Calibration made{std::move(network), std::move(weights_sha256), {}, std::move(keep)};
+             for (const auto& [name, range] : ranges) {
+               made.ranges[name] = {range.first, range.second};
+             }
+             return made;
+           }),
+           py::kw_only(), py::arg("network"), py::arg("weights_sha256"), py::arg("ranges"),
+           py::arg("keep"))
+      .def_readonly("network", &Calibration::network)
+      .def_readonly("weights_sha256", &Calibration::weights_sha256);
+  module.def("quantise", &quantise_for_export, py::arg("graph"), py::arg("calibration"),
+             "Round tensors to 8 bits, in a graph whose batch normalisations are folded.");
 
   py::class_<BackendStatus>(module, "BackendStatus", "Whether a backend can be used here.")
       .def_readonly("name", &BackendStatus::name)
@@ -356,6 +392,7 @@ void bind_engine(py::module_& module) {
              const std::string& weights_note, const std::string& weights_sha256,
              const std::vector<std::string>& labels, const Preprocessing& preprocessing,
              const std::string& preprocessing_source, std::optional<int> device,
+             const std::optional<Calibration>& calibration,
              const std::optional<TensorRTOptions>& tensorrt, const std::optional<Step>& progress) {
             const auto steps = std::make_shared<Steps>(progress);
             BuildOptions options = {.backend = backend,
@@ -363,6 +400,7 @@ void bind_engine(py::module_& module) {
                                     .max_batch = max_batch,
                                     .notes = {weights_note, weights_sha256, labels, preprocessing,
                                               preprocessing_source},
+                                    .calibration = calibration,
                                     .tensorrt = tensorrt,
                                     .progress = {}};
             const auto build = [graph, parameters = to_weights(weights), options, steps,
@@ -383,8 +421,8 @@ void bind_engine(py::module_& module) {
           py::arg("graph"), py::arg("weights"), py::kw_only(), py::arg("backend"),
           py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
           py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"),
-          py::arg("preprocessing_source"), py::arg("device"), py::arg("tensorrt"),
-          py::arg("progress"))
+          py::arg("preprocessing_source"), py::arg("device"), py::arg("calibration"),
+          py::arg("tensorrt"), py::arg("progress"))
       .def_static(
           "load",
           [](const py::bytes& path, int threads, bool for_throughput, std::optional<int> device,

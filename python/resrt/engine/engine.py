@@ -230,6 +230,7 @@ def build_network(
     backend: str = "openvino",
     threads: int | None = None,
     device: str | None = None,
+    calibration: _core.Calibration | None = None,
     tensorrt: _core.TensorRTOptions | None = None,
     progress: BuildProgress | None = None,
 ) -> Engine:
@@ -248,6 +249,7 @@ def build_network(
             preprocessing=network.preprocessing,
             preprocessing_source=network.metadata.preprocessing_source,
             device=backends.device_number(device),
+            calibration=calibration,
             tensorrt=_options(tensorrt),
             progress=progress,
         )

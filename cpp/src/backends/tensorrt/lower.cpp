@@ -410,6 +410,10 @@ class Lowering {
     return multiply(name, x, sigmoid(name + ".sigmoid", fc(".fc2", hidden)));
   }
 
+  ITensor& lower(const Layer& layer, const Quantize&) {
+    refuse(layer.name, "8-bit layers are not supported");
+  }
+
   ITensor& lower(const Layer& layer, const EfficientChannelAttention& block) {
     const std::string& name = layer.name;
     ITensor& x = input(layer);
@@ -450,6 +454,8 @@ DataType to_type(Precision precision) {
     case Precision::fp32:
     case Precision::tf32: return DataType::kFLOAT;  // tf32 is a way to multiply float32, not a type
     case Precision::bf16: return DataType::kBF16;
+    case Precision::int8:
+    case Precision::fp8:
     case Precision::fp16: return DataType::kHALF;
     case Precision::automatic: break;
   }

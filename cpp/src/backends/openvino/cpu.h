@@ -1,0 +1,14 @@
+#pragma once
+
+namespace resrt::openvino {
+
+// Whether the CPU has bf16 instructions. OpenVINO also lists bf16 as a capability if it can only
+// emulate it, which is slower than fp32.
+bool has_native_bf16();
+
+// Whether the CPU adds products of 8-bit integers up in 32 bits (VNNI, AMX). Without, AVX2 adds two
+// of them up in 16 bits, where the largest overflow. ONEDNN_MAX_CPU_ISA, the environment variable
+// that limits the instructions that OpenVINO uses, counts.
+bool multiplies_8_bits();
+
+}  // namespace resrt::openvino
