@@ -9,6 +9,7 @@
 
 #include "engine/percentile.h"
 #include "resrt/error.h"
+#include "resrt/models.h"
 #include "resrt/timing.h"
 #include "support.h"
 
@@ -108,6 +109,33 @@ TEST(Engine, GivesNanForImagesThatAreNotFinite) {
       EXPECT_EQ(logits[i], expected[i]) << "logit " << i;
     }
   }
+}
+
+TEST(Engine, ComputesTheSelectedOutputs) {
+  Graph graph = tiny_graph();
+  const Weights weights = random_weights(graph);
+  const Engine usual = Engine::build(graph, weights, {.precision = Precision::fp32});
+  graph = select_outputs(graph, {"features", "logits"});
+  const TemporaryFile file("outputs.engine");
+  Engine::build(graph, weights, {.precision = Precision::fp32, .max_batch = 2}).save(file.path());
+  const Engine engine = Engine::load(file.path());
+  ASSERT_EQ(engine.info().outputs, (std::vector<EngineOutput>{{"features", {8}}, {"logits", {5}}}));
+
+  const std::vector<float> images = noise(engine, 3);
+  std::vector<float> features(24);
+  std::vector<float> logits(15);
+  const std::vector<float*> outputs = {features.data(), logits.data()};
+  engine.infer(images.data(), 3, outputs);
+  EXPECT_EQ(logits, usual.infer(images));
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const float* weight = weights.at("fc.weight").data.get() + i % 5 * 8;
+    float sum = weights.at("fc.bias").data.get()[i % 5];
+    for (size_t c = 0; c < 8; ++c) sum += weight[c] * features[i / 5 * 8 + c];
+    EXPECT_NEAR(logits[i], sum, 1e-5F);
+  }
+  EXPECT_THROW(engine.infer(images), InputError);
+  EXPECT_THROW(engine.infer(images.data(), 3, logits.data()), InputError);
+  EXPECT_THROW(engine.infer(images.data(), 3, std::span(outputs).first(1)), InputError);
 }
 
 TEST(Engine, OutlivesItsGraphAndWeightsAndMoves) {

@@ -32,6 +32,26 @@ TEST(Graph, RejectsLayersThatDoNotFitTheirInputs) {
   EXPECT_THROW(Graph("empty").output(), ModelError);
 }
 
+TEST(Graph, SelectsItsOutputs) {
+  const Graph graph = build_graph("RegNetX_4GF", {.height = 64, .width = 64});
+  EXPECT_EQ(graph.outputs().size(), 1U);
+  EXPECT_EQ(graph.outputs().front().name, kLogits);
+  EXPECT_EQ(graph.outputs().front().tensor, graph.output());
+  const Graph selected = select_outputs(graph, {"layer3", "features", "stem.conv"});
+  ASSERT_EQ(selected.outputs().size(), 3U);
+  const auto tensor = [&](size_t i) { return selected.outputs()[i].tensor; };
+  EXPECT_EQ(selected.shape(tensor(0)), (Shape{560, 4, 4}));
+  EXPECT_FALSE(selected.is_vector(tensor(0)));
+  EXPECT_EQ(selected.shape(tensor(1)), (Shape{1360, 1, 1}));
+  EXPECT_TRUE(selected.is_vector(tensor(1)));
+  EXPECT_EQ(selected.layer(tensor(2)).name, "stem.conv");
+  EXPECT_THROW(select_outputs(graph, {"layer5"}), ModelError);
+  EXPECT_THROW(select_outputs(graph, {"layer1", "layer1"}), ModelError);
+  EXPECT_THROW(select_outputs(graph, {}), ModelError);
+  Graph other = graph;
+  EXPECT_THROW(other.set_outputs({{"far", Tensor{10000}}}), ModelError);
+}
+
 TEST(Models, AreFoundByNameOrDescribedByParameters) {
   EXPECT_EQ(build_graph("ResNeSt50").classes(), 1000);
   EXPECT_THROW(build_graph("ResNeSt5"), ModelError);

@@ -35,16 +35,16 @@ class Memory : public DeviceLogits {
 class Session : public Context {
  public:
   explicit Session(const EngineInfo& info) : info_(info) {}
-  void infer(const float* images, int batch, float* logits) override {
+  void infer(const float* images, int batch, float* const* outputs) override {
     for (int n = 0; n < batch; ++n) {
       for (int c = 0; c < info_.classes; ++c) {
-        logits[n * info_.classes + c] = images[n * info_.input.size()] + static_cast<float>(c);
+        outputs[0][n * info_.classes + c] = images[n * info_.input.size()] + static_cast<float>(c);
       }
     }
   }
   void infer_on_device(const DeviceBatch& batch) override {
     report("infer %d in %zu\n", batch.batch, batch.stream);
-    infer(batch.images, batch.batch, batch.logits);
+    infer(batch.images, batch.batch, &batch.logits);
   }
 
  private:

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -97,6 +98,17 @@ struct LoadOptions {
 // height, width, channels).
 enum class PixelLayout { nchw, nhwc };
 
+// An output of an engine.
+struct EngineOutput {
+  std::string name;            // "logits", or as select_outputs (models.h) names it
+  std::vector<int64_t> shape;  // for one image: channels, or channels, height and width
+  // The number of values for one image.
+  int64_t size() const {
+    return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+  }
+  bool operator==(const EngineOutput&) const = default;
+};
+
 // A description of an engine.
 struct EngineInfo {
   std::string model;
@@ -104,7 +116,8 @@ struct EngineInfo {
   std::string backend_version;
   Precision precision = Precision::automatic;  // an engine's precision is never `automatic`
   Shape input;
-  int classes = 0;
+  int classes = 0;  // the number of logits, which need not be among the outputs
+  std::vector<EngineOutput> outputs;
   int max_batch = 0;
   bool version_compatible = false;  // whether other versions of the backend can load it too
   std::string layers;               // the graph as text: layers, shapes and costs
@@ -161,7 +174,17 @@ class RESRT_API Engine {
   // any size, including 0. If an image has a value that is NaN or infinite, all its logits are NaN;
   // the other images are unaffected. Throws InputError if the batch size is negative, BackendError
   // if the device fails or is missing.
+  //
+  // If the network's outputs were selected by Graph::set_outputs, `logits` is the memory of the
+  // only one, float32 (batch, *info().outputs.front().shape). Throws InputError if there are
+  // several.
   void infer(const float* images, int64_t batch, float* logits) const;
+
+  // The same for each of info().outputs: `outputs` has a pointer to the memory of each, in their
+  // order. Also throws InputError if it has another number of pointers.
+  void infer(const float* images, int64_t batch, std::span<float* const> outputs) const;
+  void infer(const uint8_t* pixels, PixelLayout layout, int64_t batch,
+             std::span<float* const> outputs) const;
 
   // The same for pictures of the input's size, as uint8: their values are scaled to 0..1 and
   // normalised by the mean and standard deviation of info().notes.preprocessing. Also throws
@@ -169,8 +192,8 @@ class RESRT_API Engine {
   void infer(const uint8_t* pixels, PixelLayout layout, int64_t batch, float* logits) const;
 
   // The same, with the batch size given by the length of `images`. Also throws InputError if that
-  // is not a multiple of info().input.size(), or if `logits` does not have `classes` floats per
-  // image.
+  // is not a multiple of info().input.size(), or if `logits` does not have info().classes floats
+  // per image (or, for another output, as many as it has).
   void infer(std::span<const float> images, std::span<float> logits) const;
   void infer(std::span<const uint8_t> pixels, PixelLayout layout, std::span<float> logits) const;
   std::vector<float> infer(std::span<const float> images) const;

@@ -179,6 +179,15 @@ struct Layer {
   Shape shape;  // of the output
 };
 
+// An output of a network, and the name under which engines return it.
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;
+};
+
+// The name of a network's output unless others are selected.
+inline constexpr const char* kLogits = "logits";
+
 // The cost of a layer or a network. Multiply-adds are those of convolutions and linear layers for
 // one image. Published "FLOPs" are twice as many.
 struct Cost {
@@ -186,9 +195,9 @@ struct Cost {
   int64_t multiply_adds = 0;
 };
 
-// A network: its layers in topological order. The first layer is the only Input, and the output of
-// the last layer is the network's output. A Graph is a value: copies are independent. As with a
-// standard container, many threads may read it at once, but not while one of them adds a layer.
+// A network: its layers in topological order. The first layer is the only Input, and the last layer
+// returns the logits. A Graph is a value: copies are independent. As with a standard container,
+// many threads may read it at once, but not while one of them changes it.
 class RESRT_API Graph {
  public:
   explicit Graph(std::string name) : name_(std::move(name)) {}
@@ -202,9 +211,16 @@ class RESRT_API Graph {
   const Layer& layer(Tensor tensor) const { return layers_.at(static_cast<size_t>(tensor.layer)); }
   Shape shape(Tensor tensor) const { return layer(tensor).shape; }
 
-  // The last layer's output, which is the network's output. Throws ModelError if the graph is
-  // empty.
+  // The last layer's output, the logits. Throws ModelError if the graph is empty.
   Tensor output() const;
+  // What an engine of the network returns: the logits, unless set_outputs selected other tensors.
+  std::vector<NamedTensor> outputs() const;
+  // Selects the outputs, in this order. Throws ModelError if there are none, if two have the same
+  // name, or if a tensor is not of this graph. See select_outputs in models.h, which finds them by
+  // their names.
+  void set_outputs(std::vector<NamedTensor> outputs);
+  // Whether a tensor is a vector, as GlobalAvgPool2d and Linear return it, not a feature map.
+  bool is_vector(Tensor tensor) const;
   // The shape of one input image, and the number of values in the output for it.
   Shape input_shape() const;
   int classes() const { return shape(output()).channels; }
@@ -222,6 +238,7 @@ class RESRT_API Graph {
  private:
   std::string name_;
   std::vector<Layer> layers_;
+  std::vector<NamedTensor> outputs_;  // empty: the logits
 };
 
 }  // namespace resrt

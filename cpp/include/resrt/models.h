@@ -158,4 +158,10 @@ RESRT_API Graph build_graph(std::string_view name, const ModelOptions& options =
 RESRT_API Graph build_graph(std::string name, const ModelConfig& config,
                             const ModelOptions& options = {});
 
+// Returns the graph with these outputs, in this order: "logits"; "features", what the last linear
+// layer reads; "layer1", "layer2" and so on, the feature maps at the end of each stage, in every
+// family; or the name of any layer. Throws ModelError, listing the outputs, if there is none of a
+// name.
+RESRT_API Graph select_outputs(const Graph& graph, const std::vector<std::string>& names);
+
 }  // namespace resrt

@@ -44,8 +44,9 @@ class DeviceAccess {
 class Context {
  public:
   virtual ~Context() = default;
-  // `batch` is a size that the executable's next_part returned.
-  virtual void infer(const float* images, int batch, float* logits) = 0;
+  // `batch` is a size that the executable's next_part returned, `outputs` has the memory for each
+  // of the engine's outputs.
+  virtual void infer(const float* images, int batch, float* const* outputs) = 0;
   // The same in a GPU's memory; may return before it is complete. Only called if the executable has
   // device_access.
   virtual void infer_on_device(const DeviceBatch&) {

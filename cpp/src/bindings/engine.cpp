@@ -101,13 +101,14 @@ class MeasuredEngine : public Engine {
 
   // Like Engine::infer, but returns early if it is abandoned. `layout` is that of uint8 images.
   template <class Value, class... Layout>
-  void infer_in_parts(const Value* images, int64_t batch, float* logits, const Abandoned& abandoned,
-                      Layout... layout) const {
+  void infer_in_parts(const Value* images, int64_t batch, std::vector<float*> outputs,
+                      const Abandoned& abandoned, Layout... layout) const {
     using Seconds = std::chrono::duration<float>;
     const auto start = std::chrono::steady_clock::now();
     for (int64_t done = 0; done < batch && !abandoned; done += info().max_batch) {
       const int64_t part = std::min<int64_t>(info().max_batch, batch - done);
-      infer(images + done * info().input.size(), layout..., part, logits + done * info().classes);
+      infer(images + done * info().input.size(), layout..., part, outputs);
+      for (size_t i = 0; i < outputs.size(); ++i) outputs[i] += part * info().outputs[i].size();
     }
     if (batch > 0) {
       const Seconds taken = std::chrono::steady_clock::now() - start;
@@ -124,22 +125,34 @@ class MeasuredEngine : public Engine {
   mutable std::atomic<float> seconds_per_image_ = 1.0F;  // until the first inference
 };
 
-// Writes the logits of a batch to an array, which the caller has made.
+// Returns the memory of an engine's outputs for a batch.
+std::vector<float*> pointers(const EngineInfo& info, int64_t batch,
+                             const std::vector<FloatArray>& arrays) {
+  bool fit = arrays.size() == info.outputs.size();
+  std::vector<float*> found;
+  for (size_t i = 0; fit && i < arrays.size(); ++i) {
+    fit = arrays[i].size() == batch * info.outputs[i].size() && arrays[i].writeable();
+    found.push_back(const_cast<float*>(arrays[i].data()));
+  }
+  if (!fit) throw InputError("the arrays for the outputs do not fit the engine");
+  return found;
+}
+
+// Writes the outputs for a batch to arrays, which the caller has made.
 template <class Images, class... Layout>
-void infer(const MeasuredEngine& engine, const Images& batch, const FloatArray& logits,
-           Layout... layout) {
+void infer(const MeasuredEngine& engine, const Images& batch,
+           const std::vector<FloatArray>& outputs, Layout... layout) {
   const int64_t count = batch.ndim() > 0 ? batch.shape(0) : 0;
-  if (batch.size() != count * engine.info().input.size() ||
-      logits.size() != count * engine.info().classes || !logits.writeable()) {
-    throw InputError("the shapes of the batch and of the logits do not fit the engine");
+  if (batch.size() != count * engine.info().input.size()) {
+    throw InputError("the shape of the batch does not fit the engine");
   }
   const auto run = [&engine, images = batch.data(), count, layout...,
-                    out = const_cast<float*>(logits.data())](const Abandoned& abandoned) {
+                    out = pointers(engine.info(), count, outputs)](const Abandoned& abandoned) {
     engine.infer_in_parts(images, count, out, abandoned, layout...);
   };
   if (engine.may_take_long(count)) {
     const auto self = py::cast(engine, py::return_value_policy::reference);
-    interruptibly([run, owned = shared_with_gil(py::make_tuple(self, batch, logits))](
+    interruptibly([run, owned = shared_with_gil(py::make_tuple(self, batch, outputs))](
                       const Abandoned& abandoned) { run(abandoned); });
   } else {
     const ReleasedGil release;
@@ -349,7 +362,19 @@ void bind_engine(py::module_& module) {
             return std::make_tuple(self.input.channels, self.input.height, self.input.width);
           },
           "The shape of one image: (channels, height, width).")
-      .def_readonly("classes", &EngineInfo::classes)
+      .def_readonly("classes", &EngineInfo::classes,
+                    "The number of logits, which need not be among the outputs.")
+      .def_property_readonly(
+          "outputs",
+          [](const EngineInfo& self) {
+            using ImageShape = py::typing::Tuple<int, py::ellipsis>;
+            py::typing::Dict<std::string, ImageShape> outputs;
+            for (const auto& [name, shape] : self.outputs) {
+              outputs[py::str(name)] = py::tuple(py::cast(shape));
+            }
+            return outputs;
+          },
+          "What `infer` returns: the name of each output and its shape for one image.")
       .def_readonly("max_batch", &EngineInfo::max_batch, "The largest batch that runs at once.")
       .def_readonly("version_compatible", &EngineInfo::version_compatible,
                     "Whether other versions of the backend can load it too.")
@@ -456,19 +481,18 @@ void bind_engine(py::module_& module) {
                              [](const MeasuredEngine& self) { return py::bytes(self.plan()); })
       .def(
           "infer",
-          [](const MeasuredEngine& self, const FloatArray& batch, const FloatArray& logits) {
-            infer(self, batch, logits);
-          },
-          py::arg("batch").noconvert(), py::arg("logits").noconvert(),
-          "Write the logits, float32 (N, classes), of a contiguous batch, float32 (N, channels, "
-          "height, width).")
+          [](const MeasuredEngine& self, const FloatArray& batch,
+             const std::vector<FloatArray>& outputs) { infer(self, batch, outputs); },
+          py::arg("batch").noconvert(), py::arg("outputs").noconvert(),
+          "Write the outputs for a contiguous batch, float32 (N, channels, height, width), to an "
+          "array each, float32 (N, *shape).")
       .def(
           "infer_pixels",
           [](const MeasuredEngine& self, const PixelArray& batch, bool channels_last,
-             const FloatArray& logits) {
-            infer(self, batch, logits, channels_last ? PixelLayout::nhwc : PixelLayout::nchw);
+             const std::vector<FloatArray>& outputs) {
+            infer(self, batch, outputs, channels_last ? PixelLayout::nhwc : PixelLayout::nchw);
           },
-          py::arg("batch").noconvert(), py::arg("channels_last"), py::arg("logits").noconvert(),
+          py::arg("batch").noconvert(), py::arg("channels_last"), py::arg("outputs").noconvert(),
           "The same for a contiguous batch of pictures, uint8 (N, channels, height, width) or (N, "
           "height, width, channels).")
       .def(
@@ -506,7 +530,8 @@ void bind_engine(py::module_& module) {
               logits = self.infer_on_device(reinterpret_cast<const float*>(pointer), batch, stream);
             }
             return LogitsOnDevice{keep_batch(std::move(logits), std::move(owner)), batch,
-                                  self.info().classes, self.device().value(), stream};
+                                  self.info().outputs.front().size(), self.device().value(),
+                                  stream};
           },
           py::arg("pointer"), py::arg("batch"), py::arg("stream"), py::arg("owner"),
           "Compute the logits of a contiguous batch in the GPU's memory, in the order of a stream. "

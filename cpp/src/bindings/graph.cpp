@@ -239,6 +239,13 @@ std::string summary(const Graph& graph) {
                 ", ", graph.classes(), " classes, ", graph.layers().size(), " layers)");
 }
 
+bool is_vector(const Graph& graph, const std::string& name) {
+  for (int i = 0; i < static_cast<int>(graph.layers().size()); ++i) {
+    if (graph.layers()[static_cast<size_t>(i)].name == name) return graph.is_vector({i});
+  }
+  throw ModelError(concat(graph.name(), " has no layer '", name, "'"));
+}
+
 }  // namespace
 
 void bind_graph(py::module_& module) {
@@ -286,7 +293,7 @@ void bind_graph(py::module_& module) {
   py::class_<Graph>(module, "Graph",
                     R"(A network: its layers in topological order. str() returns a table of them.
 
-The first layer is the only input, and the output of the last layer is the network's output.)")
+The first layer is the only input, and the last layer returns the logits.)")
       .def(py::init<std::string>(), py::arg("name"), "Create a graph without layers; see `add`.")
       .def(
           py::init(&make_graph), py::arg("name"), py::arg("layers"),
@@ -316,6 +323,18 @@ Raises ModelError, which names the layer, if the definition does not fit its inp
           "input_shape", [](const Graph& self) { return to_tuple(self.input_shape()); },
           "The shape of one image: (channels, height, width).")
       .def_property_readonly("classes", &Graph::classes)
+      .def_property_readonly(
+          "outputs",
+          [](const Graph& self) {
+            std::vector<std::pair<std::string, std::string>> outputs;
+            for (const auto& [name, tensor] : self.outputs()) {
+              outputs.emplace_back(name, self.layer(tensor).name);
+            }
+            return outputs;
+          },
+          "The name of each output, and of the layer that computes it; see `select_outputs`.")
+      .def("is_vector", &is_vector, py::arg("layer"),
+           "Return whether the output of a layer is a vector, not a feature map.")
       .def_property_readonly(
           "parameters", [](const Graph& self) { return self.parameters(); },
           "The names and shapes of all parameters and buffers. Names are timm's.")

@@ -315,6 +315,16 @@ void bind_models(py::module_& module) {
       "find_model", &find_model, py::arg("name"),
       "Return the row of that name. Raises ModelError, with similar names, if there is none.");
 
+  module.def("select_outputs", &select_outputs, py::arg("graph"), py::arg("names"),
+             R"(Return a graph that has these outputs, in this order.
+
+Args:
+    graph: the network, which is not changed.
+    names: "logits"; "features", the vector that the last linear layer reads; "layer1", "layer2" and
+        so on, the feature maps at the end of each stage, in every family; or the name of any layer.
+
+Raises ModelError, listing the outputs, if there is none of a name.)");
+
   const auto options = [](std::optional<int> classes, int in_channels, std::optional<int> height,
                           std::optional<int> width) {
     return ModelOptions{classes, in_channels, height, width};

@@ -103,6 +103,17 @@ void require_vector(const Graph& graph) {
   }
 }
 
+std::vector<EngineOutput> outputs_of(const Graph& graph) {
+  std::vector<EngineOutput> outputs;
+  for (const auto& [name, tensor] : graph.outputs()) {
+    const auto [channels, height, width] = graph.shape(tensor);
+    outputs.push_back({name, graph.is_vector(tensor)
+                                 ? std::vector<int64_t>{channels}
+                                 : std::vector<int64_t>{channels, height, width}});
+  }
+  return outputs;
+}
+
 // Returns whether no value is NaN or infinite. The exponent of such a value is all ones, so adding
 // one to it carries into the sign bit. This loop over integers is one that compilers vectorise.
 bool all_finite(const float* values, int64_t count) {
@@ -165,6 +176,22 @@ struct Lane {
   std::vector<float> images;  // normalised pictures
 };
 
+// Memory for all outputs of an engine, for what is only measured.
+class Buffers {
+ public:
+  Buffers(const EngineInfo& info, size_t batch) {
+    for (const EngineOutput& output : info.outputs) {
+      memory_.emplace_back(batch * static_cast<size_t>(output.size()));
+      pointers_.push_back(memory_.back().data());
+    }
+  }
+  float* const* pointers() const { return pointers_.data(); }
+
+ private:
+  std::vector<std::vector<float>> memory_;
+  std::vector<float*> pointers_;
+};
+
 // A plan that is loaded onto its device and ready to run.
 struct Loaded {
   explicit Loaded(std::unique_ptr<Executable> made)
@@ -185,9 +212,9 @@ void Loaded::warm_up(const EngineInfo& info, const std::vector<int>& sizes) {
   const auto most = static_cast<size_t>(*std::max_element(sizes.begin(), sizes.end()));
   const std::vector<float> images(most * static_cast<size_t>(info.input.size()));
   const auto run_all_sizes = [&] {
-    std::vector<float> logits(most * static_cast<size_t>(info.classes));
+    const Buffers buffers(info, most);
     auto lane = lanes.borrow();
-    for (const int batch : sizes) lane->context->infer(images.data(), batch, logits.data());
+    for (const int batch : sizes) lane->context->infer(images.data(), batch, buffers.pointers());
   };
   std::vector<std::future<void>> others;
   for (int i = 1; i < executable->concurrency(); ++i) {
@@ -260,19 +287,34 @@ struct Engine::State {
   }
 
   // Splits a batch into parts that the executable runs at once, and calls run(lane, images, size,
-  // logits) for each of them.
+  // outputs) for each of them.
   template <class Value, class Run>
-  void run_in_parts(const Value* images, int64_t batch, float* logits, const Run& run) const {
+  void run_in_parts(const Value* images, int64_t batch, std::span<float* const> outputs,
+                    const Run& run) const {
     if (batch == 0) return;
+    std::vector<float*> at(outputs.begin(), outputs.end());
     Loaded& ready = get_loaded();
     auto lane = ready.lanes.borrow();
     while (batch > 0) {
       const int size = ready.executable->next_part(batch);
-      run(*lane, images, size, logits);
+      run(*lane, images, size, at.data());
       batch -= size;
       images += size * info.input.size();
-      logits += size * int64_t{info.classes};
+      for (size_t i = 0; i < at.size(); ++i) at[i] += size * info.outputs[i].size();
     }
+  }
+
+  // Returns the only output. Throws InputError if there are several.
+  const EngineOutput& only_output() const {
+    if (info.outputs.size() == 1) return info.outputs.front();
+    throw InputError(concat("this engine of ", info.model, " has ", info.outputs.size(),
+                            " outputs; give infer a pointer for each of them"));
+  }
+
+  void check_outputs(std::span<float* const> outputs) const {
+    if (outputs.size() == info.outputs.size()) return;
+    throw InputError(concat("this engine of ", info.model, " has ", info.outputs.size(),
+                            " outputs, not ", outputs.size()));
   }
 
   // Throws InputError unless the engine can be profiled with a batch of that size.
@@ -329,6 +371,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
       .precision = precision,
       .input = graph.input_shape(),
       .classes = graph.classes(),
+      .outputs = outputs_of(graph),
       .max_batch = options.max_batch,
       .version_compatible = backend.has_portable_plans() ||
                             (options.tensorrt && options.tensorrt->version_compatible),
@@ -393,26 +436,41 @@ std::string_view Engine::plan() const {
 }
 
 void Engine::infer(const float* images, int64_t batch, float* logits) const {
-  require_batch(batch);
-  // A backend's ReLU may replace NaN by 0. The images are tested before they are inferred, because
-  // that costs less: it leaves them in the cache.
-  const std::vector<int64_t> non_finite = find_non_finite(images, batch, info().input.size());
-  state_->run_in_parts(images, batch, logits,
-                       [](Lane& lane, const float* from, int size, float* to) {
-                         lane.context->infer(from, size, to);
-                       });
-  for (const int64_t image : non_finite) {
-    std::fill_n(logits + image * info().classes, info().classes,
-                std::numeric_limits<float>::quiet_NaN());
-  }
+  state_->only_output();
+  infer(images, batch, std::span(&logits, 1));
 }
 
 void Engine::infer(const uint8_t* pixels, PixelLayout layout, int64_t batch, float* logits) const {
+  state_->only_output();
+  infer(pixels, layout, batch, std::span(&logits, 1));
+}
+
+void Engine::infer(const float* images, int64_t batch, std::span<float* const> outputs) const {
   require_batch(batch);
+  state_->check_outputs(outputs);
+  // A backend's ReLU may replace NaN by 0. The images are tested before they are inferred, because
+  // that costs less: it leaves them in the cache.
+  const std::vector<int64_t> non_finite = find_non_finite(images, batch, info().input.size());
+  state_->run_in_parts(images, batch, outputs,
+                       [](Lane& lane, const float* from, int size, float* const* to) {
+                         lane.context->infer(from, size, to);
+                       });
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const int64_t values = info().outputs[i].size();
+    for (const int64_t image : non_finite) {
+      std::fill_n(outputs[i] + image * values, values, std::numeric_limits<float>::quiet_NaN());
+    }
+  }
+}
+
+void Engine::infer(const uint8_t* pixels, PixelLayout layout, int64_t batch,
+                   std::span<float* const> outputs) const {
+  require_batch(batch);
+  state_->check_outputs(outputs);
   const Normalisation normalisation(info());
   const auto image_size = static_cast<size_t>(info().input.size());
-  state_->run_in_parts(pixels, batch, logits,
-                       [&](Lane& lane, const uint8_t* from, int size, float* to) {
+  state_->run_in_parts(pixels, batch, outputs,
+                       [&](Lane& lane, const uint8_t* from, int size, float* const* to) {
                          lane.images.resize(static_cast<size_t>(size) * image_size);
                          normalisation.apply(from, layout, size, lane.images.data());
                          lane.context->infer(lane.images.data(), size, to);
@@ -423,12 +481,12 @@ std::vector<StepTime> Engine::profile(const float* images, int64_t batch, int re
                                       const std::function<bool()>& stop) const {
   state_->check_profile(batch, repeats);
   const auto size = static_cast<int>(batch);
-  std::vector<float> logits(static_cast<size_t>(batch * info().classes));
+  const Buffers buffers(info(), static_cast<size_t>(batch));
   auto lane = state_->get_loaded().lanes.borrow();
-  lane->context->infer(images, size, logits.data());
+  lane->context->infer(images, size, buffers.pointers());
   lane->context->profile(size);
   for (int run = 0; run < repeats; ++run) {
-    lane->context->infer(images, size, logits.data());
+    lane->context->infer(images, size, buffers.pointers());
     if (stop && stop()) break;
   }
   return lane->context->profile(size);
@@ -448,17 +506,18 @@ void Engine::infer_on_device(const float* images, int64_t batch, float* logits,
                              StreamHandle stream) const {
   require_batch(batch);
   state_->device_access();
-  state_->run_in_parts(images, batch, logits,
-                       [&](Lane& lane, const float* from, int size, float* to) {
-                         lane.context->infer_on_device({from, size, to, stream});
+  state_->only_output();
+  state_->run_in_parts(images, batch, std::span(&logits, 1),
+                       [&](Lane& lane, const float* from, int size, float* const* to) {
+                         lane.context->infer_on_device({from, size, to[0], stream});
                        });
 }
 
 std::unique_ptr<DeviceArray> Engine::infer_on_device(const float* images, int64_t batch,
                                                      StreamHandle stream) const {
   require_batch(batch);
-  auto logits = state_->device_access().allocate(static_cast<size_t>(batch) *
-                                                 static_cast<size_t>(info().classes));
+  const int64_t values = state_->only_output().size();
+  auto logits = state_->device_access().allocate(static_cast<size_t>(batch * values));
   infer_on_device(images, batch, logits->data(), stream);
   logits->mark_end(stream);
   return logits;
@@ -467,16 +526,17 @@ std::unique_ptr<DeviceArray> Engine::infer_on_device(const float* images, int64_
 int64_t Engine::State::count_images(size_t values, size_t room) const {
   const Shape& input = info.input;
   const auto image = static_cast<size_t>(input.size());
-  const auto classes = static_cast<size_t>(info.classes);
+  const EngineOutput& output = only_output();
+  const auto expected = static_cast<size_t>(output.size());
   const size_t batch = values / image;
   if (values % image != 0) {
     throw InputError(concat(info.model, " takes images of ", input.channels, "x", input.height, "x",
                             input.width, " = ", image, " values, but got ", values,
                             " values, which is not a multiple of that"));
   }
-  if (room != batch * classes) {
-    throw InputError(concat("a batch of ", batch, " images has ", batch, "x", classes,
-                            " logits, but the output has room for ", room));
+  if (room != batch * expected) {
+    throw InputError(concat("a batch of ", batch, " images has ", batch, "x", expected, " ",
+                            output.name, ", but the output has room for ", room));
   }
   return static_cast<int64_t>(batch);
 }
@@ -492,14 +552,14 @@ void Engine::infer(std::span<const uint8_t> pixels, PixelLayout layout,
 
 std::vector<float> Engine::infer(std::span<const float> images) const {
   const size_t batch = images.size() / static_cast<size_t>(info().input.size());
-  std::vector<float> logits(batch * static_cast<size_t>(info().classes));
+  std::vector<float> logits(batch * static_cast<size_t>(state_->only_output().size()));
   infer(images, logits);
   return logits;
 }
 
 std::vector<float> Engine::infer(std::span<const uint8_t> pixels, PixelLayout layout) const {
   const size_t batch = pixels.size() / static_cast<size_t>(info().input.size());
-  std::vector<float> logits(batch * static_cast<size_t>(info().classes));
+  std::vector<float> logits(batch * static_cast<size_t>(state_->only_output().size()));
   infer(pixels, layout, logits);
   return logits;
 }

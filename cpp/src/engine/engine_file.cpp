@@ -178,6 +178,15 @@ std::vector<std::string> split(const std::string& text, char terminator) {
   return parts;
 }
 
+// An output per line: its name, and its shape in parentheses, "features (2048)".
+std::string outputs_text(const std::vector<EngineOutput>& outputs) {
+  std::string text;
+  for (const EngineOutput& output : outputs) {
+    text += concat(output.name, " (", join(output.shape, " "), ")\n");
+  }
+  return text;
+}
+
 Metadata to_metadata(const EngineInfo& info) {
   std::string labels;
   for (const std::string& label : info.notes.labels) labels += label + '\n';
@@ -189,6 +198,7 @@ Metadata to_metadata(const EngineInfo& info) {
           {"height", std::to_string(info.input.height)},
           {"width", std::to_string(info.input.width)},
           {"classes", std::to_string(info.classes)},
+          {"outputs", outputs_text(info.outputs)},
           {"max_batch", std::to_string(info.max_batch)},
           {"version_compatible", info.version_compatible ? "yes" : "no"},
           {"layers", info.layers},
@@ -239,6 +249,25 @@ class Fields {
     fail(concat("has '", key, "' = '", text(key), "', which is not a valid precision"));
   }
 
+  std::vector<EngineOutput> outputs(const char* key) const {
+    std::vector<EngineOutput> outputs;
+    for (const std::string& line : split(text_or_empty(key), '\n')) {
+      const size_t open = line.rfind(" (");
+      if (open == std::string::npos || !line.ends_with(')')) {
+        fail(concat("has '", key, "' = '", line, "', which is not an output and its shape"));
+      }
+      EngineOutput output{line.substr(0, open), {}};
+      for (const std::string& part : split(line.substr(open + 2, line.size() - open - 3), ' ')) {
+        output.shape.push_back(parse<int>(part, key));
+        if (output.shape.back() < 1 || output.shape.back() > kMostChannels) {
+          fail(concat("has an output '", line, "', whose shape is out of range"));
+        }
+      }
+      outputs.push_back(std::move(output));
+    }
+    return outputs;
+  }
+
   std::vector<float> floats(const char* key) const {
     std::vector<float> numbers;
     for (const std::string& part : split(text(key), ' '))
@@ -276,6 +305,8 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
   info.input = {fields.positive("channels", kMostChannels), fields.positive("height", kLargestSide),
                 fields.positive("width", kLargestSide)};
   info.classes = fields.positive("classes", kMostChannels);
+  info.outputs = fields.outputs("outputs");
+  if (info.outputs.empty()) info.outputs = {{kLogits, {info.classes}}};  // of an earlier version
   info.max_batch = fields.positive("max_batch", kLargestBatch);
   info.version_compatible = fields.text("version_compatible") == "yes";
   info.layers = fields.text("layers");

@@ -1,5 +1,7 @@
 #include "resrt/graph.h"
 
+#include <set>
+
 #include "graph/infer_shape.h"
 #include "resrt/error.h"
 #include "text.h"
@@ -39,6 +41,34 @@ Tensor Graph::add(std::string name, Definition definition, std::vector<Tensor> i
 Tensor Graph::output() const {
   if (layers_.empty()) throw ModelError(concat("the graph of ", name_, " has no layers"));
   return {static_cast<int>(layers_.size()) - 1};
+}
+
+std::vector<NamedTensor> Graph::outputs() const {
+  return outputs_.empty() ? std::vector{NamedTensor{kLogits, output()}} : outputs_;
+}
+
+void Graph::set_outputs(std::vector<NamedTensor> outputs) {
+  if (outputs.empty()) throw ModelError(concat("select at least one output of ", name_));
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : outputs) {
+    if (tensor.layer < 0 || tensor.layer >= static_cast<int>(layers_.size())) {
+      throw ModelError(concat("the output '", name, "' is that of layer number ", tensor.layer,
+                              ", but ", name_, " has only ", layers_.size(), " layers"));
+    }
+    if (!names.insert(name).second) {
+      throw ModelError(concat("the output '", name, "' of ", name_, " is selected twice"));
+    }
+  }
+  outputs_ = std::move(outputs);
+}
+
+bool Graph::is_vector(Tensor tensor) const {
+  const Layer& made = layer(tensor);
+  if (std::holds_alternative<GlobalAvgPool2d>(made.definition) ||
+      std::holds_alternative<Linear>(made.definition)) {
+    return true;
+  }
+  return !made.inputs.empty() && is_vector(made.inputs.front());
 }
 
 Shape Graph::input_shape() const {

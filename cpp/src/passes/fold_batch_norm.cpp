@@ -57,7 +57,10 @@ Network fold_batch_norm(const Network& network) {
   for (int i = 0; i < static_cast<int>(layers.size()); ++i) {
     const Layer& layer = layers[static_cast<size_t>(i)];
     const std::vector<int>& next = readers[static_cast<size_t>(i)];
-    if (next.size() == 1 && folds_into(layers[static_cast<size_t>(next.front())], i)) continue;
+    if (next.size() == 1 && next.front() != kCaller &&
+        folds_into(layers[static_cast<size_t>(next.front())], i)) {
+      continue;
+    }
 
     if (!layer.inputs.empty() && folds_into(layer, layer.inputs.front().layer)) {
       const Layer& before = network.graph.layer(layer.inputs.front());

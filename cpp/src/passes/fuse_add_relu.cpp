@@ -22,8 +22,9 @@ Graph fuse_add_relu(const Graph& graph) {
   // Returns the only reader of a layer if it is a layer of this kind, else -1.
   const auto only_reader = [&]<class Kind>(int layer, Kind) {
     const std::vector<int>& next = readers[static_cast<size_t>(layer)];
-    const bool fits = next.size() == 1 && std::holds_alternative<Kind>(
-                                              layers[static_cast<size_t>(next.front())].definition);
+    const bool fits =
+        next.size() == 1 && next.front() != kCaller &&
+        std::holds_alternative<Kind>(layers[static_cast<size_t>(next.front())].definition);
     return fits ? next.front() : -1;
   };
 

@@ -9,7 +9,11 @@
 
 namespace resrt {
 
-// Returns, for each layer, the layers that read its output.
+// Stands for the caller of the network among the readers of a layer.
+inline constexpr int kCaller = -1;
+
+// Returns, for each layer, the layers that read its output, and kCaller if it is an output of the
+// network.
 inline std::vector<std::vector<int>> consumers(const Graph& graph) {
   const std::vector<Layer>& layers = graph.layers();
   std::vector<std::vector<int>> readers(layers.size());
@@ -17,6 +21,9 @@ inline std::vector<std::vector<int>> consumers(const Graph& graph) {
     for (const Tensor input : layers[i].inputs) {
       readers[static_cast<size_t>(input.layer)].push_back(static_cast<int>(i));
     }
+  }
+  for (const NamedTensor& output : graph.outputs()) {
+    readers[static_cast<size_t>(output.tensor.layer)].push_back(kCaller);
   }
   return readers;
 }
@@ -41,7 +48,14 @@ class Rewrite {
     emit(old, layer.name, layer.definition, layer.inputs);
   }
 
-  Graph finish() && { return std::move(target_); }
+  Graph finish() && {
+    std::vector<NamedTensor> outputs = source_.outputs();
+    for (NamedTensor& output : outputs) {
+      output.tensor = tensors_[static_cast<size_t>(output.tensor.layer)];
+    }
+    target_.set_outputs(std::move(outputs));
+    return std::move(target_);
+  }
 
  private:
   const Graph& source_;

@@ -6,6 +6,7 @@ import fnmatch
 import math
 import operator
 import os
+from collections.abc import Sequence
 from os import PathLike
 
 from resrt.errors import FileError, InputError
@@ -34,6 +35,13 @@ def choice(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name} must be a str, not {_shown(value)}")
     return value
+
+
+def names(name: str, value: object) -> list[str]:
+    """Return a list of names. Raises InputError if it is not a sequence of str, or empty."""
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or not value:
+        raise InputError(f"{name} must be a list of names, not {_shown(value)}")
+    return [choice(f"each of {name}", one) for one in value]
 
 
 def matches(name: str, pattern: str) -> bool:

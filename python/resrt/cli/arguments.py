@@ -99,6 +99,12 @@ _SHARED: dict[str, dict[str, Any]] = {
     },
     "--labels": {"type": Path, "metavar": "FILE", "help": "names of the classes, one per line"},
     "--key": {"help": "the entry of a checkpoint to use, such as state_dict"},
+    "--outputs": {
+        "nargs": "+",
+        "metavar": "OUTPUT",
+        "help": "what it returns: logits, features, layer1 and so on (the end of a stage), or the "
+        "name of a layer; default: logits",
+    },
     "--precision": {
         "default": "auto",
         "choices": precision_names(),

@@ -16,7 +16,7 @@ from resrt.cli.arguments import (
     model,
     preprocessing,
 )
-from resrt.cli.tables import preprocessing_row
+from resrt.cli.tables import outputs_row, preprocessing_row
 from resrt.cli.terminal import waiting
 
 SUMMARY = "build an engine file"
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-batch", type=count, metavar="N", default=8, help="default: %(default)s"
     )
-    add_shared(parser, "--classes", "--in-channels", "--labels", "--key")
+    add_shared(parser, "--classes", "--in-channels", "--labels", "--key", "--outputs")
     parser.add_argument(
         "--no-cache", action="store_true", help="do not use the cache of built engines"
     )
@@ -110,6 +110,7 @@ def run(options: argparse.Namespace) -> None:
             labels=options.labels,
             preprocessing=preprocessing(options),
             key=options.key,
+            outputs=options.outputs,
             backend=options.backend,
             device=options.device,
             tensorrt=resrt.TensorRTOptions(**given) if given else None,
@@ -119,7 +120,7 @@ def run(options: argparse.Namespace) -> None:
         info = built.info
         shape = "x".join(map(str, info.input_shape))
         print(
-            f"{info.model}: {shape} -> {info.classes} classes, {info.precision} on {info.backend} "
+            f"{info.model}: {shape} -> {outputs_row(info)}, {info.precision} on {info.backend} "
             f"{info.backend_version}, max_batch {info.max_batch}\n"
             f"preprocessing: {preprocessing_row(info)}\n"
             f"{built.path}: {built.size / 1e6:.1f} MB in {built.seconds:.1f} s"

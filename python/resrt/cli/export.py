@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="verify it with ONNX Runtime; default: if it is installed",
     )
-    add_shared(parser, "--classes", "--in-channels", "--labels", "--key")
+    add_shared(parser, "--classes", "--in-channels", "--labels", "--key", "--outputs")
     add_preprocessing(parser)
 
 
@@ -82,6 +82,7 @@ def run(options: argparse.Namespace) -> None:
             labels=options.labels,
             preprocessing=preprocessing(options),
             key=options.key,
+            outputs=options.outputs,
             progress=progress,
         )
     if not options.quiet:
@@ -92,17 +93,21 @@ def run(options: argparse.Namespace) -> None:
 def _rows(exported: Exported) -> list[tuple[str, str]]:
     batch = "N" if exported.batch is None else str(exported.batch)
     shape = " x ".join([batch, *map(str, exported.input_shape)])
+    outputs = ", ".join(
+        " ".join([name, " x ".join([batch, *map(str, shape)])])
+        for name, shape in exported.outputs.items()
+    )
     if exported.verified_by is None:
         checked = "by ONNX's checker; not run in ONNX Runtime"
     else:
         checked = (
-            f"by ONNX's checker and {exported.verified_by}, whose logits differ from resrt's by "
+            f"by ONNX's checker and {exported.verified_by}, whose outputs differ from resrt's by "
             f"at most {exported.difference:.1e} of the largest"
         )
     size = exported.path.stat().st_size / 1e6
     return [
         ("network", f"{exported.network}, weights: {exported.weights}"),
-        ("model", f"images {shape} -> logits {batch} x {exported.classes}, opset {exported.opset}"),
+        ("model", f"images {shape} -> {outputs}, opset {exported.opset}"),
         ("images", preprocessing_row(exported)),
         ("verified", checked),
         ("written", f"{exported.path}, {size:.1f} MB"),

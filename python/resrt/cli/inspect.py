@@ -57,7 +57,8 @@ def _rows(found: EngineFile) -> Iterator[tuple[str, str]]:
         "input",
         f"float32 (N, {channels}, {height}, {width}), up to {info.max_batch} images at once",
     )
-    yield "output", f"float32 (N, {info.classes})"
+    shapes = {name: ", ".join(["N", *map(str, shape)]) for name, shape in info.outputs.items()}
+    yield "output", ", ".join(f"{name} float32 ({shape})" for name, shape in shapes.items())
     yield "precision", info.precision
     yield "backend", f"{info.backend} {info.backend_version}"
     yield "runs here", "yes" if found.why_not is None else f"no: {found.why_not}"

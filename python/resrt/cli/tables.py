@@ -27,6 +27,13 @@ def printable(text: str, longest: int) -> str:
     return shortened if shortened.isprintable() else repr(shortened)
 
 
+def outputs_row(info: EngineInfo) -> str:
+    """Return an engine's outputs as one line: the number of classes, or names and shapes."""
+    if list(info.outputs) == ["logits"]:
+        return f"{info.classes} classes"
+    return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in info.outputs.items())
+
+
 def preprocessing_row(info: EngineInfo | Exported) -> str:
     """Return an engine's or export's preprocessing, and where it is from, as one line."""
     steps, (_, height, width) = info.preprocessing, info.input_shape

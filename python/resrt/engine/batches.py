@@ -109,7 +109,7 @@ def _infer(
             outcomes.append((fspath(file), error))
     if not prepared:
         return outcomes
-    logits = iter(engine.infer(np.stack(prepared)))
+    logits = iter(engine.logits(np.stack(prepared)))
     return [
         (file, found if isinstance(found, Exception) else next(logits)) for file, found in outcomes
     ]

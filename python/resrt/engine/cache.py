@@ -92,6 +92,7 @@ class CachedEngine:
         for what, found, expected in (
             ("network", info.model, graph.name),
             ("layers", info.layers, str(graph)),
+            ("outputs", list(info.outputs), [name for name, _ in graph.outputs]),
             ("weights", info.weights_sha256, network.sha256),
             ("labels", info.labels, network.metadata.labels or []),
             ("preprocessing", fields(info.preprocessing), fields(network.preprocessing)),
@@ -112,6 +113,7 @@ def _key(network: Network, options: Mapping[str, Any]) -> str:
         "processor": [here.processor, *here.features],
         "gpus": [found.driver, *found.models],
         "graph": [network.graph.name, *map(_layer, network.graph.layers)],
+        "outputs": network.graph.outputs,
         "weights": [network.metadata.origin, network.sha256],
         "labels": network.metadata.labels,
         "preprocessing": fields(network.preprocessing),

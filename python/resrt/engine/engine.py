@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from typing import TYPE_CHECKING, overload
@@ -40,12 +40,15 @@ class Engine:
     def __init__(self, core: _core.Engine) -> None:
         self._core = core
         self.info: _core.EngineInfo = core.info
+        self._shapes = self.info.outputs
 
     def __repr__(self) -> str:
         info = self.info
         shape = "x".join(map(str, info.input_shape))
+        is_classifier = list(self._shapes) == ["logits"]
+        gives = f"{info.classes} classes" if is_classifier else ", ".join(self._shapes)
         return (
-            f"<resrt.Engine {info.model}: {shape} -> {info.classes} classes, {info.precision} on "
+            f"<resrt.Engine {info.model}: {shape} -> {gives}, {info.precision} on "
             f"{info.backend} {info.backend_version}, max_batch {info.max_batch}>"
         )
 
@@ -57,19 +60,26 @@ class Engine:
     def infer(
         self, batch: npt.ArrayLike, *, out: npt.NDArray[np.float32] | None = None
     ) -> npt.NDArray[np.float32]: ...
+    @overload
+    def infer(
+        self, batch: npt.ArrayLike, *, out: Mapping[str, npt.NDArray[np.float32]]
+    ) -> dict[str, npt.NDArray[np.float32]]: ...
     def infer(
         self,
         batch: npt.ArrayLike | device_arrays.OnDevice,
         *,
-        out: npt.NDArray[np.float32] | None = None,
+        out: npt.NDArray[np.float32] | Mapping[str, npt.NDArray[np.float32]] | None = None,
         stream: int | None = None,
-    ) -> npt.NDArray[np.float32] | _core.LogitsOnDevice:
+    ) -> npt.NDArray[np.float32] | dict[str, npt.NDArray[np.float32]] | _core.LogitsOnDevice:
         """Return the logits of a batch, float32 (N, classes).
 
         The logits of a batch in GPU memory stay there; torch.from_dlpack, cupy.from_dlpack and
         others read them without a copy. They are returned while the GPU is still computing, and
         they keep the batch's memory alive. Do not change the batch until they have been read. The
         stream of a reader waits for them by itself.
+
+        An engine that was built with `outputs` returns those: of a single one the array, of several
+        a dict of arrays by name, in the order of `info.outputs`, each float32 (N, *shape).
 
         All logits of an image with a value that is NaN or infinite are NaN; the other images of
         its batch are unaffected.
@@ -81,8 +91,8 @@ class Engine:
                 normalises them by the mean and standard deviation of `info.preprocessing`, and the
                 logits equal those of images that `resrt.preprocess` normalised. Or float32 in the
                 memory of the engine's GPU, contiguous, for instance a PyTorch or CuPy array.
-            out: an array for the logits, float32 (N, classes), contiguous, which is also returned.
-                Only for a batch in host memory.
+            out: an array for the logits, float32 (N, classes), contiguous, which is also returned;
+                for several outputs, a dict of such arrays. Only for a batch in host memory.
             stream: the handle of the CUDA stream to compute in, for a batch in GPU memory; None:
                 the stream that the batch names, or else the default stream.
 
@@ -97,26 +107,44 @@ class Engine:
             raise InputError(
                 "this batch is in host memory; stream is only for a batch in GPU memory"
             )
+        return self._infer_on_host(batch, out)
+
+    def _infer_on_host(
+        self,
+        batch: npt.ArrayLike | device_arrays.OnDevice,
+        out: npt.NDArray[np.float32] | Mapping[str, npt.NDArray[np.float32]] | None,
+    ) -> npt.NDArray[np.float32] | dict[str, npt.NDArray[np.float32]]:
         array = np.asarray(batch)
         channels_last = self._is_channels_last(array)
-        logits = self._output(len(array), out)
+        outputs = self._outputs(len(array), out)
         array = np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
         if array.dtype == np.uint8:
-            self._core.infer_pixels(array, channels_last, logits)
+            self._core.infer_pixels(array, channels_last, list(outputs.values()))
         else:
-            self._core.infer(array, logits)
-        return logits
+            self._core.infer(array, list(outputs.values()))
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
+    @overload
     async def infer_async(
         self, batch: npt.ArrayLike, *, out: npt.NDArray[np.float32] | None = None
-    ) -> npt.NDArray[np.float32]:
+    ) -> npt.NDArray[np.float32]: ...
+    @overload
+    async def infer_async(
+        self, batch: npt.ArrayLike, *, out: Mapping[str, npt.NDArray[np.float32]]
+    ) -> dict[str, npt.NDArray[np.float32]]: ...
+    async def infer_async(
+        self,
+        batch: npt.ArrayLike,
+        *,
+        out: npt.NDArray[np.float32] | Mapping[str, npt.NDArray[np.float32]] | None = None,
+    ) -> npt.NDArray[np.float32] | dict[str, npt.NDArray[np.float32]]:
         """Return the logits of a batch in host memory without blocking the event loop.
 
         The inference runs in a thread of the engine, and so do others at the same time. One that
         has begun also ends if the task is cancelled. The arguments and errors are those of `infer`.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: self.infer(batch, out=out))
+        return await loop.run_in_executor(self._executor, lambda: self._infer_on_host(batch, out))
 
     @functools.cached_property
     def _executor(self) -> ThreadPoolExecutor:
@@ -147,17 +175,39 @@ class Engine:
             raise InputError(f"{self.info.model} requires {expected}, not {array.shape}")
         return shapes[array.shape[1:]]
 
-    def _output(self, batch: int, out: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
-        shape = (batch, self.info.classes)
+    def _outputs(
+        self,
+        batch: int,
+        out: npt.NDArray[np.float32] | Mapping[str, npt.NDArray[np.float32]] | None,
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Return an array for each output; those that the caller gave are checked."""
+        shapes = {name: (batch, *shape) for name, shape in self._shapes.items()}
         if out is None:
-            return np.empty(shape, np.float32)
-        if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
-            is_array = isinstance(out, np.ndarray)
-            found = f"{out.dtype} {out.shape}" if is_array else type(out).__name__
-            raise InputError(f"out must be a float32 array of shape {shape}, not {found}")
-        if not out.flags.c_contiguous or not out.flags.aligned or not out.flags.writeable:
-            raise InputError("out must be contiguous, aligned and writeable; use numpy.empty")
-        return out
+            return {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+        if not isinstance(out, Mapping):
+            if len(shapes) > 1:
+                names = ", ".join(shapes)
+                raise InputError(f"this engine has several outputs; out must be a dict of {names}")
+            (name,) = shapes
+            return {name: _checked("out", out, shapes[name])}
+        if set(out) != set(shapes):
+            raise InputError(f"out must have {', '.join(shapes)}, not {', '.join(map(str, out))}")
+        return {
+            name: _checked(f"out[{name!r}]", out[name], shape) for name, shape in shapes.items()
+        }
+
+    def logits(self, batch: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Return only the logits of a batch in host memory, of an engine with any outputs.
+
+        Raises InputError if the logits are not among its outputs, and as `infer` does.
+        """
+        if "logits" not in self._shapes:
+            raise InputError(
+                f"this engine of {self.info.model} was built with the outputs "
+                f"{', '.join(self._shapes)}; build it with logits among them"
+            )
+        outputs = self.infer(batch)
+        return outputs["logits"] if isinstance(outputs, dict) else outputs
 
     def classify(
         self, images: ImageLike | Sequence[ImageLike], topk: int = 5
@@ -221,6 +271,18 @@ class Engine:
         For the TensorRT backends this is a TensorRT plan, which trtexec and Triton load.
         """
         return self._core.plan
+
+
+def _checked(
+    what: str, array: npt.NDArray[np.float32], shape: tuple[int, ...]
+) -> npt.NDArray[np.float32]:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape:
+        is_array = isinstance(array, np.ndarray)
+        found = f"{array.dtype} {array.shape}" if is_array else type(array).__name__
+        raise InputError(f"{what} must be a float32 array of shape {shape}, not {found}")
+    if not array.flags.c_contiguous or not array.flags.aligned or not array.flags.writeable:
+        raise InputError(f"{what} must be contiguous, aligned and writeable; use numpy.empty")
+    return array
 
 
 def build_network(

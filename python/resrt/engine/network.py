@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resrt import _core
-from resrt._support.arguments import whole
+from resrt._support.arguments import names, whole
 from resrt.catalog import pretrained
 from resrt.catalog.models import Config, build_graph, model_info
 from resrt.errors import InputError, ModelError, WeightsError
@@ -79,6 +79,7 @@ def resolve(
     preprocessing: PreprocessingLike | None = None,
     progress: BuildProgress | None = None,
     key: str | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> Network:
     """Return the network that the arguments of `resrt.build`, which documents them, describe.
 
@@ -105,6 +106,8 @@ def resolve(
         if input_size is None:
             input_size = metadata.input_size or (entry.crop if entry is not None else None)
         graph = _graph(model, checkpoint, input_size, classes, in_channels)
+    if outputs is not None:
+        graph = _core.select_outputs(graph, names("outputs", outputs))
     if steps is not None:
         _core.check_preprocessing(steps, graph.input_shape)
     if checkpoint is None:

@@ -16,8 +16,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from resrt import _core
-from resrt.graphs.definitions import assert_never
+from resrt.graphs.definitions import assert_never, output_shapes
 
+# OUTPUT is the only output unless others were selected.
 INPUT, OUTPUT = "images", "logits"
 
 # Opset 13 made the axes of ReduceSum an input and gave Softmax a single axis. Later opsets have not
@@ -38,7 +39,8 @@ def write(
     """Return the model: float32 images (batch, channels, height, width) -> logits (batch, classes).
 
     Args:
-        graph: the network.
+        graph: the network. If other outputs were selected, the model has those, under their names,
+            and only the layers that they need.
         weights: arrays that fit the network.
         batch: the fixed batch size, or None for any.
         opset: the version of the ONNX operators, at least OLDEST_OPSET.
@@ -56,38 +58,58 @@ def write(
 
 
 class _Writer:
-    """Writes layer after layer. The output of a layer has its name, that of the last one OUTPUT."""
+    """Writes layer after layer. A layer's output has its name, or that of a network's output."""
 
     def __init__(self, graph: _core.Graph, weights: Weights, batch: int | None) -> None:
         self._graph = graph
         self._weights = weights
         self._batch = "batch" if batch is None else batch
+        self._linear_layers = {
+            layer.name for layer in graph.layers if isinstance(layer.definition, _core.Linear)
+        }
         layers = graph.layers
-        reserved = {name: f"{name}/output" for name in (INPUT, OUTPUT)}
+        reserved = {name: f"{name}/output" for name in (INPUT, *dict(graph.outputs))}
         self._outputs = {layer.name: reserved.get(layer.name, layer.name) for layer in layers}
         self._outputs[layers[0].name] = INPUT
-        if isinstance(layers[-1].definition, _core.Linear):
-            self._outputs[layers[-1].name] = OUTPUT
+        self._shapes = output_shapes(graph)
+        for output, layer_name in graph.outputs:
+            value = self._outputs[layer_name]
+            if value != INPUT and value not in self._shapes and not self._is_column(layer_name):
+                self._outputs[layer_name] = output
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, onnx.TensorProto] = {}
         self._values: list[onnx.ValueInfoProto] = []
 
     def graph(self) -> onnx.GraphProto:
-        for layer in self._graph.layers[1:]:
+        for layer in self._needed_layers():
             inputs = [self._outputs[name] for name in layer.inputs]
             self._layer(layer, inputs, self._outputs[layer.name])
-        if (last := self._outputs[self._graph.layers[-1].name]) != OUTPUT:
-            self._node("Flatten", [last], OUTPUT)
-            self._values.append(self._value(OUTPUT, (self._graph.classes,)))
-        *values, logits = self._values
+        for output, layer_name in self._graph.outputs:
+            if (value := self._outputs[layer_name]) != output:
+                operator = "Flatten" if self._is_column(layer_name) else "Identity"
+                self._node(operator, [value], output)
         return helper.make_graph(
             self._nodes,
             self._graph.name,
             [self._value(INPUT, self._graph.input_shape)],
-            [logits],
+            [self._value(name, shape) for name, shape in self._shapes.items()],
             list(self._tensors.values()),
-            value_info=values,
+            value_info=[value for value in self._values if value.name not in self._shapes],
         )
+
+    def _needed_layers(self) -> list[_core.Layer]:
+        """Return the layers that the outputs need, without the input."""
+        needed = {layer for _, layer in self._graph.outputs}
+        found = []
+        for layer in reversed(self._graph.layers[1:]):
+            if layer.name in needed:
+                needed.update(layer.inputs)
+                found.append(layer)
+        return found[::-1]
+
+    def _is_column(self, layer: str) -> bool:
+        """Return whether a layer is written as (N, C, 1, 1), but is a vector."""
+        return self._graph.is_vector(layer) and layer not in self._linear_layers
 
     def _layer(self, layer: _core.Layer, inputs: list[str], output: str) -> None:
         name, definition, x = layer.name, layer.definition, inputs[0]

@@ -16,7 +16,7 @@ from resrt.engine.network import BuildProgress, Model, WeightsLike, resolve
 from resrt.weights.preprocessing import PreprocessingLike
 
 # The options of `resrt.build` that describe the network. The others describe the engine.
-_OF_NETWORK = ("input_size", "classes", "in_channels", "labels", "preprocessing", "key")
+_OF_NETWORK = ("input_size", "classes", "in_channels", "labels", "preprocessing", "key", "outputs")
 
 
 def build(
@@ -33,6 +33,7 @@ def build(
     labels: Sequence[str] | PathLike[str] | None = None,
     preprocessing: PreprocessingLike | None = None,
     key: str | None = None,
+    outputs: Sequence[str] | None = None,
     device: str | None = None,
     tensorrt: _core.TensorRTOptions | None = None,
     progress: BuildProgress | None = None,
@@ -72,6 +73,10 @@ def build(
             preprocessor_config.json in its folder. If none does, the preprocessing of the network's
             pretrained weights is assumed, and a warning is logged.
         key: an entry of a checkpoint, or a prefix, as for `resrt.weights.read`.
+        outputs: what `Engine.infer` returns, in this order: "logits"; "features", the pooled
+            features (N, C) that the classifier reads; "layer1", "layer2" and so on, the feature
+            maps (N, C, H, W) at the end of each stage, in every family; or the name of any layer of
+            the graph. None: the logits. Only OpenVINO has other outputs than the logits.
         device: the GPU to build for, such as "cuda:1"; None: the first. Only for a GPU's backend.
         tensorrt: options of the TensorRT backends.
         progress: called with the name of a phase, the number of its steps that are done, and the
@@ -82,7 +87,16 @@ def build(
     BackendError or InputError, each of which says what to do.
     """
     network = resolve(
-        model, weights, input_size, classes, in_channels, labels, preprocessing, progress, key
+        model,
+        weights,
+        input_size,
+        classes,
+        in_channels,
+        labels,
+        preprocessing,
+        progress,
+        key,
+        outputs,
     )
     network.warn_of_assumption()
     return build_network(

@@ -73,7 +73,7 @@ def classify_images(
         batch = images.preprocess_batch(
             several[start : start + info.max_batch], info.preprocessing, info.input_shape
         )
-        predictions += images.top_k(engine.infer(batch), topk, info.labels)
+        predictions += images.top_k(engine.logits(batch), topk, info.labels)
     return predictions
 
 

@@ -21,6 +21,7 @@ from resrt._support.files import replacing
 from resrt.engine.engine import build_network
 from resrt.engine.network import BuildProgress, Model, Network, WeightsLike, resolve
 from resrt.errors import BackendError, InputError
+from resrt.graphs.definitions import output_shapes
 from resrt.weights.preprocessing import PreprocessingLike
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Exported:
     """A written ONNX file: a model of `classes` classes for images of `input_shape`.
 
     Attributes:
+        outputs: the name of each output and its shape for one image.
         batch: the only batch size that it accepts; None: any.
         verified_by: the library that ran it before it was written; None if none could.
         difference: the largest difference between that library's logits and resrt's, divided by
@@ -51,6 +53,7 @@ class Exported:
     weights: str
     input_shape: tuple[int, int, int]
     classes: int
+    outputs: dict[str, tuple[int, ...]]
     batch: int | None
     opset: int
     verified_by: str | None
@@ -74,6 +77,7 @@ def export(
     labels: Sequence[str] | PathLike[str] | None = None,
     preprocessing: PreprocessingLike | None = None,
     key: str | None = None,
+    outputs: Sequence[str] | None = None,
     progress: BuildProgress | None = None,
 ) -> Exported:
     """Write a network as an ONNX file: float32 "images" (N, C, H, W) -> "logits" (N, classes).
@@ -101,6 +105,7 @@ def export(
         labels: the names of the classes.
         preprocessing: how photographs become inputs.
         key: an entry of a checkpoint, or a prefix.
+        outputs: what the model returns; it then has only the layers that these need.
         progress: as for `resrt.build`.
 
     Raises what `resrt.build` raises, PackageError if onnx, or onnxruntime with `verify`, is not
@@ -108,7 +113,16 @@ def export(
     """
     writable = Path(fsdecode(checked_path(path)))
     network = resolve(
-        model, weights, input_size, classes, in_channels, labels, preprocessing, progress, key
+        model,
+        weights,
+        input_size,
+        classes,
+        in_channels,
+        labels,
+        preprocessing,
+        progress,
+        key,
+        outputs,
     )
     network.warn_of_assumption()
     written = onnx_model(network, batch=batch, opset=opset, fold=fold).SerializeToString()
@@ -124,6 +138,7 @@ def export(
         weights=network.metadata.origin,
         input_shape=network.graph.input_shape,
         classes=network.graph.classes,
+        outputs=output_shapes(network.graph),
         batch=batch,
         opset=opset,
         verified_by=verified_by,
@@ -169,28 +184,34 @@ def onnx_model(
 
 
 def _difference(network: Network, written: bytes, batch: int | None) -> float:
-    """Run a model in ONNX Runtime and in resrt. Raises BackendError if their logits differ."""
+    """Run a model in ONNX Runtime and in resrt. Raises BackendError if their outputs differ."""
     size = 2 if batch is None else batch
     shape = (size, *network.graph.input_shape)
     images = np.random.default_rng(0).standard_normal(shape, np.float32)
-    ours = build_network(network, precision="fp32", max_batch=size).infer(images)
-    difference = relative_difference(_run(written, images), ours)
+    engine = build_network(network, precision="fp32", max_batch=size)
+    found = engine.infer(images)
+    ours = list(found.values()) if isinstance(found, dict) else [found]
+    differences = [
+        relative_difference(theirs, reference)
+        for theirs, reference in zip(_run(written, images), ours, strict=True)
+    ]
+    difference = float(np.max(differences))
     if not difference <= _TOLERANCE:  # also if it is NaN
+        names = " and ".join(engine.info.outputs)
         raise BackendError(
-            f"the logits that ONNX Runtime {version('onnxruntime')} computes from this export of "
+            f"the {names} that ONNX Runtime {version('onnxruntime')} computes from this export of "
             f"{network.graph.name} differ from resrt's by {difference:.1e} of the largest, so it "
             "was not written. Try another version of ONNX Runtime, another opset, or verify=False"
         )
     return difference
 
 
-def _run(written: bytes, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _run(written: bytes, images: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
     with requires_extra("onnx", "verifying an export"):
         import onnxruntime
     session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
     (name,) = (value.name for value in session.get_inputs())
-    logits: npt.NDArray[np.float32] = session.run(None, {name: images})[0]
-    return logits
+    return list(session.run(None, {name: images}))
 
 
 def relative_difference(

@@ -39,6 +39,7 @@ class EngineFile:
             "precision": info.precision,
             "input_shape": info.input_shape,
             "classes": info.classes,
+            "outputs": info.outputs,
             "max_batch": info.max_batch,
             "weights": info.weights,
             "weights_sha256": info.weights_sha256,

@@ -37,7 +37,7 @@ class Requests : public Context {
       : runs_(runs),
         image_{0, static_cast<size_t>(info.input.channels), static_cast<size_t>(info.input.height),
                static_cast<size_t>(info.input.width)},
-        classes_(static_cast<size_t>(info.classes)) {
+        outputs_(places(models.by_size.begin()->second, info.outputs)) {
     for (auto& [size, model] : models.by_size) {
       requests_.emplace(
           size, Request{guard("prepare an inference", [&] { return model.create_infer_request(); }),
@@ -45,13 +45,17 @@ class Requests : public Context {
     }
   }
 
-  void infer(const float* images, int batch, float* logits) override {
+  void infer(const float* images, int batch, float* const* outputs) override {
     auto& [request, counters] = requests_.lower_bound(batch)->second;
     image_.front() = static_cast<size_t>(batch);
     guard("run an inference", [&] {
       // OpenVINO takes a pointer to mutable memory for inputs, but does not write to it.
       request.set_input_tensor({ov::element::f32, image_, const_cast<float*>(images)});
-      request.set_output_tensor({ov::element::f32, {image_.front(), classes_}, logits});
+      for (size_t i = 0; i < outputs_.size(); ++i) {
+        Place& place = outputs_[i];
+        place.shape.front() = image_.front();
+        request.set_output_tensor(place.index, {ov::element::f32, place.shape, outputs[i]});
+      }
       if (runs_ == Runs::in_caller) {
         request.infer();
       } else {
@@ -68,9 +72,28 @@ class Requests : public Context {
   }
 
  private:
+  // Where an output of the engine is among those of OpenVINO's model, and its shape.
+  struct Place {
+    size_t index;
+    ov::Shape shape;  // with room for the batch size
+  };
+
+  static std::vector<Place> places(const ov::CompiledModel& model,
+                                   const std::vector<EngineOutput>& outputs) {
+    std::vector<Place> found;
+    for (const EngineOutput& output : outputs) {
+      size_t index = 0;
+      while (model.output(index).get_node()->get_friendly_name() != output.name) ++index;
+      ov::Shape shape = {0};
+      shape.insert(shape.end(), output.shape.begin(), output.shape.end());
+      found.push_back({index, std::move(shape)});
+    }
+    return found;
+  }
+
   Runs runs_;
   ov::Shape image_;
-  size_t classes_;
+  std::vector<Place> outputs_;
   std::map<int, Request> requests_;  // by the largest batch size
 };
 

@@ -72,12 +72,15 @@ class Lowering {
                               layer.definition);
       name_nodes(layer.name, values_[i]);
     }
-    const Output last = flat(whole(values_.back()));
-    name_nodes(graph_.layers().back().name, one(last));
-    const auto logits = std::make_shared<op::Result>(last);
-    logits->set_friendly_name("logits");
-    return std::make_shared<ov::Model>(ov::ResultVector{logits}, ov::ParameterVector{input_},
-                                       graph_.name());
+    ov::ResultVector results;
+    for (const auto& [name, tensor] : graph_.outputs()) {
+      const Output whole_value = whole(parts_of(tensor));
+      const Output value = graph_.is_vector(tensor) ? flat(whole_value) : whole_value;
+      name_nodes(graph_.layer(tensor).name, one(value));
+      results.push_back(std::make_shared<op::Result>(value));
+      results.back()->set_friendly_name(name);
+    }
+    return std::make_shared<ov::Model>(results, ov::ParameterVector{input_}, graph_.name());
   }
 
  private:

@@ -9,6 +9,7 @@
 #include "backends/tensorrt/options.h"
 #include "resrt/error.h"
 #include "resrt/export.h"
+#include "text.h"
 
 namespace resrt::tensorrt {
 namespace {
@@ -37,6 +38,11 @@ class TensorRT : public Backend {
 
   Plan build(const Graph& graph, const Weights& weights, const EngineInfo& info,
              const BuildOptions& options, int device) override {
+    if (info.outputs != std::vector<EngineOutput>{{kLogits, {info.classes}}}) {
+      throw InputError(concat("backend '", info.backend,
+                              "' has no other output than the logits; select no outputs, or build "
+                              "with backend 'openvino'"));
+    }
     if (why_no_gpu()) return tensorrt::build(library_, logger_, graph, weights, info, options);
     const Device::Current current{Device(device)};
     return tensorrt::build(library_, logger_, graph, weights, info, options);

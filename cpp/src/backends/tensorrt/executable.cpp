@@ -196,7 +196,7 @@ class Session : public Context {
     memory_.reset();
   }
 
-  void infer(const float* images, int batch, float* logits) override {
+  void infer(const float* images, int batch, float* const* outputs) override {
     const Device::Current current(loaded_.device);
     const auto count = static_cast<size_t>(batch);
     std::memcpy(memory_->pinned_images.get(), images, count * loaded_.image_bytes());
@@ -208,7 +208,7 @@ class Session : public Context {
       launch(found->second, batch);
     }
     check(Driver::get().stream_synchronize(memory_->stream.get()), "run an inference");
-    std::memcpy(logits, memory_->pinned_logits.get(), count * loaded_.logits_bytes());
+    std::memcpy(outputs[0], memory_->pinned_logits.get(), count * loaded_.logits_bytes());
   }
 
   void infer_on_device(const DeviceBatch& batch) override {

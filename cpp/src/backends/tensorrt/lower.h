@@ -10,7 +10,6 @@
 namespace resrt::tensorrt {
 
 inline constexpr const char* kImages = "images";
-inline constexpr const char* kLogits = "logits";
 
 // The type of the tensors between layers.
 nvinfer1::DataType to_type(Precision precision);
