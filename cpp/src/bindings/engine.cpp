@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <tuple>
 
 #include <pybind11/numpy.h>
@@ -22,6 +23,7 @@
 #include "engine/notes.h"
 #include "passes/passes.h"
 #include "passes/quantise.h"
+#include "passes/value_counts.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -201,6 +203,20 @@ void bind_engine(py::module_& module) {
       py::arg("graph"), py::arg("keep"),
       "Return the names of the tensors whose ranges a calibration must have, of a graph whose "
       "batch normalisations are folded.");
+  module.attr("VALUE_INTERVALS") = kValueIntervals;
+  module.def(
+      "count_values",
+      [](const FloatArray& values, const py::array_t<uint64_t, py::array::c_style>& counts) {
+        if (static_cast<size_t>(counts.size()) != kValueIntervals || !counts.writeable()) {
+          throw InputError(concat("the counts must be ", kValueIntervals, " integers"));
+        }
+        const std::span<const float> from(values.data(), static_cast<size_t>(values.size()));
+        const std::span<uint64_t> to(const_cast<uint64_t*>(counts.data()), kValueIntervals);
+        const ReleasedGil release;
+        count_values(from, to);
+      },
+      py::arg("values").noconvert(), py::arg("counts").noconvert(),
+      "Add the number of the values whose 16 upper bits are i to element i of uint64 counts.");
   py::class_<Calibration>(module, "Calibration", "The ranges of a network's tensors.")
       .def(py::init([](std::string network, std::string weights_sha256,
                        const std::map<std::string, std::pair<float, float>>& ranges,

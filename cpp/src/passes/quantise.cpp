@@ -83,20 +83,22 @@ class Placement {
     if (!has_convolution) return;
     const int sum = after_relu(index);
     const std::vector<int>& next = readers_[static_cast<size_t>(sum)];
-    const bool is_pooled = std::all_of(next.begin(), next.end(), [&](int reader) {
-      return std::holds_alternative<GlobalAvgPool2d>(
-          graph_.layers()[static_cast<size_t>(reader)].definition);
-    });
+    const bool is_pooled = std::all_of(next.begin(), next.end(),
+                                       [&](int reader) { return is_a<GlobalAvgPool2d>(reader); });
     if (is_pooled) round({sum});
   }
 
   // Returns the ReLU that is the only reader of a layer, or the layer itself.
   int after_relu(int index) const {
     const std::vector<int>& next = readers_[static_cast<size_t>(index)];
-    const bool has_relu =
-        next.size() == 1 &&
-        std::holds_alternative<Relu>(graph_.layers()[static_cast<size_t>(next.front())].definition);
-    return has_relu ? next.front() : index;
+    return next.size() == 1 && is_a<Relu>(next.front()) ? next.front() : index;
+  }
+
+  // Whether a reader is a layer of this kind.
+  template <class Kind>
+  bool is_a(int reader) const {
+    return reader != kCaller &&
+           std::holds_alternative<Kind>(graph_.layers()[static_cast<size_t>(reader)].definition);
   }
 
   const Graph& graph_;

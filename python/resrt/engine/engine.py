@@ -16,6 +16,7 @@ from resrt import _core
 from resrt._support import logs
 from resrt._support.arguments import choice, path, whole
 from resrt.engine import backends, device_arrays
+from resrt.engine.calibration import CalibrationLike, given
 from resrt.engine.network import BuildProgress, Network
 from resrt.engine.profile import Profile, profile_engine
 from resrt.errors import InputError
@@ -292,7 +293,7 @@ def build_network(
     backend: str = "openvino",
     threads: int | None = None,
     device: str | None = None,
-    calibration: _core.Calibration | None = None,
+    calibration: CalibrationLike | None = None,
     tensorrt: _core.TensorRTOptions | None = None,
     progress: BuildProgress | None = None,
 ) -> Engine:
@@ -311,7 +312,7 @@ def build_network(
             preprocessing=network.preprocessing,
             preprocessing_source=network.metadata.preprocessing_source,
             device=backends.device_number(device),
-            calibration=calibration,
+            calibration=given(calibration),
             tensorrt=_options(tensorrt),
             progress=progress,
         )

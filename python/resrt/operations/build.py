@@ -11,6 +11,7 @@ from typing import Any
 
 from resrt import _core
 from resrt.engine.cache import CachedEngine
+from resrt.engine.calibration import Calibration, CalibrationLike
 from resrt.engine.engine import Engine, build_network
 from resrt.engine.network import BuildProgress, Model, WeightsLike, resolve
 from resrt.weights.preprocessing import PreprocessingLike
@@ -35,6 +36,7 @@ def build(
     key: str | None = None,
     outputs: Sequence[str] | None = None,
     device: str | None = None,
+    calibration: CalibrationLike | None = None,
     tensorrt: _core.TensorRTOptions | None = None,
     progress: BuildProgress | None = None,
 ) -> Engine:
@@ -54,8 +56,9 @@ def build(
             seeded random parameters, for measuring latency. None: the network's pretrained
             weights, which `resrt.fetch` downloads if needed.
         precision: the type of activations and weights: "fp32", "bf16", "fp16", on NVIDIA GPUs
-            "tf32", or "auto", the fastest that the device supports natively. Inputs and logits are
-            always float32.
+            "tf32", or "auto", the fastest of these that the device supports natively; or "int8",
+            which computes the convolutions with 8-bit integers and requires a calibration. Inputs
+            and logits are always float32.
         max_batch: the largest batch that runs at once; larger batches are split.
         input_size: height and width of the images in pixels; None: the size for which the weights
             were trained.
@@ -78,6 +81,8 @@ def build(
             maps (N, C, H, W) at the end of each stage, in every family; or the name of any layer of
             the graph. None: the logits. Only OpenVINO has other outputs than the logits.
         device: the GPU to build for, such as "cuda:1"; None: the first. Only for a GPU's backend.
+        calibration: what `resrt.calibrate` returns for this network and these weights, or the path
+            of its file. Only for the precisions of 8 bits.
         tensorrt: options of the TensorRT backends.
         progress: called with the name of a phase, the number of its steps that are done, and the
             number that it has (0 if unknown), as far as the backend knows them. An exception that
@@ -100,7 +105,7 @@ def build(
     )
     network.warn_of_assumption()
     return build_network(
-        network, precision, max_batch, backend, threads, device, tensorrt, progress
+        network, precision, max_batch, backend, threads, device, calibration, tensorrt, progress
     )
 
 
@@ -139,6 +144,8 @@ def build_file(
     of_network = {name: options.pop(name, None) for name in _OF_NETWORK}
     network = resolve(model, weights, **of_network, progress=options.get("progress"))
     network.warn_of_assumption()
+    if isinstance(calibration := options.get("calibration"), (str, PathLike)):
+        options["calibration"] = Calibration.load(calibration)  # the cache depends on its content
     cached = CachedEngine(network, options) if cache else None
     info = None if cached is None else cached.copy_to(output)
     from_cache = info is not None

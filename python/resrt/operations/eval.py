@@ -15,6 +15,7 @@ import numpy.typing as npt
 from resrt import labels
 from resrt._support.arguments import whole
 from resrt._support.environment import max_pixels
+from resrt._support.sampling import evenly
 from resrt._support.files import file_kind
 from resrt.catalog.models import published_for
 from resrt.engine import batches
@@ -108,7 +109,7 @@ def eval(  # noqa: A001 - named as the command is
         data = labelled_images(data, ready, root=root)
     elif root is not None:
         raise InputError("root is only for a list file; labelled images already have their paths")
-    chosen = _evenly(data, limit)
+    chosen = evenly(data, limit)
     _check_labels(chosen, ready)
     # A file may be listed more than once.
     found = {(rank.image, rank.label): rank for rank in known}
@@ -148,10 +149,10 @@ def labelled_images(
     if kind == stat.S_IFDIR:
         if root is not None:
             raise InputError(f"root is only for a list file, and '{fspath(data)}' is a folder")
-        return _evenly(_from_folders(path, engine), limit)
+        return evenly(_from_folders(path, engine), limit)
     if kind not in (stat.S_IFREG, 0):
         raise FileError(f"there is no folder or list file '{fspath(data)}'")
-    return _evenly(_from_list(path, path.parent if root is None else Path(root)), limit)
+    return evenly(_from_list(path, path.parent if root is None else Path(root)), limit)
 
 
 def _from_folders(path: Path, engine: Engine) -> list[LabelledImage]:
@@ -211,13 +212,6 @@ def _from_list(path: Path, root: Path) -> list[LabelledImage]:
     if not listed:
         raise InputError(f"the list '{path}' is empty")
     return listed
-
-
-def _evenly(listed: Sequence[LabelledImage], limit: int | None) -> list[LabelledImage]:
-    """Return at most `limit` images, sampled evenly because lists are often sorted by class."""
-    if limit is None or whole("limit", limit) >= len(listed):
-        return list(listed)
-    return [listed[i * len(listed) // limit] for i in range(limit)]
 
 
 def _check_labels(listed: Iterable[LabelledImage], engine: Engine) -> None:
