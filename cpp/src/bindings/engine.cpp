@@ -203,6 +203,19 @@ void bind_engine(py::module_& module) {
       py::arg("graph"), py::arg("keep"),
       "Return the names of the tensors whose ranges a calibration must have, of a graph whose "
       "batch normalisations are folded.");
+  module.def(
+      "quantise_weight",
+      [](const FloatArray& array, int bits) {
+        if (array.ndim() == 0 || array.size() == 0) throw InputError("the weight is empty");
+        const Array weight{{array.shape(), array.shape() + array.ndim()},
+                           {std::shared_ptr<void>(), array.data()}};
+        const QuantisedWeight made = quantise_weight(weight, bits);
+        return std::make_pair(
+            py::array_t<int8_t, py::array::c_style>(weight.shape, made.integers->data()),
+            FloatArray(made.scales.shape, made.scales.data.get()));
+      },
+      py::arg("weight"), py::arg("bits"),
+      "Return a weight as int8 with so many bits, and the float32 scale of each output channel.");
   module.attr("VALUE_INTERVALS") = kValueIntervals;
   module.def(
       "count_values",
@@ -267,6 +280,9 @@ void bind_engine(py::module_& module) {
   module.def("library_packages", &library_packages, py::arg("backend"),
              "Return the import names of the packages that may contain a backend's library.");
   module.def("backend_names", &backend_names, "Return the names of the backends.");
+  module.def("check_calibration", &check_calibration, py::arg("calibration"), py::arg("network"),
+             py::arg("weights_sha256"),
+             "Raise InputError unless a calibration is of this network with these weights.");
   module.def("check_labels", &check_labels, py::arg("labels"), py::arg("classes"),
              "Raise InputError unless there are no labels or one for each class.");
   module.def("precision_names", &precision_names, "Return the names of the precisions.");

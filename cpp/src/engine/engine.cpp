@@ -47,29 +47,19 @@ void require_precision(Precision wanted, const Backend& backend, int device,
                               names_of(available), ", or 'auto' for the fastest of these"));
 }
 
-// Throws InputError unless there is a calibration if, and only if, the precision has 8 bits, and it
-// is of this network and these weights.
-void check_calibration(const std::optional<Calibration>& calibration, Precision precision,
-                       const Graph& graph, const EngineNotes& notes) {
+// Throws InputError unless there is a calibration if, and only if, the precision has 8 bits.
+void require_calibration(const BuildOptions& options, Precision precision, const Graph& graph) {
   const bool needs_one = precision == Precision::int8 || precision == Precision::fp8;
-  if (needs_one && !calibration) {
+  if (needs_one && !options.calibration) {
     throw InputError(concat("precision ", to_string(precision),
                             " requires the ranges of the network's tensors; give a calibration"));
   }
-  if (!calibration) return;
+  if (!options.calibration) return;
   if (!needs_one) {
     throw InputError(concat("a calibration is only for the precisions int8 and fp8, not ",
                             to_string(precision), "; omit it, or choose one of these"));
   }
-  if (calibration->network != graph.name()) {
-    throw InputError(concat("the calibration is of ", shown(calibration->network), ", not of ",
-                            graph.name(), "; calibrate this network"));
-  }
-  if (calibration->weights_sha256 != notes.weights_sha256) {
-    throw InputError(concat("the calibration of ", graph.name(), " is of other weights (SHA-256 ",
-                            shown(calibration->weights_sha256), ") than these (",
-                            notes.weights_sha256, "); calibrate the network with these weights"));
-  }
+  check_calibration(*options.calibration, graph.name(), options.notes.weights_sha256);
 }
 
 void require_batch(int64_t batch) {
@@ -363,7 +353,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   Precision precision = options.precision;
   if (precision == Precision::automatic) precision = backend.precisions(device).front();
   require_precision(precision, backend, device, options.backend);
-  check_calibration(options.calibration, precision, graph, options.notes);
+  require_calibration(options, precision, graph);
   EngineInfo info = {
       .model = graph.name(),
       .backend = options.backend,

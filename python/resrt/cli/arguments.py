@@ -184,14 +184,15 @@ def calibration(options: argparse.Namespace) -> Calibration | None:
         return None if options.calibration is None else resrt.Calibration.load(options.calibration)
     if options.calibration is not None:
         raise Misuse("give either --calibration or --calibrate")
-    of_network = ("classes", "in_channels", "key")
     with waiting("calibrating", quiet=options.quiet) as progress:
         return resrt.calibrate(
             model(options),
             options.weights,
             options.calibrate,
-            **({} if options.limit is None else {"limit": options.limit}),
-            **{name: getattr(options, name, None) for name in of_network},
+            limit=options.limit or 512,
+            classes=options.classes,
+            in_channels=options.in_channels,
+            key=options.key,
             input_size=options.input_size,
             preprocessing=preprocessing(options),
             progress=progress,

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
             options.weights,
             options.images,
             method=options.method,
-            **({} if options.limit is None else {"limit": options.limit}),
+            limit=options.limit or 512,
             keep=options.keep,
             input_size=options.input_size,
             classes=options.classes,

@@ -14,6 +14,7 @@ from resrt import _core
 from resrt._support.files import writing_whole
 from resrt.engine.network import Network
 from resrt.errors import FileError, InputError
+from resrt.weights.fit import Weights
 
 _VERSION = 1
 _LONGEST = 64 << 20  # bytes; thousands of times what the largest network needs
@@ -104,10 +105,11 @@ CalibrationLike: TypeAlias = Calibration | str | PathLike[str]
 _ADVICE = "write one with resrt calibrate"
 
 
-def given(calibration: CalibrationLike | None) -> _core.Calibration | None:
-    """Return a calibration that is given itself or as a file. Raises FileError or InputError."""
-    if calibration is None:
-        return None
+def given(calibration: CalibrationLike, network: Network) -> Calibration:
+    """Return a calibration that is given itself or as a file.
+
+    Raises FileError if it cannot be read, and InputError if it is not one of this network.
+    """
     if isinstance(calibration, (str, PathLike)):
         calibration = Calibration.load(calibration)
     if not isinstance(calibration, Calibration):
@@ -115,12 +117,13 @@ def given(calibration: CalibrationLike | None) -> _core.Calibration | None:
             "a calibration must be a resrt.Calibration or the path of its file, not "
             f"{type(calibration).__name__}"
         )
-    return calibration.to_core()
+    _core.check_calibration(calibration.to_core(), network.graph.name, network.sha256)
+    return calibration
 
 
 def rounded_tensors(
     network: Network, keep: frozenset[str]
-) -> tuple[_core.Graph, Mapping[str, Any], list[str]]:
+) -> tuple[_core.Graph, Weights, list[str]]:
     """Return the network without batch normalisations, its weights, and the rounded tensors."""
     graph, weights = _core.fold_batch_norm(network.graph, network.weights)
     return graph, weights, _core.quantised_tensors(graph, set(keep))

@@ -312,7 +312,7 @@ def build_network(
             preprocessing=network.preprocessing,
             preprocessing_source=network.metadata.preprocessing_source,
             device=backends.device_number(device),
-            calibration=given(calibration),
+            calibration=None if calibration is None else given(calibration, network).to_core(),
             tensorrt=_options(tensorrt),
             progress=progress,
         )

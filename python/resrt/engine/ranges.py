@@ -23,15 +23,15 @@ _BINS = 2048
 _CANDIDATE_STEP = 16
 
 
-# Of the intervals of `_core.count_values`, those of the finite values that are not negative. Each has
-# the values whose upper 16 bits are its number.
+# The number of the intervals of `_core.count_values` that have finite values that are not negative.
+# Each interval has the values whose upper 16 bits are its number.
 _FINITE = 0x7F80
 
 
 def _middles() -> Floats:
     """Return the middle of each interval of finite values that are not negative."""
     bits = np.arange(_FINITE, dtype=np.uint32) << np.uint32(16)
-    middles = (bits | np.uint32(0x8000)).view(np.float32).astype(np.float64)
+    middles: Floats = (bits | np.uint32(0x8000)).view(np.float32).astype(np.float64)
     middles[0] = 0  # a zero, which is frequent after ReLU
     return middles
 
@@ -105,7 +105,7 @@ def _squared_error(values: Values) -> float:
     for limit in candidates:
         step = limit / steps
         rounded = magnitudes - step * np.minimum(np.round(magnitudes / step), steps)
-        # Of larger values, the intervals are wider than a step, and the error is evenly distributed.
+        # The intervals of larger values are wider than a step, so the error is evenly distributed.
         is_fine = (magnitudes < 64 * step) | (magnitudes > limit)
         errors.append(float(counts @ np.where(is_fine, rounded**2, step**2 / 12)))
     return float(candidates[int(np.argmin(errors))])

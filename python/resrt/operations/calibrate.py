@@ -43,7 +43,7 @@ def calibrate(
     key: str | None = None,
     progress: BuildProgress | None = None,
 ) -> Calibration:
-    """Measure the ranges that an engine with 8-bit integers needs, on images like those it will see.
+    """Measure the ranges that an int8 engine needs, on images like those that it will see.
 
     A few hundred images suffice. They are preprocessed as the weights require and computed in
     float32, each by one thread, so the same images give the same ranges on the same machine, to the
@@ -66,8 +66,8 @@ def calibrate(
         key: an entry of a checkpoint, or a prefix.
         progress: called with a phase, the number of images that are done, and their number.
 
-    Raises what `resrt.build` and `resrt.find_images` raise, InputError if there are no images or one
-    is invalid, and WeightsError if the network computes values that are not finite.
+    Raises what `resrt.build` and `resrt.find_images` raise, InputError if there are no images or
+    one is invalid, and WeightsError if the network computes values that are not finite.
     """
     if method not in CALIBRATION_METHODS:
         raise InputError(f"method must be one of {', '.join(CALIBRATION_METHODS)}, not {method}")
