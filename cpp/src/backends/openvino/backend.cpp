@@ -157,10 +157,12 @@ class OpenVino : public Backend {
     // bf16 comes before fp16: on CPUs that have both they are equally fast, and bf16 does not
     // overflow.
     std::vector<Precision> precisions;
-    if (has(ov::device::capability::BF16) && has_native_bf16()) {
-      precisions.push_back(Precision::bf16);
+    if (computes_16_bits()) {
+      if (has(ov::device::capability::BF16) && has_native_bf16()) {
+        precisions.push_back(Precision::bf16);
+      }
+      if (has(ov::device::capability::FP16)) precisions.push_back(Precision::fp16);
     }
-    if (has(ov::device::capability::FP16)) precisions.push_back(Precision::fp16);
     precisions.push_back(Precision::fp32);
     return precisions;
   }

@@ -1,6 +1,8 @@
 #include "backends/openvino/cpu.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <initializer_list>
 #include <string_view>
 
 #if defined(__x86_64__)
@@ -29,15 +31,12 @@ bool has_bit(unsigned value, unsigned bit) {
   return (value >> bit & 1U) != 0;
 }
 
-// Whether the environment keeps OpenVINO's kernels from using VNNI.
-bool is_limited_to_older_instructions() {
+// Whether the environment limits OpenVINO's kernels to one of these sets of instructions.
+bool is_limited_to(std::initializer_list<std::string_view> sets) {
   for (const char* name : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
-    const char* const limit = std::getenv(name);
-    if (limit == nullptr) continue;
-    for (const std::string_view older : {"SSE41", "AVX", "AVX2", "AVX512_CORE"}) {
-      if (older == limit) return true;
+    if (const char* const limit = std::getenv(name)) {
+      return std::find(sets.begin(), sets.end(), limit) != sets.end();
     }
-    return false;
   }
   return false;
 }
@@ -56,11 +55,20 @@ bool has_native_bf16() {
 #endif
 }
 
+bool computes_16_bits() {
+#if defined(__x86_64__)
+  return !is_limited_to({"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"});
+#else
+  return true;
+#endif
+}
+
 bool multiplies_8_bits() {
 #if defined(__x86_64__)
   const bool has_avx512_vnni = has_bit(extended_features(0).c, 11);
   const bool has_avx_vnni = has_bit(extended_features(1).a, 4);
-  return (has_avx512_vnni || has_avx_vnni) && !is_limited_to_older_instructions();
+  return (has_avx512_vnni || has_avx_vnni) &&
+         !is_limited_to({"SSE41", "AVX", "AVX2", "AVX512_CORE"});
 #else
   return true;
 #endif
