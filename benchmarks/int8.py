@@ -45,7 +45,9 @@ def engines(network: str, images: npt.NDArray[np.float32], threads: int) -> dict
     }
 
 
-def run_of(model: openvino.Model, batch: npt.NDArray[np.float32], threads: int) -> Callable[[], Any]:
+def run_of(
+    model: openvino.Model, batch: npt.NDArray[np.float32], threads: int
+) -> Callable[[], Any]:
     model = model.clone()
     model.reshape(batch.shape)
     properties = {
