@@ -28,11 +28,13 @@ from .catalog.pretrained import list_pretrained as list_pretrained
 from .engine.backends import BACKENDS as BACKENDS
 from .engine.backends import PRECISIONS as PRECISIONS
 from .engine.backends import backends as backends
+from .engine.calibration import Calibration as Calibration
 from .engine.engine import Engine as Engine
 from .engine.engine import load as load
 from .engine.profile import LayerTime as LayerTime
 from .engine.profile import Profile as Profile
 from .engine.profile import Step as Step
+from .engine.ranges import CALIBRATION_METHODS as CALIBRATION_METHODS
 from .errors import BackendError as BackendError
 from .errors import DownloadError as DownloadError
 from .errors import EngineFileError as EngineFileError
@@ -52,6 +54,7 @@ from .operations import records as records
 from .operations.build import BuiltFile as BuiltFile
 from .operations.build import build as build
 from .operations.build import build_file as build_file
+from .operations.calibrate import calibrate as calibrate
 from .operations.classify import Classification as Classification
 from .operations.classify import classify as classify
 from .operations.classify import find_images as find_images

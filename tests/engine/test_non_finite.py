@@ -19,7 +19,13 @@ FINITE = np.array([0x7F7FFFFF, 0xFF7FFFFF, 1, 0x80000001, 0x80000000], np.uint32
 
 @pytest.fixture(scope="module", params=PRECISIONS)
 def engine(request: pytest.FixtureRequest, small_graph: resrt.Graph) -> resrt.Engine:
-    return resrt.build(small_graph, "random", precision=request.param, max_batch=4)
+    calibration = None
+    if request.param == "int8":
+        noise = np.random.default_rng(1).standard_normal((4, 3, 32, 32), np.float32)
+        calibration = resrt.calibrate(small_graph, "random", noise)
+    return resrt.build(
+        small_graph, "random", precision=request.param, max_batch=4, calibration=calibration
+    )
 
 
 @pytest.mark.parametrize("value", NON_FINITE)

@@ -126,6 +126,11 @@ def _efficient_attention(d, get: Get, x: Float) -> Float:  # type: ignore[no-unt
     return x * _sigmoid(view @ get("conv.weight")[0, 0])[:, :, None, None]
 
 
+def _quantize(d, get: Get, x: Float) -> Float:  # type: ignore[no-untyped-def]
+    least, most = (-128, 127) if d.is_signed else (0, 255)
+    return np.clip(np.round(x / d.scale), least, most) * d.scale
+
+
 def _linear(d, get: Get, x: Float) -> Float:  # type: ignore[no-untyped-def]
     return (x[:, :, 0, 0] @ get("weight").T + get("bias"))[:, :, None, None]
 
@@ -145,5 +150,6 @@ _LAYERS: dict[str, Callable[..., Float]] = {
     "SplitAttention": _split_attention,
     "SqueezeExcite": _squeeze_excite,
     "EfficientChannelAttention": _efficient_attention,
+    "Quantize": _quantize,
     "Linear": _linear,
 }

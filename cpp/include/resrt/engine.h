@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "resrt/calibration.h"
 #include "resrt/device_array.h"
 #include "resrt/export.h"
 #include "resrt/graph.h"
@@ -21,10 +22,13 @@ namespace resrt {
 
 // The type that activations and weights are computed in. Inputs and logits are always float32.
 // `automatic` selects the fastest type that the device supports natively. tf32 is a mode of NVIDIA
-// GPUs that multiplies fp32 values with 10 bits of mantissa.
-enum class Precision { automatic, fp32, tf32, bf16, fp16 };
+// GPUs that multiplies fp32 values with 10 bits of mantissa. int8 and fp8 (E4M3) compute the
+// convolutions in 8 bits, with ranges from a calibration, and the rest in the fastest native type;
+// `automatic` never selects them.
+enum class Precision { automatic, fp32, tf32, bf16, fp16, int8, fp8 };
 
-// Convert between a precision and its name: "auto", "fp32", "tf32", "bf16" or "fp16".
+// Convert between a precision and its name: "auto", "fp32", "tf32", "bf16", "fp16",
+// "int8" or "fp8".
 // precision_names returns all names. parse_precision throws PrecisionError for any other name.
 RESRT_API const char* to_string(Precision precision);
 RESRT_API Precision parse_precision(const std::string& name);
@@ -58,6 +62,7 @@ struct BuildOptions {
   Precision precision = Precision::automatic;
   int max_batch = 8;  // the largest batch that runs at once; larger batches are split
   EngineNotes notes;
+  std::optional<Calibration> calibration;   // only for precisions of 8 bits, which require it
   std::optional<TensorRTOptions> tensorrt;  // only for the TensorRT backends
   // How many seconds to measure, about, which kernels are the fastest; 0 takes the backend's
   // default ones. Absent: 10. Only for OpenVINO; TensorRT always measures.

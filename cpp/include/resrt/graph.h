@@ -36,6 +36,9 @@ struct Conv2d {
   // Set by the fuse_add_relu pass: the layer adds its second input, then applies ReLU.
   bool residual = false;
   bool relu = false;
+  // Set by the quantise pass: the bits of the weight's integers, which have a scale for each output
+  // channel, or 0 if the weight is float. Its input is rounded by a Quantize.
+  int weight_bits = 0;
 };
 
 // Batch normalisation with its running statistics. Parameters: weight, bias, running_mean,
@@ -121,6 +124,13 @@ struct EfficientChannelAttention {
   int kernel;  // an odd number
 };
 
+// Rounds to what an 8-bit integer can represent: scale * clamp(round(x / scale), 0, 255) or, if
+// signed, scale * clamp(round(x / scale), -128, 127). Halves are rounded to the even integer.
+struct Quantize {
+  float scale;
+  bool is_signed = false;
+};
+
 // A fully connected layer. Parameters: weight (out_features, in_features), bias (out_features).
 struct Linear {
   int out_features;
@@ -128,7 +138,7 @@ struct Linear {
 
 using Definition = std::variant<Input, Conv2d, BatchNorm2d, Relu, Silu, MaxPool2d, AvgPool2d,
                                 BlurPool2d, PadChannels, GlobalAvgPool2d, Add, SplitAttention,
-                                SqueezeExcite, EfficientChannelAttention, Linear>;
+                                SqueezeExcite, EfficientChannelAttention, Quantize, Linear>;
 
 // Returns the name of the definition's type: "Conv2d".
 RESRT_API const char* kind(const Definition& definition);

@@ -6,6 +6,8 @@
 #include <exception>
 #include <memory>
 #include <optional>
+#include <set>
+#include <span>
 #include <tuple>
 
 #include <pybind11/numpy.h>
@@ -20,6 +22,8 @@
 #include "engine/library_folders.h"
 #include "engine/notes.h"
 #include "passes/passes.h"
+#include "passes/quantise.h"
+#include "passes/value_counts.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -86,6 +90,11 @@ class Steps {
   std::shared_ptr<Step> function_;
   std::exception_ptr raised_;
 };
+
+// Returns the network as other programs run it: with all the weights' bits, and unfused additions.
+Graph quantise_for_export(const Graph& graph, const Calibration& calibration) {
+  return quantise(graph, calibration, {.weight_bits = 8, .round_branches = true});
+}
 
 // An engine, and what is known about how long it takes.
 class MeasuredEngine : public Engine {
@@ -182,6 +191,62 @@ void bind_engine(py::module_& module) {
   module.def("fuse_add_relu", &fuse_add_relu, py::arg("graph"),
              "Fuse additions and ReLUs into convolutions; return the graph.");
 
+  module.def(
+      "quantised_tensors",
+      [](const Graph& graph, const std::set<std::string>& keep) {
+        std::vector<std::string> names;
+        for (const int layer : quantised_tensors(graph, keep, true)) {
+          names.push_back(graph.layers()[static_cast<size_t>(layer)].name);
+        }
+        return names;
+      },
+      py::arg("graph"), py::arg("keep"),
+      "Return the names of the tensors whose ranges a calibration must have, of a graph whose "
+      "batch normalisations are folded.");
+  module.def(
+      "quantise_weight",
+      [](const FloatArray& array, int bits) {
+        if (array.ndim() == 0 || array.size() == 0) throw InputError("the weight is empty");
+        const Array weight{{array.shape(), array.shape() + array.ndim()},
+                           {std::shared_ptr<void>(), array.data()}};
+        const QuantisedWeight made = quantise_weight(weight, bits);
+        return std::make_pair(
+            py::array_t<int8_t, py::array::c_style>(weight.shape, made.integers->data()),
+            FloatArray(made.scales.shape, made.scales.data.get()));
+      },
+      py::arg("weight"), py::arg("bits"),
+      "Return a weight as int8 with so many bits, and the float32 scale of each output channel.");
+  module.attr("VALUE_INTERVALS") = kValueIntervals;
+  module.def(
+      "count_values",
+      [](const FloatArray& values, const py::array_t<uint64_t, py::array::c_style>& counts) {
+        if (static_cast<size_t>(counts.size()) != kValueIntervals || !counts.writeable()) {
+          throw InputError(concat("the counts must be ", kValueIntervals, " integers"));
+        }
+        const std::span<const float> from(values.data(), static_cast<size_t>(values.size()));
+        const std::span<uint64_t> to(const_cast<uint64_t*>(counts.data()), kValueIntervals);
+        const ReleasedGil release;
+        count_values(from, to);
+      },
+      py::arg("values").noconvert(), py::arg("counts").noconvert(),
+      "Add the number of the values whose 16 upper bits are i to element i of uint64 counts.");
+  py::class_<Calibration>(module, "Calibration", "The ranges of a network's tensors.")
+      .def(py::init([](std::string network, std::string weights_sha256,
+                       const std::map<std::string, std::pair<float, float>>& ranges,
+                       std::set<std::string> keep) {
+             Calibration made{std::move(network), std::move(weights_sha256), {}, std::move(keep)};
+             for (const auto& [name, range] : ranges) {
+               made.ranges[name] = {range.first, range.second};
+             }
+             return made;
+           }),
+           py::kw_only(), py::arg("network"), py::arg("weights_sha256"), py::arg("ranges"),
+           py::arg("keep"))
+      .def_readonly("network", &Calibration::network)
+      .def_readonly("weights_sha256", &Calibration::weights_sha256);
+  module.def("quantise", &quantise_for_export, py::arg("graph"), py::arg("calibration"),
+             "Round tensors to 8 bits, in a graph whose batch normalisations are folded.");
+
   py::class_<BackendStatus>(module, "BackendStatus", "Whether a backend can be used here.")
       .def_readonly("name", &BackendStatus::name)
       .def_readonly("version", &BackendStatus::version,
@@ -215,6 +280,9 @@ void bind_engine(py::module_& module) {
   module.def("library_packages", &library_packages, py::arg("backend"),
              "Return the import names of the packages that may contain a backend's library.");
   module.def("backend_names", &backend_names, "Return the names of the backends.");
+  module.def("check_calibration", &check_calibration, py::arg("calibration"), py::arg("network"),
+             py::arg("weights_sha256"),
+             "Raise InputError unless a calibration is of this network with these weights.");
   module.def("check_labels", &check_labels, py::arg("labels"), py::arg("classes"),
              "Raise InputError unless there are no labels or one for each class.");
   module.def("precision_names", &precision_names, "Return the names of the precisions.");
@@ -405,14 +473,15 @@ void bind_engine(py::module_& module) {
              const std::string& weights_note, const std::string& weights_sha256,
              const std::vector<std::string>& labels, const Preprocessing& preprocessing,
              const std::string& preprocessing_source, std::optional<double> tuning_seconds,
-             std::optional<int> device, const std::optional<TensorRTOptions>& tensorrt,
-             const std::optional<Step>& progress) {
+             std::optional<int> device, const std::optional<Calibration>& calibration,
+             const std::optional<TensorRTOptions>& tensorrt, const std::optional<Step>& progress) {
             const auto steps = std::make_shared<Steps>(progress);
             BuildOptions options = {.backend = backend,
                                     .precision = parse_precision(precision),
                                     .max_batch = max_batch,
                                     .notes = {weights_note, weights_sha256, labels, preprocessing,
                                               preprocessing_source},
+                                    .calibration = calibration,
                                     .tensorrt = tensorrt,
                                     .tuning_seconds = tuning_seconds,
                                     .progress = {}};
@@ -435,6 +504,7 @@ void bind_engine(py::module_& module) {
           py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
           py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"),
           py::arg("preprocessing_source"), py::arg("tuning_seconds"), py::arg("device"),
+          py::arg("calibration"),
           py::arg("tensorrt"), py::arg("progress"))
       .def_static(
           "load",

@@ -63,7 +63,7 @@ void bind_definitions(py::module_& module) {
   const Conv2d conv{};
   definition<Conv2d>(module, "A square 2-D convolution, and the layers that are fused into it.")
       .def(py::init([](int out_channels, int kernel, int stride, int padding, int groups, bool bias,
-                       bool residual, bool relu) {
+                       bool residual, bool relu, int weight_bits) {
              return Conv2d{.out_channels = out_channels,
                            .kernel = kernel,
                            .stride = stride,
@@ -71,12 +71,14 @@ void bind_definitions(py::module_& module) {
                            .groups = groups,
                            .bias = bias,
                            .residual = residual,
-                           .relu = relu};
+                           .relu = relu,
+                           .weight_bits = weight_bits};
            }),
            py::arg("out_channels"), py::kw_only(), py::arg("kernel"),
            py::arg("stride") = conv.stride, py::arg("padding") = conv.padding,
            py::arg("groups") = conv.groups, py::arg("bias") = conv.bias,
-           py::arg("residual") = conv.residual, py::arg("relu") = conv.relu)
+           py::arg("residual") = conv.residual, py::arg("relu") = conv.relu,
+           py::arg("weight_bits") = conv.weight_bits)
       .def_readonly("out_channels", &Conv2d::out_channels)
       .def_readonly("kernel", &Conv2d::kernel)
       .def_readonly("stride", &Conv2d::stride)
@@ -84,7 +86,8 @@ void bind_definitions(py::module_& module) {
       .def_readonly("groups", &Conv2d::groups)
       .def_readonly("bias", &Conv2d::bias)
       .def_readonly("residual", &Conv2d::residual)
-      .def_readonly("relu", &Conv2d::relu);
+      .def_readonly("relu", &Conv2d::relu)
+      .def_readonly("weight_bits", &Conv2d::weight_bits);
 
   definition<BatchNorm2d>(module, "Batch normalisation with its running statistics.")
       .def(py::init([](float epsilon) { return BatchNorm2d{.epsilon = epsilon}; }), py::kw_only(),
@@ -178,6 +181,15 @@ void bind_definitions(py::module_& module) {
       .def(py::init([](int kernel) { return EfficientChannelAttention{.kernel = kernel}; }),
            py::kw_only(), py::arg("kernel"))
       .def_readonly("kernel", &EfficientChannelAttention::kernel);
+
+  const Quantize quantize{};
+  definition<Quantize>(module, "Rounds to the multiples of a scale that an 8-bit integer can hold.")
+      .def(py::init([](float scale, bool is_signed) {
+             return Quantize{.scale = scale, .is_signed = is_signed};
+           }),
+           py::kw_only(), py::arg("scale"), py::arg("is_signed") = quantize.is_signed)
+      .def_readonly("scale", &Quantize::scale)
+      .def_readonly("is_signed", &Quantize::is_signed);
 
   definition<Linear>(module, "A fully connected layer.")
       .def(py::init([](int out_features) { return Linear{.out_features = out_features}; }),

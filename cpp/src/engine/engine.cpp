@@ -29,7 +29,9 @@ constexpr auto kPrecisions =
                                                      {Precision::fp32, "fp32"},
                                                      {Precision::tf32, "tf32"},
                                                      {Precision::bf16, "bf16"},
-                                                     {Precision::fp16, "fp16"}});
+                                                     {Precision::fp16, "fp16"},
+                                                     {Precision::int8, "int8"},
+                                                     {Precision::fp8, "fp8"}});
 
 std::string names_of(const std::vector<Precision>& precisions) {
   std::vector<std::string> names;
@@ -44,6 +46,21 @@ void require_precision(Precision wanted, const Backend& backend, int device,
   throw PrecisionError(concat("backend '", backend_name, "' does not support precision ",
                               to_string(wanted), " natively on this device; choose one of ",
                               names_of(available), ", or 'auto' for the fastest of these"));
+}
+
+// Throws InputError unless there is a calibration if, and only if, the precision has 8 bits.
+void require_calibration(const BuildOptions& options, Precision precision, const Graph& graph) {
+  const bool needs_one = precision == Precision::int8 || precision == Precision::fp8;
+  if (needs_one && !options.calibration) {
+    throw InputError(concat("precision ", to_string(precision),
+                            " requires the ranges of the network's tensors; give a calibration"));
+  }
+  if (!options.calibration) return;
+  if (!needs_one) {
+    throw InputError(concat("a calibration is only for the precisions int8 and fp8, not ",
+                            to_string(precision), "; omit it, or choose one of these"));
+  }
+  check_calibration(*options.calibration, graph.name(), options.notes.weights_sha256);
 }
 
 void require_batch(int64_t batch) {
@@ -341,6 +358,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
   Precision precision = options.precision;
   if (precision == Precision::automatic) precision = backend.precisions(device).front();
   require_precision(precision, backend, device, options.backend);
+  require_calibration(options, precision, graph);
   EngineInfo info = {
       .model = graph.name(),
       .backend = options.backend,

@@ -19,6 +19,18 @@ void check_labels(const std::vector<std::string>& labels, int classes) {
   }
 }
 
+void check_calibration(const Calibration& calibration, const std::string& network,
+                       const std::string& weights_sha256) {
+  if (calibration.network != network) {
+    throw InputError(concat("the calibration is of ", shown(calibration.network), ", not of ",
+                            network, "; calibrate this network"));
+  }
+  if (calibration.weights_sha256 != weights_sha256) {
+    throw InputError(concat("the calibration of ", network,
+                            " is of other weights than these; calibrate the network with these"));
+  }
+}
+
 void check_notes(const EngineNotes& notes, const Shape& input, int classes) {
   check_labels(notes.labels, classes);
   check_preprocessing(notes.preprocessing, input);

@@ -1,5 +1,7 @@
 #include "graph/infer_shape.h"
 
+#include <cmath>
+
 #include "graph/overloaded.h"
 #include "resrt/error.h"
 #include "text.h"
@@ -85,6 +87,10 @@ Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs
             require_divisible("output channels", conv.out_channels, "groups", conv.groups);
             const Shape y = windows(x, conv.out_channels, conv.kernel, conv.stride, conv.padding);
             if (conv.residual) require_same(y, inputs.back());
+            if (conv.weight_bits != 0 && (conv.weight_bits < 2 || conv.weight_bits > 8)) {
+              throw ModelError(
+                  concat("weight_bits must be 0 or from 2 to 8, not ", conv.weight_bits));
+            }
             return y;
           },
           [&](const BatchNorm2d&) { return one_input(); },
@@ -148,6 +154,13 @@ Shape infer_shape(const Definition& definition, const std::vector<Shape>& inputs
             require_positive("kernel", block.kernel);
             if (block.kernel % 2 == 0) {
               throw ModelError(concat("the kernel must be odd, not ", block.kernel));
+            }
+            return one_input();
+          },
+          [&](const Quantize& quantize) {
+            if (!std::isfinite(quantize.scale) || quantize.scale <= 0) {
+              throw ModelError(
+                  concat("the scale must be a positive, finite number, not ", quantize.scale));
             }
             return one_input();
           },

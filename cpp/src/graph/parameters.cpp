@@ -60,6 +60,7 @@ std::vector<Parameter> Graph::parameters(const Layer& layer) const {
           [](const PadChannels&) {},
           [](const GlobalAvgPool2d&) {},
           [](const Add&) {},
+          [](const Quantize&) {},
       },
       layer.definition);
   return parameters;

@@ -53,6 +53,7 @@ std::string fields(const Definition& definition) {
                 .flag("bias", conv.bias)
                 .flag("residual", conv.residual)
                 .flag("relu", conv.relu)
+                .optional("weight_bits", conv.weight_bits, 0)
                 .text();
           },
           [](const BatchNorm2d& norm) {
@@ -92,6 +93,12 @@ std::string fields(const Definition& definition) {
                 .text();
           },
           [](const EfficientChannelAttention& block) { return concat("kernel=", block.kernel); },
+          [](const Quantize& quantize) {
+            return Fields()
+                .required(concat("scale=", quantize.scale))
+                .flag("signed", quantize.is_signed)
+                .text();
+          },
           [](const Linear& linear) { return std::to_string(linear.out_features); },
           [](const Relu&) { return std::string(); },
           [](const Silu&) { return std::string(); },
@@ -133,6 +140,7 @@ const char* kind(const Definition& definition) {
           [](const SplitAttention&) { return "SplitAttention"; },
           [](const SqueezeExcite&) { return "SqueezeExcite"; },
           [](const EfficientChannelAttention&) { return "EfficientChannelAttention"; },
+          [](const Quantize&) { return "Quantize"; },
           [](const Linear&) { return "Linear"; },
       },
       definition);

@@ -8,11 +8,8 @@ import operator
 import os
 from collections.abc import Sequence
 from os import PathLike
-from typing import TypeVar
 
 from resrt.errors import FileError, InputError
-
-Item = TypeVar("Item")
 
 
 def whole(name: str, value: object, *, least: int = 1) -> int:
@@ -24,16 +21,6 @@ def whole(name: str, value: object, *, least: int = 1) -> int:
     if not least <= number < 2**31:
         raise InputError(f"{name} must be an integer of at least {least}, not {_shown(value)}")
     return number
-
-
-def evenly(listed: Sequence[Item], limit: int | None) -> list[Item]:
-    """Return at most `limit` items, sampled evenly because lists are often sorted by class.
-
-    Raises InputError for an invalid limit.
-    """
-    if limit is None or whole("limit", limit) >= len(listed):
-        return list(listed)
-    return [listed[i * len(listed) // limit] for i in range(limit)]
 
 
 def seconds(name: str, value: object) -> float:

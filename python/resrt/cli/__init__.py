@@ -17,6 +17,7 @@ from typing import Any, Protocol, TextIO, cast
 from resrt._core import __version__
 from resrt.cli import (
     build,
+    calibrate,
     classify,
     compare,
     completion,
@@ -55,6 +56,7 @@ _COMMANDS: tuple[_Command, ...] = (
     demo,
     doctor,
     models,
+    calibrate,
     build,
     inspect,
     classify,

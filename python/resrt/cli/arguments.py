@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resrt._core import precision_names
+from resrt.cli.terminal import waiting
 from resrt.errors import FileError, InputError
 
 if TYPE_CHECKING:
+    from resrt import Calibration
     from resrt.catalog.models import Config
 
 DONE, FAILED, MISUSED, SKIPPED = 0, 1, 2, 3
@@ -112,6 +114,14 @@ _SHARED: dict[str, dict[str, Any]] = {
         "choices": precision_names(),
         "help": "default: %(default)s",
     },
+    "--calibration": {
+        "metavar": "FILE",
+        "help": "the ranges of the tensors for int8 or fp8, written by resrt calibrate",
+    },
+    "--calibrate": {
+        "metavar": "DIR",
+        "help": "measure the ranges on the photographs in a folder, instead of --calibration",
+    },
     "--threads": {
         "type": count,
         "metavar": "N",
@@ -185,6 +195,35 @@ def model(options: argparse.Namespace) -> str | Config:
     import resrt
 
     return resrt.read_config(options.config)
+
+
+# What a command takes that builds a network with 8-bit integers.
+CALIBRATION = ("--calibration", "--calibrate", "--limit")
+
+
+def calibration(options: argparse.Namespace) -> Calibration | None:
+    """Return the calibration that the command's CALIBRATION options give or ask for."""
+    import resrt
+
+    if options.calibrate is None:
+        if options.limit is not None:
+            raise Misuse("--limit requires --calibrate")
+        return None if options.calibration is None else resrt.Calibration.load(options.calibration)
+    if options.calibration is not None:
+        raise Misuse("give either --calibration or --calibrate")
+    with waiting("calibrating", quiet=options.quiet) as progress:
+        return resrt.calibrate(
+            model(options),
+            options.weights,
+            options.calibrate,
+            limit=options.limit or 512,
+            classes=options.classes,
+            in_channels=options.in_channels,
+            key=options.key,
+            input_size=options.input_size,
+            preprocessing=preprocessing(options),
+            progress=progress,
+        )
 
 
 def add_records(parser: argparse.ArgumentParser, **output: Any) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 from resrt._core import backend_names
 from resrt.cli.arguments import (
+    CALIBRATION,
     NETWORK,
     add_preprocessing,
     add_shared,
+    calibration,
     check_output,
     count,
     count_or_zero,
@@ -72,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_shared(parser, *NETWORK)
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
-    add_shared(parser, "--overwrite", "--precision")
+    add_shared(parser, "--overwrite", "--precision", *CALIBRATION)
     parser.add_argument(
         "--max-batch", type=count, metavar="N", default=8, help="default: %(default)s"
     )
@@ -102,6 +104,7 @@ def run(options: argparse.Namespace) -> None:
     check_output(options, options.output)
     given = {name: value for name, value in vars(options).items() if name in _TENSORRT}
     network = model(options)
+    ranges = calibration(options)
     with waiting(f"building {options.network or options.config}", quiet=options.quiet) as progress:
         built = resrt.build_file(
             network,
@@ -109,6 +112,7 @@ def run(options: argparse.Namespace) -> None:
             options.weights,
             cache=not options.no_cache,
             precision=options.precision,
+            calibration=ranges,
             max_batch=options.max_batch,
             input_size=options.input_size,
             classes=options.classes,

@@ -6,9 +6,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from resrt.cli.arguments import (
+    CALIBRATION,
     NETWORK,
     add_preprocessing,
     add_shared,
+    calibration,
     check_output,
     count,
     model,
@@ -53,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="verify it with ONNX Runtime; default: if it is installed",
     )
-    add_shared(parser, "--classes", "--in-channels", "--labels", "--key", "--outputs")
+    add_shared(parser, "--classes", "--in-channels", "--labels", "--key", "--outputs", *CALIBRATION)
     add_preprocessing(parser)
 
 
@@ -67,6 +69,7 @@ def run(options: argparse.Namespace) -> None:
 
     check_output(options, options.output)
     network = model(options)
+    ranges = calibration(options)
     with waiting(f"exporting {options.network or options.config}", quiet=options.quiet) as progress:
         exported = resrt.export(
             network,
@@ -83,6 +86,7 @@ def run(options: argparse.Namespace) -> None:
             preprocessing=preprocessing(options),
             key=options.key,
             outputs=options.outputs,
+            calibration=ranges,
             progress=progress,
         )
     if not options.quiet:

@@ -18,6 +18,7 @@ from resrt import _core
 from resrt._support import environment, logs
 from resrt._support.arguments import choice, path, seconds, whole
 from resrt.engine import backends, device_arrays
+from resrt.engine.calibration import CalibrationLike, given
 from resrt.engine.network import BuildProgress, Network
 from resrt.engine.profile import Profile, profile_engine
 from resrt.errors import InputError
@@ -308,6 +309,7 @@ def build_network(
     backend: str = "openvino",
     threads: int | None = None,
     device: str | None = None,
+    calibration: CalibrationLike | None = None,
     tensorrt: _core.TensorRTOptions | None = None,
     progress: BuildProgress | None = None,
     tune: float | None = None,
@@ -329,6 +331,7 @@ def build_network(
             preprocessing_source=network.metadata.preprocessing_source,
             tuning_seconds=tuning(backend, tune),
             device=backends.device_number(device),
+            calibration=None if calibration is None else given(calibration, network).to_core(),
             tensorrt=_options(tensorrt),
             progress=progress,
         )

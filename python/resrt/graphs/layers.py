@@ -21,6 +21,7 @@ from resrt._core import Input as Input
 from resrt._core import Linear as Linear
 from resrt._core import MaxPool2d as MaxPool2d
 from resrt._core import PadChannels as PadChannels
+from resrt._core import Quantize as Quantize
 from resrt._core import Relu as Relu
 from resrt._core import Silu as Silu
 from resrt._core import SplitAttention as SplitAttention

@@ -145,6 +145,8 @@ class _Writer:
                 self._weigh(name, x, self._gate(name, x, silu=definition.silu), output)
             case _core.EfficientChannelAttention():
                 self._efficient_attention(layer, definition.kernel, x, output)
+            case _core.Quantize():
+                self._quantize(name, definition, x, output)
             case _core.Linear():
                 self._linear(name, x, output)
             case _core.Input():
@@ -157,7 +159,8 @@ class _Writer:
 
     def _conv2d(self, name: str, conv: _core.Conv2d, inputs: list[str], output: str) -> None:
         y = f"{name}/conv" if conv.residual or conv.relu else output
-        self._conv(name, inputs[0], y, **_window(conv), group=conv.groups)
+        bits = conv.weight_bits
+        self._conv(name, inputs[0], y, bits, **_window(conv), group=conv.groups)
         if conv.residual:
             y = self._node("Add", [y, inputs[1]], f"{name}/sum" if conv.relu else output)
         if conv.relu:
@@ -229,10 +232,31 @@ class _Writer:
         vector = self._node("Flatten", [x], f"{name}/vector")
         self._node("Gemm", [vector, *self._parameters(name, "weight", "bias")], output, transB=1)
 
-    def _conv(self, name: str, x: str, output: str, **attributes: object) -> str:
-        has_bias = f"{name}.bias" in self._weights
-        parts = self._parameters(name, "weight", *(["bias"] if has_bias else []))
-        return self._node("Conv", [x, *parts], output, **attributes)
+    def _conv(
+        self, name: str, x: str, output: str, weight_bits: int = 0, **attributes: object
+    ) -> str:
+        if weight_bits:
+            weight = self._integer_weight(f"{name}.weight", weight_bits)
+        else:
+            (weight,) = self._parameters(name, "weight")
+        bias = self._parameters(name, "bias") if f"{name}.bias" in self._weights else []
+        return self._node("Conv", [x, weight, *bias], output, **attributes)
+
+    def _quantize(self, name: str, quantize: _core.Quantize, x: str, output: str) -> None:
+        scale = self._constant(f"{name}/scale", np.array(quantize.scale, np.float32))
+        kind = np.int8 if quantize.is_signed else np.uint8
+        zero = self._constant(f"{name}/zero", np.array(0, kind))
+        y = self._node("QuantizeLinear", [x, scale, zero], f"{name}/integers")
+        self._node("DequantizeLinear", [y, scale, zero], output)
+
+    def _integer_weight(self, name: str, bits: int) -> str:
+        integers, scales = _core.quantise_weight(self._weights[name], bits)
+        parts = [
+            self._constant(f"{name}/integers", integers),
+            self._constant(f"{name}/scales", scales),
+            self._constant(f"{name}/zeros", np.zeros(len(scales), np.int8)),
+        ]
+        return self._node("DequantizeLinear", parts, name, axis=0)
 
     def _batch_norm(self, name: str, x: str, output: str, epsilon: float) -> str:
         parts = self._parameters(name, "weight", "bias", "running_mean", "running_var")

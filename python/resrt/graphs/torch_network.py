@@ -100,12 +100,34 @@ class _Conv2d(nn.Conv2d):
             bias=conv.bias,
         )
         self.relu = conv.relu
+        self.weight_bits = conv.weight_bits
 
     def forward(self, x: Tensor, *residual: Tensor) -> Tensor:
-        y = super().forward(x)
+        y = self._conv_forward(x, self._rounded_weight(), self.bias)
         for shortcut in residual:
             y = y + shortcut
         return F.relu(y) if self.relu else y
+
+    def _rounded_weight(self) -> Tensor:
+        if self.weight_bits == 0:
+            return self.weight
+        most = 2 ** (self.weight_bits - 1) - 1
+        scales = self.weight.detach().abs().amax((1, 2, 3)) / most
+        scales = scales.masked_fill(scales == 0, 1)
+        zeros = torch.zeros_like(scales, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(self.weight, scales, zeros, 0, -most, most)
+
+
+class _Quantize(nn.Module):
+    """Rounds to the multiples of a scale that an 8-bit integer can hold."""
+
+    def __init__(self, quantize: _core.Quantize) -> None:
+        super().__init__()
+        self.scale = quantize.scale
+        self.bounds = (-128, 127) if quantize.is_signed else (0, 255)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, 0, *self.bounds)
 
 
 class _BlurPool2d(nn.Module):
@@ -222,6 +244,8 @@ def _module(layer: _core.Layer, channels: int) -> nn.Module:
             return _SqueezeExcite(channels, definition)
         case _core.EfficientChannelAttention():
             return _EfficientChannelAttention(definition.kernel)
+        case _core.Quantize():
+            return _Quantize(definition)
         case _core.Linear():
             return _Linear(channels, definition.out_features)
         case _core.Input():

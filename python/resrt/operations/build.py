@@ -11,6 +11,7 @@ from typing import Any
 
 from resrt import _core
 from resrt.engine.cache import CachedEngine
+from resrt.engine.calibration import Calibration, CalibrationLike
 from resrt.engine.engine import Engine, build_network, tuning
 from resrt.engine.network import BuildProgress, Model, WeightsLike, resolve
 from resrt.weights.preprocessing import PreprocessingLike
@@ -36,6 +37,7 @@ def build(
     outputs: Sequence[str] | None = None,
     device: str | None = None,
     tune: float | None = None,
+    calibration: CalibrationLike | None = None,
     tensorrt: _core.TensorRTOptions | None = None,
     progress: BuildProgress | None = None,
 ) -> Engine:
@@ -55,8 +57,9 @@ def build(
             seeded random parameters, for measuring latency. None: the network's pretrained
             weights, which `resrt.fetch` downloads if needed.
         precision: the type of activations and weights: "fp32", "bf16", "fp16", on NVIDIA GPUs
-            "tf32", or "auto", the fastest that the device supports natively. Inputs and logits are
-            always float32.
+            "tf32", or "auto", the fastest of these that the device supports natively; or "int8",
+            which computes the convolutions with 8-bit integers and requires a calibration. Inputs
+            and logits are always float32.
         max_batch: the largest batch that runs at once; larger batches are split.
         input_size: height and width of the images in pixels; None: the size for which the weights
             were trained.
@@ -83,6 +86,8 @@ def build(
             convolution fastest on this processor; `Engine.info.kernels` has the result. 0 takes
             OpenVINO's default kernels. None: as RESRT_TUNE says, or else 10. TensorRT always
             measures, and has no such option.
+        calibration: what `resrt.calibrate` returns for this network and these weights, or the path
+            of its file. Only for the precisions of 8 bits.
         tensorrt: options of the TensorRT backends.
         progress: called with the name of a phase, the number of its steps that are done, and the
             number that it has (0 if unknown), as far as the backend knows them. An exception that
@@ -105,7 +110,16 @@ def build(
     )
     network.warn_of_assumption()
     return build_network(
-        network, precision, max_batch, backend, threads, device, tensorrt, progress, tune
+        network,
+        precision,
+        max_batch,
+        backend,
+        threads,
+        device,
+        calibration,
+        tensorrt,
+        progress,
+        tune,
     )
 
 
@@ -145,6 +159,8 @@ def build_file(
     options["tune"] = tuning(options.get("backend", "openvino"), options.get("tune"))
     network = resolve(model, weights, **of_network, progress=options.get("progress"))
     network.warn_of_assumption()
+    if isinstance(calibration := options.get("calibration"), (str, PathLike)):
+        options["calibration"] = Calibration.load(calibration)  # the cache depends on its content
     cached = CachedEngine(network, options) if cache else None
     info = None if cached is None else cached.copy_to(output)
     from_cache = info is not None

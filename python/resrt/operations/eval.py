@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from resrt import labels
-from resrt._support.arguments import evenly
 from resrt._support.environment import max_pixels
 from resrt._support.files import file_kind
+from resrt._support.sampling import evenly
 from resrt.catalog.models import published_for
 from resrt.engine import batches, cluster
 from resrt.engine.batches import LogitsOutcome

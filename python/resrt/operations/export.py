@@ -18,6 +18,8 @@ from resrt._support.arguments import path as checked_path
 from resrt._support.arguments import whole
 from resrt._support.extras import requires_extra
 from resrt._support.files import replacing
+from resrt.engine import calibration as calibrations
+from resrt.engine.calibration import CalibrationLike
 from resrt.engine.engine import build_network
 from resrt.engine.network import BuildProgress, Model, Network, WeightsLike, resolve
 from resrt.errors import BackendError, InputError
@@ -31,6 +33,9 @@ DEFAULT_OPSET = 17  # supported since ONNX Runtime 1.12, TensorRT 8.6 and OpenVI
 
 # The tolerance between two libraries' float32 arithmetic, relative to the largest logit.
 _TOLERANCE = 1e-4
+
+# Where the arithmetic differs in the last bit, rounding to 8 bits may make a whole step of it.
+_TOLERANCE_OF_8_BITS = 0.05
 
 _LARGEST_FILE = 2**31 - 2**20  # protobuf's limit, less some room for what is not weights
 
@@ -78,6 +83,7 @@ def export(
     preprocessing: PreprocessingLike | None = None,
     key: str | None = None,
     outputs: Sequence[str] | None = None,
+    calibration: CalibrationLike | None = None,
     progress: BuildProgress | None = None,
 ) -> Exported:
     """Write a network as an ONNX file: float32 "images" (N, C, H, W) -> "logits" (N, classes).
@@ -106,6 +112,9 @@ def export(
         preprocessing: how photographs become inputs.
         key: an entry of a checkpoint, or a prefix.
         outputs: what the model returns; it then has only the layers that these need.
+        calibration: what `resrt.calibrate` returns, or the path of its file. The model then has
+            8-bit integers as ONNX represents them, by QuantizeLinear and DequantizeLinear (QDQ),
+            and folded batch normalisations. ONNX Runtime and others run it so.
         progress: as for `resrt.build`.
 
     Raises what `resrt.build` raises, PackageError if onnx, or onnxruntime with `verify`, is not
@@ -125,10 +134,13 @@ def export(
         outputs,
     )
     network.warn_of_assumption()
-    written = onnx_model(network, batch=batch, opset=opset, fold=fold).SerializeToString()
+    ranges = None if calibration is None else calibrations.given(calibration, network)
+    written = onnx_model(
+        network, batch=batch, opset=opset, fold=fold, calibration=ranges
+    ).SerializeToString()
     verified_by, difference = None, None
     if verify or (verify is None and importlib.util.find_spec("onnxruntime")):
-        difference = _difference(network, written, batch)
+        difference = _difference(network, written, batch, ranges)
         verified_by = f"ONNX Runtime {version('onnxruntime')}"
     with replacing(writable) as temporary:
         temporary.write_bytes(written)
@@ -149,7 +161,12 @@ def export(
 
 
 def onnx_model(
-    network: Network, *, batch: int | None, opset: int = DEFAULT_OPSET, fold: bool = False
+    network: Network,
+    *,
+    batch: int | None,
+    opset: int = DEFAULT_OPSET,
+    fold: bool = False,
+    calibration: calibrations.Calibration | None = None,
 ) -> onnx.ModelProto:
     """Return a network as an ONNX model that ONNX's checker has validated.
 
@@ -174,8 +191,10 @@ def onnx_model(
             "at most 2 GB; write them with resrt.convert instead"
         )
     graph, weights = network.graph, network.weights
-    if fold:
+    if fold or calibration is not None:
         graph, weights = _core.fold_batch_norm(graph, weights)
+    if calibration is not None:
+        graph = _core.quantise(graph, calibration.to_core())
     texts = {"network": graph.name, "weights": network.metadata.origin, **network.metadata.write()}
     batch = None if batch is None else whole("batch", batch)
     model = onnx_writer.write(graph, weights, batch=batch, opset=opset, metadata=texts)
@@ -183,12 +202,19 @@ def onnx_model(
     return model
 
 
-def _difference(network: Network, written: bytes, batch: int | None) -> float:
+def _difference(
+    network: Network,
+    written: bytes,
+    batch: int | None,
+    calibration: calibrations.Calibration | None,
+) -> float:
     """Run a model in ONNX Runtime and in resrt. Raises BackendError if their outputs differ."""
     size = 2 if batch is None else batch
     shape = (size, *network.graph.input_shape)
     images = np.random.default_rng(0).standard_normal(shape, np.float32)
-    engine = build_network(network, precision="fp32", max_batch=size, tune=0)
+    precision = "fp32" if calibration is None else "int8"
+    tolerance = _TOLERANCE if calibration is None else _TOLERANCE_OF_8_BITS
+    engine = build_network(network, precision, max_batch=size, calibration=calibration, tune=0)
     found = engine.infer(images)
     ours = list(found.values()) if isinstance(found, dict) else [found]
     differences = [
@@ -196,7 +222,7 @@ def _difference(network: Network, written: bytes, batch: int | None) -> float:
         for theirs, reference in zip(_run(written, images), ours, strict=True)
     ]
     difference = float(np.max(differences))
-    if not difference <= _TOLERANCE:  # also if it is NaN
+    if not difference <= tolerance:  # also if it is NaN
         names = " and ".join(engine.info.outputs)
         raise BackendError(
             f"the {names} that ONNX Runtime {version('onnxruntime')} computes from this export of "

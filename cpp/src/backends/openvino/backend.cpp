@@ -1,9 +1,5 @@
 #include "backends/backend.h"
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
 #include <algorithm>
 #include <cstring>
 #include <span>
@@ -15,11 +11,13 @@
 #include <openvino/runtime/core.hpp>
 #include <openvino/runtime/properties.hpp>
 
+#include "backends/openvino/cpu.h"
 #include "backends/openvino/executable.h"
 #include "backends/openvino/guard.h"
 #include "backends/openvino/kernels.h"
 #include "backends/openvino/lower.h"
 #include "passes/passes.h"
+#include "passes/quantise.h"
 #include "resrt/error.h"
 #include "resrt/export.h"
 #include "resrt/log.h"
@@ -27,24 +25,6 @@
 
 namespace resrt::openvino {
 namespace {
-
-// Whether the CPU has bf16 instructions. OpenVINO also lists bf16 as a capability if it can only
-// emulate it, which is slower than fp32.
-bool has_native_bf16() {
-#if defined(__x86_64__)
-  unsigned a = 0;
-  unsigned b = 0;
-  unsigned c = 0;
-  unsigned d = 0;
-  const bool has_amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & (1U << 22U)) != 0;
-  const bool has_leaf = __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0;
-  const bool has_avx512 = has_leaf && (a & (1U << 5U)) != 0;
-  const bool has_avx_convert = has_leaf && (d & (1U << 5U)) != 0;
-  return has_amx || has_avx512 || has_avx_convert;
-#else
-  return true;
-#endif
-}
 
 // A stream that writes to memory of a fixed size; without memory it only counts.
 class Sink : public std::streambuf {
@@ -143,12 +123,20 @@ class OpenVino : public Backend {
   }
 
   std::vector<Precision> precisions(int) const override {
-    return guard("list the supported precisions", [&] { return native_precisions(); });
+    return guard("list the supported precisions", [&] {
+      std::vector<Precision> all = native_precisions();
+      all.push_back(Precision::int8);
+      return all;
+    });
   }
   Plan build(const Graph& graph, const Weights& weights, EngineInfo& info,
              const BuildOptions& options, int) override {
     return guard("build the network", [&] {
       Network network = fold_batch_norm({graph, weights});
+      if (options.calibration) {
+        network.graph = quantise(network.graph, *options.calibration,
+                                 {.weight_bits = multiplies_8_bits() ? 8 : 7});
+      }
       network.graph = fuse_add_relu(network.graph);
       Plan plan = serialise(lower(network));
       constexpr double default_seconds = 10;
@@ -156,7 +144,7 @@ class OpenVino : public Backend {
         info.kernels = choose_kernels(network.graph, info, seconds, options.progress,
                                       [&](const std::vector<KernelChoice>& kernels) {
                                         return compile(core_, read(core_, plan, kernels), plan,
-                                                       info, {.profile = true});
+ type_of_floats(info), info, {.profile = true});
                                       });
         if (!info.kernels.empty()) info.kernels_processor = processor();
       }
@@ -176,11 +164,19 @@ class OpenVino : public Backend {
                    "kernels"));
       }
       const auto& kernels = is_tuned_here ? info.kernels : std::vector<KernelChoice>();
-      return compile(core_, read(core_, shared, kernels), shared, info, options);
+      return compile(core_, read(core_, shared, kernels), shared, type_of_floats(info), info,
+                     options);
     });
   }
 
  private:
+  // The type of what is not in 8 bits.
+  ov::element::Type type_of_floats(const EngineInfo& info) const {
+    return to_element(info.precision == Precision::int8 ? native_precisions().front()
+                                                        : info.precision);
+  }
+
+  // The types of floating point, the fastest first.
   std::vector<Precision> native_precisions() const {
     const auto capabilities = core_.get_property("CPU", ov::device::capabilities);
     const auto has = [&](const char* name) {
@@ -189,10 +185,12 @@ class OpenVino : public Backend {
     // bf16 comes before fp16: on CPUs that have both they are equally fast, and bf16 does not
     // overflow.
     std::vector<Precision> precisions;
-    if (has(ov::device::capability::BF16) && has_native_bf16()) {
-      precisions.push_back(Precision::bf16);
+    if (computes_16_bits()) {
+      if (has(ov::device::capability::BF16) && has_native_bf16()) {
+        precisions.push_back(Precision::bf16);
+      }
+      if (has(ov::device::capability::FP16)) precisions.push_back(Precision::fp16);
     }
-    if (has(ov::device::capability::FP16)) precisions.push_back(Precision::fp16);
     precisions.push_back(Precision::fp32);
     return precisions;
   }

@@ -161,15 +161,18 @@ ov::element::Type to_element(Precision precision) {
     case Precision::bf16: return ov::element::bf16;
     case Precision::fp16: return ov::element::f16;
     case Precision::tf32:
+    case Precision::int8:
+    case Precision::fp8:
     case Precision::automatic: break;
   }
   throw BackendError(concat("precision ", to_string(precision), " is not supported on a CPU"));
 }
 
 std::unique_ptr<Executable> compile(ov::Core& core, const std::shared_ptr<ov::Model>& model,
-                                    Plan plan, const EngineInfo& info, const LoadOptions& options) {
+                                    Plan plan, ov::element::Type type, const EngineInfo& info,
+                                    const LoadOptions& options) {
   ov::AnyMap properties = {
-      ov::hint::inference_precision(to_element(info.precision)),
+      ov::hint::inference_precision(type),
       ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
   };
   // A stream runs one inference at a time on its own threads. The default is a single stream with

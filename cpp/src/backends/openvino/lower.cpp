@@ -1,5 +1,6 @@
 #include "backends/openvino/lower.h"
 
+#include <algorithm>
 #include <unordered_set>
 #include <utility>
 
@@ -10,6 +11,7 @@
 #include "graph/binomial_kernel.h"
 #include "graph/overloaded.h"
 #include "graph/trailing_padding.h"
+#include "passes/quantise.h"
 #include "passes/rewrite.h"
 #include "passes/split_attention.h"
 
@@ -107,8 +109,9 @@ class Lowering {
       const bool divides = conv != nullptr && !conv->residual &&
                            (conv->groups == 1 || conv->groups % parts == 0) &&
                            conv->out_channels % parts == 0;
-      const bool pools = std::holds_alternative<AvgPool2d>(maker);
-      if (readers[index].size() == 1 && (divides || pools)) parts_[index] = parts;
+      const bool passes =
+          std::holds_alternative<AvgPool2d>(maker) || std::holds_alternative<Quantize>(maker);
+      if (readers[index].size() == 1 && (divides || passes)) parts_[index] = parts;
     };
     for (size_t i = layers.size(); i-- > 0;) {
       const Layer& layer = layers[i];
@@ -145,22 +148,37 @@ class Lowering {
 
   const Array& parameter(const std::string& name) const { return weights_.at(name); }
 
-  // Returns a convolution with its bias, if there is one.
-  static Output convolve(const Output& x, const Array& weight, const Array* bias, int groups = 1,
-                         int stride = 1, int padding = 0) {
+  // Returns the weight of a convolution, (groups, out_channels / groups, ...) if it has several
+  // groups. Integers are multiplied by their scales in the model, which OpenVINO does after the
+  // convolution instead.
+  static Output weight_of(const Array& weight, int groups, int bits) {
     ov::Shape shape = to_shape(weight.shape);
-    Output y;
-    if (groups == 1) {
-      y = std::make_shared<op::Convolution>(x, constant(weight, shape), strides(stride),
-                                            to_difference(padding), to_difference(padding),
-                                            strides(1));
-    } else {
+    if (groups > 1) {
       const auto group_count = static_cast<size_t>(groups);
       shape.front() /= group_count;
       shape.insert(shape.begin(), group_count);
-      y = std::make_shared<op::GroupConvolution>(x, constant(weight, shape), strides(stride),
-                                                 to_difference(padding), to_difference(padding),
-                                                 strides(1));
+    }
+    if (bits == 0) return constant(weight, shape);
+    const QuantisedWeight quantised = quantise_weight(weight, bits);
+    const auto integers = std::make_shared<op::Constant>(
+        ov::element::i8, shape, quantised.integers->data(),
+        std::make_shared<std::shared_ptr<const std::vector<int8_t>>>(quantised.integers));
+    std::fill(shape.end() - 3, shape.end(), 1);
+    return multiply(std::make_shared<op::Convert>(integers, ov::element::f32),
+                    constant(quantised.scales, shape));
+  }
+
+  // Returns a convolution with its bias, if there is one.
+  static Output convolve(const Output& x, const Array& weight, const Array* bias, int groups = 1,
+                         int stride = 1, int padding = 0, int weight_bits = 0) {
+    const Output w = weight_of(weight, groups, weight_bits);
+    Output y;
+    if (groups == 1) {
+      y = std::make_shared<op::Convolution>(x, w, strides(stride), to_difference(padding),
+                                            to_difference(padding), strides(1));
+    } else {
+      y = std::make_shared<op::GroupConvolution>(x, w, strides(stride), to_difference(padding),
+                                                 to_difference(padding), strides(1));
     }
     if (bias == nullptr) return y;
     return std::make_shared<op::Add>(y, constant(*bias, {1, bias->size(), 1, 1}));
@@ -204,7 +222,7 @@ class Lowering {
       Array bias;
       if (conv.bias) bias = rows(parameter(layer.name + ".bias"), part, x.size());
       Output y = convolve(x[part], rows(weight, part, x.size()), conv.bias ? &bias : nullptr,
-                          groups, conv.stride, conv.padding);
+                          groups, conv.stride, conv.padding, conv.weight_bits);
       if (conv.residual) y = add(y, whole(parts_of(layer.inputs.back())));
       made.push_back(conv.relu ? relu(y) : y);
     }
@@ -327,6 +345,19 @@ class Lowering {
         padding, padding, strides(1));
     return one(
         multiply(x, sigmoid(std::make_shared<op::Reshape>(logits, integers({0, -1, 1, 1}), true))));
+  }
+
+  Parts lower(const Layer& layer, const Quantize& quantize, size_t index) {
+    const auto scalar = [](float value) {
+      return op::Constant::create(ov::element::f32, ov::Shape{}, {value});
+    };
+    const Output low = scalar(quantize.is_signed ? -128 * quantize.scale : 0);
+    const Output high = scalar((quantize.is_signed ? 127 : 255) * quantize.scale);
+    Parts made;
+    for (const Output& x : input_parts(layer, parts_[index])) {
+      made.push_back(std::make_shared<op::FakeQuantize>(x, low, high, low, high, 256));
+    }
+    return made;
   }
 
   Parts lower(const Layer& layer, const Linear&, size_t) {

@@ -1,5 +1,8 @@
 #include "backends/backend.h"
 
+#include <limits>
+#include <vector>
+
 #include "backends/tensorrt/build.h"
 #include "backends/tensorrt/cuda.h"
 #include "backends/tensorrt/executable.h"
@@ -13,6 +16,9 @@
 
 namespace resrt::tensorrt {
 namespace {
+
+// Stands for the compute capability of GPUs that are not present.
+constexpr int kAnyGpu = std::numeric_limits<int>::max();
 
 class TensorRT : public Backend {
  public:
@@ -30,10 +36,14 @@ class TensorRT : public Backend {
 
   std::vector<Precision> precisions(int device) const override {
     // Engines that are only built here may be for any GPU.
-    if (why_no_gpu() || Device(device).compute_capability() >= 80) {
-      return {Precision::fp16, Precision::bf16, Precision::tf32, Precision::fp32};
+    const int capability = why_no_gpu() ? kAnyGpu : Device(device).compute_capability();
+    std::vector<Precision> found = {Precision::fp16};
+    if (capability >= 80) {
+      found.insert(found.end(), {Precision::bf16, Precision::tf32});
     }
-    return {Precision::fp16, Precision::fp32};
+    found.insert(found.end(), {Precision::fp32, Precision::int8});
+    if (capability >= 89) found.push_back(Precision::fp8);
+    return found;
   }
 
   Plan build(const Graph& graph, const Weights& weights, EngineInfo& info,

@@ -12,6 +12,7 @@
 #include "engine/library_folders.h"
 #include "file_io.h"
 #include "passes/passes.h"
+#include "passes/quantise.h"
 #include "resrt/error.h"
 #include "text.h"
 
@@ -87,7 +88,8 @@ class Build {
         info_(info),
         progress_(options.progress),
         monitor_(options.progress),
-        options_(options.tensorrt.value_or(TensorRTOptions())) {
+        options_(options.tensorrt.value_or(TensorRTOptions())),
+        calibration_(options.calibration) {
     builder_ = taken(library.create_builder(logger), "start");
     network_ = taken(
         std::unique_ptr<nvinfer1::INetworkDefinition>(builder_->createNetworkV2(network_flags())),
@@ -98,9 +100,14 @@ class Build {
 
   Plan run(const Graph& graph, const Weights& weights) {
     Constants constants;
-    const Network folded = fold_batch_norm({graph, weights});
-    lower({fuse_add_relu(folded.graph), folded.weights}, info_.precision, *network_, constants,
-          logger_, split_attention(), parse_lowering(options_.lowering));
+    Network network = fold_batch_norm({graph, weights});
+    if (calibration_) {
+      // TensorRT fuses a convolution with an addition, and rounds only the sum.
+      network.graph = quantise(network.graph, *calibration_, {.round_branches = false});
+    }
+    network.graph = fuse_add_relu(network.graph);
+    lower(network, info_.precision, *network_, constants, logger_, split_attention(),
+          parse_lowering(options_.lowering));
     configure();
     add_profile();
     if (progress_) config_->setProgressMonitor(&monitor_);
@@ -220,6 +227,7 @@ class Build {
   const Progress& progress_;
   Monitor monitor_;
   TensorRTOptions options_;
+  std::optional<Calibration> calibration_;
   // Each of these depends on the ones before it.
 #if !defined(TRT_MAJOR_RTX)
   std::unique_ptr<nvinfer1::ITimingCache> cache_;

@@ -15,6 +15,7 @@
 #include "backends/tensorrt/flavour.h"
 #include "graph/binomial_kernel.h"
 #include "graph/trailing_padding.h"
+#include "passes/quantise.h"
 #include "passes/split_attention.h"
 #include "resrt/error.h"
 #include "text.h"
@@ -94,6 +95,7 @@ class Lowering {
       : graph_(network.graph),
         weights_(network.weights),
         type_(to_type(precision)),
+        eight_bit_type_(precision == Precision::fp8 ? DataType::kFP8 : DataType::kINT8),
         target_(target),
         constants_(constants),
         logger_(logger),
@@ -271,6 +273,47 @@ class Lowering {
     return cast(name + ".cast_back", reduce_to_mean(name, wide, height_and_width), type_);
   }
 
+  float largest_8_bit() const {
+    constexpr float largest_e4m3 = 448;
+    return eight_bit_type_ == DataType::kFP8 ? largest_e4m3 : 127;
+  }
+
+  // Returns a tensor rounded to the 8-bit type, which TensorRT fuses with the layers before and
+  // after. With a scale for each output channel of a weight, `scale` is a vector.
+  ITensor& round(const std::string& name, ITensor& x, const Array& scale) {
+    Dims shape{};
+    shape.nbDims = static_cast<int32_t>(scale.shape.size());
+    std::copy(scale.shape.begin(), scale.shape.end(), shape.d);
+    // In 16 bits, the scales of small weights would not be normal numbers.
+    ITensor& factor =
+        *named(name + ".scale",
+               target_.addConstant(shape, constants_.add(name, scale, DataType::kFLOAT)))
+             .getOutput(0);
+    auto& quantised = named(name + ".quantize", target_.addQuantize(x, factor, eight_bit_type_));
+    auto& rounded =
+        named(name + ".dequantize", target_.addDequantize(*quantised.getOutput(0), factor, type_));
+    if (!scale.shape.empty()) {
+      quantised.setAxis(0);
+      rounded.setAxis(0);
+    }
+    return *rounded.getOutput(0);
+  }
+
+  ITensor& rounded_weight(const std::string& name, const Array& weight) {
+    QuantisedWeight quantised = quantise_weight(weight, 8);
+    if (eight_bit_type_ == DataType::kFP8) {
+      auto [scales, out] = make_array(quantised.scales.shape);
+      const float* const from = quantised.scales.data.get();
+      for (size_t c = 0; c < scales.size(); ++c) out[c] = from[c] * 127 / largest_8_bit();
+      quantised.scales = scales;
+    }
+    Dims shape{};
+    shape.nbDims = static_cast<int32_t>(weight.shape.size());
+    std::copy(weight.shape.begin(), weight.shape.end(), shape.d);
+    ITensor& values = *named(name, target_.addConstant(shape, constant(name, weight))).getOutput(0);
+    return round(name, values, quantised.scales);
+  }
+
   // Returns a fully connected layer on a vector, (N, C, 1, 1), as a convolution, which has a bias.
   ITensor& fully_connected(const std::string& name, ITensor& x, const Array& weight,
                            const Array& bias) {
@@ -376,10 +419,15 @@ class Lowering {
   ITensor& convolve(const std::string& name, const Layer& layer, const Conv2d& conv, ITensor& x,
                     const Grouped& grouped, const std::optional<Array>& bias) {
     const nvinfer1::Weights no_bias{type_, nullptr, 0};
+    const bool is_rounded = conv.weight_bits != 0;
+    const std::string weight = name + ".weight";
+    const nvinfer1::Weights given_as_tensor{type_, nullptr, 0};
     auto& made =
-        named(name, target_.addConvolutionNd(x, grouped.weights.shape.front(), square(conv.kernel),
-                                             constant(name + ".weight", grouped.weights),
-                                             bias ? constant(name + ".bias", *bias) : no_bias));
+        named(name, target_.addConvolutionNd(
+                        x, grouped.weights.shape.front(), square(conv.kernel),
+                        is_rounded ? given_as_tensor : constant(weight, grouped.weights),
+                        bias ? constant(name + ".bias", *bias) : no_bias));
+    if (is_rounded) made.setInput(1, rounded_weight(weight, grouped.weights));
     made.setStrideNd(square(conv.stride));
     made.setPaddingNd(square(conv.padding));
     made.setNbGroups(grouped.groups);
@@ -627,6 +675,14 @@ class Lowering {
     return multiply(name, x, sigmoid(name + ".sigmoid", fc(".fc2", hidden)));
   }
 
+  ITensor& lower(const Layer& layer, const Quantize& quantize) {
+    // TensorRT has no unsigned type of 8 bits, and the largest value of a signed one is less.
+    const float largest = quantize.scale * (quantize.is_signed ? 127.0F : 255.0F);
+    auto [scale, out] = make_array({});
+    *out = largest / largest_8_bit();
+    return round(layer.name, input(layer), scale);
+  }
+
   ITensor& lower(const Layer& layer, const EfficientChannelAttention& block) {
     const std::string& name = layer.name;
     ITensor& x = input(layer);
@@ -651,6 +707,7 @@ class Lowering {
   const Graph& graph_;
   const Weights& weights_;
   DataType type_;
+  DataType eight_bit_type_;  // of what is rounded
   nvinfer1::INetworkDefinition& target_;
   Constants& constants_;
   const Logger& logger_;
@@ -672,6 +729,8 @@ DataType to_type(Precision precision) {
     case Precision::fp32:
     case Precision::tf32: return DataType::kFLOAT;  // tf32 is a way to multiply float32, not a type
     case Precision::bf16: return DataType::kBF16;
+    case Precision::int8:  // which is the type of what is rounded; the rest is in fp16
+    case Precision::fp8:
     case Precision::fp16: return DataType::kHALF;
     case Precision::automatic: break;
   }

@@ -36,6 +36,7 @@ void check_common(const TensorRTOptions& options, int max_batch) {
 #if defined(TRT_MAJOR_RTX)
 constexpr std::array kTargets = {75, 80, 86, 89, 120, 121};
 constexpr int kFirstWithBf16 = 80;
+constexpr int kFirstWithFp8 = 89;
 
 void check_flavour(const TensorRTOptions& options, Precision precision) {
   require(options.timing_cache.empty(),
@@ -56,6 +57,12 @@ void check_flavour(const TensorRTOptions& options, Precision precision) {
                                   " do not support bf16; choose fp16 or fp32, or compute "
                                   "capabilities of at least ",
                                   kFirstWithBf16));
+    }
+    if (precision == Precision::fp8 && target < kFirstWithFp8) {
+      throw PrecisionError(concat("GPUs of compute capability ", target,
+                                  " do not support fp8; choose int8 or fp16, or compute "
+                                  "capabilities of at least ",
+                                  kFirstWithFp8));
     }
   }
 }

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, cast, overload
 from PIL import Image
 
 from resrt import images
-from resrt._support.arguments import evenly, whole
+from resrt._support.arguments import whole
 from resrt._support.environment import max_pixels
 from resrt._support.files import file_kind
+from resrt._support.sampling import evenly
 from resrt.engine import batches, cluster
 from resrt.engine.engine import Engine
 from resrt.errors import FileError

@@ -31,6 +31,8 @@ REPEATS = 10
 ROUNDS = 3
 
 Value = TypeVar("Value")
+# Those of 8 bits require a calibration of each network.
+_MEASURED = tuple(name for name in PRECISIONS if name not in ("auto", "int8", "fp8"))
 
 
 def report(
@@ -238,10 +240,11 @@ def _networks(names: Sequence[str] | None) -> list[ModelInfo]:
 def _precisions(names: Sequence[str] | None) -> tuple[str, ...]:
     """Return the precisions in the order of PRECISIONS, each once."""
     if names is None:
-        names = next(found.precisions for found in backends() if not found.runs_on_gpu)
+        native = next(found.precisions for found in backends() if not found.runs_on_gpu)
+        names = [name for name in native if name in _MEASURED]
     for name in _several("precisions", names):
-        if choice("a precision", name) not in PRECISIONS or name == "auto":
-            known = ", ".join(known for known in PRECISIONS if known != "auto")
+        if choice("a precision", name) not in _MEASURED:
+            known = ", ".join(_MEASURED)
             raise InputError(f"a precision of the report must be one of {known}, not '{name}'")
     return tuple(name for name in PRECISIONS if name in names)
 

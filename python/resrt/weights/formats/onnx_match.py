@@ -167,6 +167,9 @@ class _Matcher:
                 node, weight = self._convolution(layer, name, gate)
                 self._check_mean(layer, node, source)
                 return _Step({name: weight}, (source,))
+            case _core.Quantize():
+                integers = self._node(layer, tensor, "DequantizeLinear").inputs[0]
+                return _Step({}, self._node(layer, integers, "QuantizeLinear").inputs[:1])
             case _core.Linear():
                 return self._linear(layer, definition, tensor)
             case _:

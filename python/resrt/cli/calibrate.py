@@ -1,0 +1,76 @@
+"""`resrt calibrate`."""
+
+from __future__ import annotations
+
+import argparse
+
+from resrt.cli.arguments import (
+    NETWORK,
+    add_preprocessing,
+    add_shared,
+    check_output,
+    model,
+    preprocessing,
+)
+from resrt.cli.terminal import waiting
+
+SUMMARY = "measure what an int8 engine needs to know"
+DESCRIPTION = (
+    "Measures the ranges of a network's tensors on photographs, from which resrt build makes an "
+    "engine with 8-bit integers for any backend. A few hundred photographs like those that the "
+    "engine will see suffice. The file is JSON and can be edited."
+)
+EXAMPLE = "resrt calibrate ResNet50 --images photos/ -o ranges.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_shared(parser, *NETWORK)
+    parser.add_argument(
+        "--images", metavar="DIR", nargs="+", required=True, help="folders, files or patterns"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", required=True)
+    add_shared(parser, "--overwrite", "--limit")
+    parser.add_argument(
+        "--method",
+        default="mse",
+        help="how ranges are estimated: minmax, percentile, entropy or mse; default: mse",
+    )
+    parser.add_argument(
+        "--keep",
+        nargs="+",
+        default=[],
+        metavar="LAYER",
+        help="convolutions that stay in floating point, and additions whose inputs do",
+    )
+    add_shared(parser, "--classes", "--in-channels", "--key")
+    add_preprocessing(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    import resrt
+
+    check_output(options, options.output)
+    network = model(options)
+    with waiting("calibrating", quiet=options.quiet) as progress:
+        found = resrt.calibrate(
+            network,
+            options.weights,
+            options.images,
+            method=options.method,
+            limit=options.limit or 512,
+            keep=options.keep,
+            input_size=options.input_size,
+            classes=options.classes,
+            in_channels=options.in_channels,
+            preprocessing=preprocessing(options),
+            key=options.key,
+            progress=progress,
+        )
+    found.save(options.output)
+    if not options.quiet:
+        print(
+            f"{found.network}: {len(found.ranges)} ranges from {found.images} images, by "
+            f"{found.method}\n{options.output}"
+        )
