@@ -4,7 +4,9 @@
 
 The cluster has one node, of all processors of this machine, and is started before. In each round,
 in changing order, both classify the same photographs of 1152x864 pixels. The processor time of the
-cluster is that of all its processes and of the driver.
+cluster is that of all its processes and of the driver. Some of it is for starting workers, whatever
+the number of photographs, so a quarter of them is classified too: the difference is the cost of the
+others alone.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,30 +30,51 @@ from shared import parser, report
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def seconds_of_family() -> float:
-    """Return the processor time of this process and of its descendants, also of ended ones."""
-    parents: dict[int, int] = {}
-    times: dict[int, float] = {}
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            number = int(entry.name)
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            parents[number] = int(fields[1])
-            times[number] = sum(map(int, fields[11:15])) / _TICKS
-    total = 0.0
-    for number in times:
-        ancestor = number
-        while ancestor not in (0, os.getpid()):
-            ancestor = parents.get(ancestor, 0)
-        if ancestor:
-            total += times[number]
-    return total
+class Meter(threading.Thread):
+    """Follows the processor time of this process and its descendants, until they end.
+
+    Ray's workers end with a dataset, and their time is then no longer known to their parent.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._first: dict[int, float] = {}
+        self._last: dict[int, float] = {}
+        self._ended = threading.Event()
+        self._first = self._sample()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.25):
+            self._last |= self._sample()
+
+    def seconds(self) -> float:
+        """Stop, and return the processor seconds since it was created."""
+        self._ended.set()
+        self.join()
+        self._last |= self._sample()
+        return sum(last - self._first.get(number, 0) for number, last in self._last.items())
+
+    def _sample(self) -> dict[int, float]:
+        parents: dict[int, int] = {}
+        times: dict[int, float] = {}
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(fields[1])
+                times[int(entry.name)] = sum(map(int, fields[11:13])) / _TICKS
+        return {number: time for number, time in times.items() if self._is_ours(number, parents)}
+
+    def _is_ours(self, number: int, parents: dict[int, int]) -> bool:
+        while number not in (0, os.getpid()):
+            number = parents.get(number, 0)
+        return number != 0
 
 
 def used_by(run: Callable[[], object]) -> float:
-    before = seconds_of_family()
+    meter = Meter()
+    meter.start()
     run()
-    return seconds_of_family() - before
+    return meter.seconds()
 
 
 def measure(network: str, precision: str, count: int, rounds: int) -> dict[str, Spread]:
@@ -69,12 +93,12 @@ def measure(network: str, precision: str, count: int, rounds: int) -> dict[str, 
         files = resrt.find_images([photos])
         engine = resrt.load(file, optimize_for="throughput")
         output = folder / "out"
-        runs: dict[str, Callable[[], object]] = {
-            "resrt.classify": lambda: list(resrt.classify(engine, files)),
-            "on a Ray cluster": lambda: resrt.classify_on_cluster(
-                file, files, output, overwrite=True
-            ),
-        }
+        runs: dict[str, Callable[[], object]] = {}
+        for name, some in (("all", files), ("quarter", files[: count // 4])):
+            runs[f"local, {name}"] = lambda some=some: list(resrt.classify(engine, some))
+            runs[f"cluster, {name}"] = lambda some=some: resrt.classify_on_cluster(
+                file, some, output, overwrite=True
+            )
         found: dict[str, list[float]] = {name: [] for name in runs}
         for number in range(-1, rounds):  # the first round warms up
             for name in order(list(runs), max(number, 0)):
@@ -85,10 +109,14 @@ def measure(network: str, precision: str, count: int, rounds: int) -> dict[str, 
         ray.shutdown()
         cluster.shutdown()
         shutil.rmtree(folder)
-    local, distributed = (np.array(seconds) for seconds in found.values())
+    spent = {name: np.array(seconds) for name, seconds in found.items()}
+    further = {
+        where: spent[f"{where}, all"] - spent[f"{where}, quarter"] for where in ("local", "cluster")
+    }
     return {
-        **{f"{name}, processor seconds": Spread.of(np.array(s)) for name, s in found.items()},
-        "on a Ray cluster / resrt.classify": Spread.of(distributed / local),
+        **{f"{name}, processor seconds": Spread.of(seconds) for name, seconds in spent.items()},
+        "cluster / local": Spread.of(spent["cluster, all"] / spent["local, all"]),
+        "cluster / local, of further photographs": Spread.of(further["cluster"] / further["local"]),
     }
 
 
