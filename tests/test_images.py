@@ -16,6 +16,7 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -414,9 +415,30 @@ def write_png(path: Path, width: int, height: int, *, channels: int = 3) -> Path
 STEPS = {channels: images.imagenet_preprocessing(channels, 256) for channels in (1, 3)}
 
 
-def test_large_images_are_decoded_in_little_memory(tmp_path: Path) -> None:
+def write_large(path: Path, form: str, mode: str) -> Path:
+    """Write 144 megapixels, with an orientation if the format has one."""
+    if form == "PNG" and mode == "RGB":
+        return write_png(path, 12000, 12000)
+    # In a process of its own, whose memory does not count.
+    script = (
+        "import sys; from PIL import Image; path, form, mode = sys.argv[1:]\n"
+        "left = Image.new(mode, (12000, 12000), 20 if len(mode) == 1 else (20, 230, 20, 99)[:len("
+        "mode)])\n"
+        "exif = Image.Exif(); exif[0x0112] = 6\n"
+        "left.paste(230 if len(mode) == 1 else (230, 20, 230, 0)[:len(mode)], (0, 0, 6000, 9000))\n"
+        "left.save(path, form, exif=exif, compress_level=1)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, path, form, mode], check=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [("PNG", "RGB"), ("PNG", "RGBA"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("BMP", "RGB")],
+)
+def test_large_images_are_decoded_in_little_memory(tmp_path: Path, form: str, mode: str) -> None:
     """Pillow alone needs 576 MB for these 144 megapixels."""
-    path = write_png(tmp_path / "large.png", 12000, 12000)
+    path = write_large(tmp_path / "large", form, mode)
     script = (
         "import pathlib, re, sys\n"
         "from resrt import images\n"
@@ -438,7 +460,7 @@ def test_large_images_are_decoded_in_little_memory(tmp_path: Path) -> None:
 MODES = {
     "PNG": ["RGB", "L", "RGBA", "P", "LA", "I;16"],
     "JPEG": ["RGB", "L", "CMYK"],
-    "TIFF": ["RGB", "L", "RGBA", "CMYK", "I;16"],
+    "TIFF": ["RGB", "L", "RGBA", "CMYK", "I;16", "I", "F", "YCbCr"],
     "WEBP": ["RGB", "RGBA"],
     "BMP": ["RGB", "P"],
     "GIF": ["P"],
@@ -464,6 +486,28 @@ def test_large_images_are_decoded_alike(
             patched.setattr(images, "_TILE", 7)
             found = images.open_image(path, channels)
         np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "limit"),
+    [
+        ("JPEG", {"progressive": True}, 500),
+        ("WEBP", {}, 333),
+        ("TIFF", {"tiffinfo": {0x0112: 6}}, 500),
+        ("JPEG", {}, 1000),
+        ("TIFF", {}, 1000),
+    ],
+)
+def test_decoders_that_need_more_memory_have_lower_limits(
+    form: str, options: dict[str, Any], limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "image"
+    monkeypatch.setenv("RESRT_MAX_PIXELS", "1000")
+    Image.new("RGB", (limit, 1)).save(path, form, **options)
+    images.open_image(path, 3)
+    Image.new("RGB", (limit + 1, 1)).save(path, form, **options)
+    with pytest.raises(resrt.InputError, match=f"{limit + 1}.* pixels, more than .* {limit}"):
+        images.open_image(path, 3)
 
 
 def test_number_of_pixels_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,8 +46,8 @@ _CHANNELS = (1, 2, 3, 4)
 # The formats of image files, by Pillow's names. For EPS, for example, it would start Ghostscript.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
-# Those whose large files need little memory: they are decoded in place.
-_COMPACT = ("JPEG", "MPO", "PNG")
+# The modes of Pillow with four bytes for each pixel. Large files in these are decoded in place.
+_WIDE = ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "I", "F")
 
 # Files with more pixels are decoded one at a time, whatever the number of threads.
 _LARGE = 50_000_000
@@ -251,8 +251,8 @@ def _from_file(
         decode = _convert
         if math.prod(opened.size) > _LARGE:
             turn.enter_context(_turn())
-            if opened.mode == mode == "RGB" and opened.format in _COMPACT:
-                decode = _decode_rgb
+            if opened.mode in _WIDE and not _turns_itself(opened):
+                decode = _decode_in_place
         pixels = decode(opened, mode)
         orientation = _orientation(opened)
         del opened  # frees Pillow's memory
@@ -285,15 +285,32 @@ def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue  # it is of another format
         width, height = opened.size
-        if width * height > (limit := max_pixels()):
+        copies, kind = _copies(opened)
+        if width * height > (limit := max_pixels() / copies):
             raise InputError(
                 f"the image {name} has {width} x {height} pixels, more than the limit of "
-                f"{limit:.0f}; set RESRT_MAX_PIXELS to a higher limit to read it"
+                f"{limit:.0f}{kind}; set RESRT_MAX_PIXELS to a higher limit to read it"
             )
         return opened
     raise InputError(
         f"{name} is not an image in a supported format; expected one of {', '.join(FORMATS)}"
     )
+
+
+def _copies(opened: ImageFile.ImageFile) -> tuple[int, str]:
+    """Return how many times the memory a decoder needs, and of what, for the limit of pixels."""
+    if opened.format == "WEBP":
+        return 3, " for WebP, which is a third of the usual one"
+    if opened.info.get("progressive"):
+        return 2, " for a progressive JPEG, which is a half of the usual one"
+    if _turns_itself(opened):
+        return 2, " for a TIFF that has to be turned, which is a half of the usual one"
+    return 1, ""
+
+
+def _turns_itself(opened: ImageFile.ImageFile) -> bool:
+    """Return whether Pillow turns the image into its orientation when it decodes it."""
+    return opened.format == "TIFF" and _orientation(opened) != 1
 
 
 @contextlib.contextmanager
@@ -319,23 +336,31 @@ def _reduce(opened: Image.Image, least: int) -> None:
             return
 
 
-def _decode_rgb(opened: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
-    """Decode into an array, because Pillow's copy and another one would need too much memory."""
+def _decode_in_place(opened: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
+    """Decode into an array and convert it there: Pillow's copy and another would be too large."""
     width, height = opened.size
-    # Pillow has four bytes for each RGB pixel.
-    wide = np.zeros((height, width, 4), np.uint8)
-    memory = Image.core.map_buffer(  # type: ignore[attr-defined]
-        wide, opened.size, "raw", 0, ("RGB", 0, 1)
+    memory = np.zeros(height * width * 4, np.uint8)
+    wide = memory.reshape(height, width, 4)
+    decoded = Image.core.map_buffer(  # type: ignore[attr-defined]
+        wide, opened.size, "raw", 0, (opened.mode, 0, 1)
     )
-    opened.im = memory
+    opened.im = decoded
     opened.load()
-    if opened.im is not memory:
+    if opened.im is not decoded:
         return _convert(opened, mode)
-    pixels = wide.reshape(-1)[: height * width * 3].reshape(height, width, 3)
+    size = height * width * len(mode)
+    pixels = memory[:size].reshape(height, width, len(mode))
     rows = _TILE**2 // width + 1
     for top in range(0, height, rows):
-        pixels[top : top + rows] = wide[top : top + rows, :, :3]
-    return pixels
+        if opened.mode == mode == "RGB":
+            pixels[top : top + rows] = wide[top : top + rows, :, :3]
+        else:
+            part = opened.crop((0, top, width, min(top + rows, height)))
+            pixels[top : top + rows] = _converted(part, mode)
+    del wide, pixels, decoded
+    opened.im = Image.new(opened.mode, (0, 0)).im  # only its metadata are still read
+    memory.resize(size, refcheck=False)  # nothing refers to it any more
+    return memory.reshape(height, width, len(mode))
 
 
 def _convert(opened: Image.Image, mode: str) -> npt.NDArray[np.uint8]:

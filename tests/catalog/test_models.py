@@ -205,6 +205,12 @@ def test_custom_configurations(radix: int, cardinality: int) -> None:
         (lambda: resrt.ResNet(stem="small", stem_pool="convolution"), "cannot be combined"),
         (lambda: resrt.ResNet(antialias="blur", stem_pool="convolution"), "cannot be combined"),
         (lambda: resrt.ResNet(antialias="blur", stride_first=True), "cannot be combined"),
+        (
+            lambda: resrt.build_graph(
+                resrt.ResNet(depths=[1, 1, 1, 1], antialias="average_pool"), input_size=232
+            ),
+            "but layer3 has one of 29x29; choose an input size that is a multiple of 32",
+        ),
         (lambda: resrt.ResNet(antialias="bilinear"), "choose one of none, average_pool, blur"),
         (lambda: resrt.ResNet(attention="cbam"), "one of none, squeeze_excite, efficient"),
         (lambda: resrt.ResNet(activation="gelu"), "choose one of relu, silu"),

@@ -379,6 +379,10 @@ def _with(value: Any, *path: str | int) -> Any:
         (_without("settings", "entries"), "'entries' is missing"),
         (_with([], "settings", "entries"), "it has no entries, precisions or batch sizes"),
         (_with([1], "settings", "entries", 0, "precisions"), "1 is not a string"),
+        (
+            _with("ResNet50", "settings", "entries", 0, "name"),
+            "two of its entries have the same .*",
+        ),
         (_with("ResNet50", "settings", "entries"), "'ResNet50' is not a list"),
         (_with("ResNet50", "settings", "entries", 0), "string indices must be integers.*"),
         (_with(3, "settings", "entries", 0, "engine"), "'int' object is not subscriptable"),
@@ -646,6 +650,19 @@ def test_kinds_beyond_the_most_frequent_are_summed() -> None:
     assert plots.main_kinds(times, 3) == ["a", "c", plots.OTHERS]
     assert plots.grouped(times[0], ["a", "c", plots.OTHERS]) == {"a": 5, "c": 2, plots.OTHERS: 1}
     assert plots.grouped(times[1], ["a", "c", plots.OTHERS]) == {"a": 1, "c": 0, plots.OTHERS: 0.5}
+
+
+def test_hostile_text_in_measurements_does_no_harm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept.json"
+    found = measured(settings())
+    evil = dataclasses.replace(found.machine, processor="\x1b[31m\udce9")
+    measurements.write(dataclasses.replace(found, machine=evil), kept)
+    arguments = ["report", "--measurements", str(kept), "-o", str(tmp_path / "page.html")]
+    assert cli.main(arguments) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    assert "\\udce9" in (tmp_path / "page.html").read_text()
 
 
 # Engine files

@@ -269,6 +269,8 @@ struct BackendStatus {
   std::optional<std::string> why_build_only;
   std::string install;  // the command that installs its library
   bool runs_on_gpu = false;
+  // Whether it loads engines that other versions of its library built, whatever their options.
+  bool loads_other_versions = false;
 };
 
 // Opens every backend and returns its status. May be called from many threads at once.

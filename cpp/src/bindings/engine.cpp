@@ -260,6 +260,8 @@ void bind_engine(py::module_& module) {
                     "Why engines can be built here, but not run.")
       .def_readonly("install", &BackendStatus::install, "The command that installs its library.")
       .def_readonly("runs_on_gpu", &BackendStatus::runs_on_gpu, "Whether its engines run on a GPU.")
+      .def_readonly("loads_other_versions", &BackendStatus::loads_other_versions,
+                    "Whether it loads engines that other versions of its library built.")
       .def("__repr__", [](const BackendStatus& self) {
         return self.why_not ? concat("BackendStatus(", self.name, ": ", *self.why_not, ")")
                             : concat("BackendStatus(", self.name, " ", self.version, ": ",

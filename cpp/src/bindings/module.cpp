@@ -1,3 +1,8 @@
+#include <exception>
+#include <string_view>
+
+#include <pybind11/gil_safe_call_once.h>
+
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
 #include "resrt/error.h"
@@ -6,13 +11,36 @@ namespace py = pybind11;
 
 namespace {
 
+// Makes an exception class of Python for one of C++. Its message may contain a path, which need not
+// be UTF-8; pybind11's own translation would fail for it.
+template <class E>
+py::object bind_error(py::module_& module, const char* name, const py::object& bases,
+                      const char* doc) {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::object> stored;
+  stored.call_once_and_store_result(
+      [&]() -> py::object { return py::exception<E>(module, name, bases); });
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const E& error) {
+      const std::string_view message = error.what();
+      const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
+          message.data(), static_cast<Py_ssize_t>(message.size()), "surrogateescape"));
+      PyErr_SetObject(stored.get_stored().ptr(), text.ptr());
+    }
+  });
+  stored.get_stored().attr("__doc__") = doc;
+  return stored.get_stored();
+}
+
 // Each class also derives from the built-in exception that fits it, so that code which only knows
 // built-in exceptions can catch it too.
 void bind_errors(py::module_& module) {
-  const auto base = py::register_exception<resrt::Error>(module, "Error");
-  base.attr("__doc__") = "The base class of all exceptions that resrt raises.";
+  const py::object exception = py::reinterpret_borrow<py::object>(PyExc_Exception);
+  const py::object base = bind_error<resrt::Error>(
+      module, "Error", exception, "The base class of all exceptions that resrt raises.");
   const auto bind = [&]<class E>(const char* name, py::handle builtin, const char* doc, E*) {
-    py::register_exception<E>(module, name, py::make_tuple(base, builtin)).attr("__doc__") = doc;
+    bind_error<E>(module, name, py::make_tuple(base, builtin), doc);
   };
   bind("ModelError", PyExc_ValueError, "An unknown network or an invalid configuration.",
        static_cast<resrt::ModelError*>(nullptr));

@@ -7,6 +7,7 @@
 #include <future>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "backends/backend.h"
@@ -127,20 +128,18 @@ std::vector<int64_t> find_non_finite(const float* images, int64_t batch, int64_t
   return found;
 }
 
-// The normalised values of pictures, before they are inferred.
+// The normalised values of pictures, before they are inferred; none if the preprocessing of an
+// engine has no mean and standard deviation.
 class Normalisation {
  public:
   explicit Normalisation(const EngineInfo& info) : pixels_(info.input.height * info.input.width) {
     const Preprocessing& steps = info.notes.preprocessing;
-    if (steps.mean.empty()) {
-      throw InputError(concat("the preprocessing of ", info.model,
-                              " has no mean and standard deviation to normalise uint8 with; give "
-                              "normalised float32"));
-    }
     for (size_t channel = 0; channel < steps.mean.size(); ++channel) {
       values_.push_back(normalised(steps.mean[channel], steps.std[channel], steps.pipeline));
     }
   }
+
+  bool is_empty() const { return values_.empty(); }
 
   // Writes `batch` pictures as (batch, channels, height, width).
   void apply(const uint8_t* pictures, PixelLayout layout, int batch, float* output) const {
@@ -331,9 +330,12 @@ struct Engine::State {
   LoadedPointer loaded;  // null if the engine was only built
   std::string why_build_only;
   bool is_profiled = false;
+  std::optional<Normalisation> normalisation = {};  // set by Engine's constructor
 };
 
-Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {
+  state_->normalisation.emplace(state_->info);
+}
 Engine::Engine(Engine&&) noexcept = default;
 Engine& Engine::operator=(Engine&&) noexcept = default;
 Engine::~Engine() = default;
@@ -462,7 +464,12 @@ void Engine::infer(const uint8_t* pixels, PixelLayout layout, int64_t batch,
                    std::span<float* const> outputs) const {
   require_batch(batch);
   state_->check_outputs(outputs);
-  const Normalisation normalisation(info());
+  const Normalisation& normalisation = *state_->normalisation;
+  if (normalisation.is_empty()) {
+    throw InputError(concat("the preprocessing of ", info().model,
+                            " has no mean and standard deviation to normalise uint8 with; give "
+                            "normalised float32"));
+  }
   const auto image_size = static_cast<size_t>(info().input.size());
   state_->run_in_parts(pixels, batch, outputs,
                        [&](Lane& lane, const uint8_t* from, int size, float* const* to) {

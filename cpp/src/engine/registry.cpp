@@ -211,7 +211,8 @@ std::vector<BackendStatus> backends() {
                      .precisions = backend.precisions(0),
                      .why_build_only = backend.why_build_only(),
                      .install = known.install,
-                     .runs_on_gpu = known.runs_on_gpu});
+                     .runs_on_gpu = known.runs_on_gpu,
+                     .loads_other_versions = backend.has_portable_plans()});
     } catch (const BackendError& error) {
       all.push_back({.name = known.name,
                      .why_not = error.what(),

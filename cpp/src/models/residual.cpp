@@ -114,7 +114,16 @@ Graph residual_network(std::string name, const Trunk& trunk, const Input& input,
       const bool project = stride != 1 || net.channels(x) != channels ||
                            (trunk.project_first && stage == 0 && index == 0);
       const Tensor y = branch(block, x, planes, stride);
-      x = block.activate("", block.add(y, shortcut(block, x, trunk, channels, stride, project)));
+      const Tensor z = shortcut(block, x, trunk, channels, stride, project);
+      if (trunk.antialias == Antialias::average_pool && net.shape(y) != net.shape(z)) {
+        const Shape odd = net.shape(x);
+        throw ModelError(
+            concat("antialias = average_pool requires maps of even height and width, "
+                   "but layer",
+                   stage + 1, " has one of ", odd.height, "x", odd.width,
+                   "; choose an input size that is a multiple of 32"));
+      }
+      x = block.activate("", block.add(y, z));
     }
   }
   x = net.layer("global_pool", GlobalAvgPool2d{}, x);

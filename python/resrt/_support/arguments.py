@@ -31,9 +31,13 @@ def seconds(name: str, value: object) -> float:
 
 
 def choice(name: str, value: object) -> str:
-    """Return a name. Raises InputError if it is not a str."""
+    """Return a name. Raises InputError if it is not a str, or not text."""
     if not isinstance(value, str):
         raise InputError(f"{name} must be a str, not {_shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a byte of the command line that is not UTF-8
+        raise InputError(f"{name} must be Unicode text, not {_shown(value)}") from None
     return value
 
 

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from resrt import _core
-from resrt._support.arguments import matches
+from resrt._support.arguments import choice, matches
 from resrt.errors import WeightsError
 
 if sys.version_info >= (3, 11):
@@ -82,7 +82,7 @@ def find(name: str) -> Pretrained | None:
     if entry := _catalog().get(name):
         return entry
     model, dot, _ = name.partition(".")
-    _core.find_model(model if dot else name)
+    _core.find_model(choice("a network", model if dot else name))
     of_model = names_of(model)
     if dot:
         known = ", ".join(of_model) or "none"

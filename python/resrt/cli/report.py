@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from resrt._core import precision_names
 from resrt.cli.arguments import add_shared, check_output, count
-from resrt.cli.terminal import report_error, stages
+from resrt.cli.terminal import report_error, stages, visible
 
 if TYPE_CHECKING:
     from resrt.operations.report.entries import Entry
@@ -125,8 +125,8 @@ def run(options: argparse.Namespace) -> None:
     if not options.quiet:
         settings = measurements.settings
         print(
-            f"{options.output}: {_count(settings.entries)} in "
-            f"{' and '.join(settings.precisions)} on {measurements.machine.processor}"
+            f"{visible(options.output)}: {_count(settings.entries)} in "
+            f"{' and '.join(settings.precisions)} on {visible(measurements.machine.processor)}"
         )
         if busy := measurements.busy():
             print(busy)

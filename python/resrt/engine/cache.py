@@ -79,7 +79,10 @@ class CachedEngine:
             engine.save(file)
             _trim(file.parent, self._limit)
         except OSError as error:
-            _logger.warning("the engine was built but could not be cached: %s", error)
+            reason = str(error)
+            if error.strerror is not None:  # of the system, and not a FileError
+                reason = f"cannot write '{error.filename}': {error.strerror}"
+            _logger.warning("the engine was built but could not be cached: %s", reason)
 
     def _file(self) -> Path:
         """Return the path of the file. Raises FileError if there is no folder for the cache."""

@@ -82,7 +82,8 @@ def _why_not(info: _core.EngineInfo) -> str | None:
         return backend.why_not
     if backend.why_build_only is not None:
         return backend.why_build_only
-    if backend.version != info.backend_version and not info.version_compatible:
+    is_portable = info.version_compatible or backend.loads_other_versions
+    if backend.version != info.backend_version and not is_portable:
         return (
             f"it was built with version {info.backend_version}, but {backend.version} is installed"
         )

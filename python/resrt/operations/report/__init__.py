@@ -128,7 +128,8 @@ def report(
         drawn = dataclasses.replace(kept, settings=settings)  # with the same runs
     file = measurements if save_measurements is None else save_measurements
     measure(kept, drawn, None if file is None else Path(file), progress)
-    page = render(drawn)
+    # The measurements' file may have any text.
+    page = render(drawn).encode("utf-8", "backslashreplace").decode()
     with files.writing_whole(Path(output)) as written:
         written.write(page)
     return drawn

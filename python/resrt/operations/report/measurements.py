@@ -369,6 +369,8 @@ def _parse(document: Any) -> Measurements:
     settings: Settings = _convert(document["settings"], Settings)
     if not (settings.entries and settings.precisions and settings.batch_sizes):
         raise ValueError("it has no entries, precisions or batch sizes")
+    if len({entry.name for entry in settings.entries}) < len(settings.entries):
+        raise ValueError("two of its entries have the same name")
     runs = {}
     for given in _convert(document["runs"], tuple[Any, ...]):
         entry, precision = (_convert(given[name], str) for name in ("entry", "precision"))
