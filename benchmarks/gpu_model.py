@@ -151,16 +151,18 @@ def fold_pooling(found: list[Kernel], device: Device, rate: float) -> None:
 
 
 def attention(
-    block: str, layer: resrt.Layer, batch: int, design: str, device: Device, *, pools: bool
+    block: str, layer: _core.Layer, batch: int, design: str, device: Device, *, pools: bool
 ) -> list[Kernel]:
     """Return the launches of a split attention."""
     d = layer.definition
-    if design == "ordinary":  # four launches, if TensorRT fuses them throughout
+    assert isinstance(d, resrt.layers.SplitAttention)
+    if design == "ordinary":  # the kernels that TensorRT for RTX lists, see rtx_plans.py
         y = batch * HALF * math.prod(layer.shape)
         parameters = sum(HALF * math.prod(p.shape) for p in layer.parameters)
         half = parameters // 2
         return [
-            Kernel(block, d.radix * y),
+            Kernel(block, 2 * d.radix * y),  # bias, ReLU, U0 - U1 and the means
+            Kernel(block, 0),  # a cast
             Kernel(block, 0, half),
             Kernel(block, 0, half),
             Kernel(block, (d.radix + 1) * y),

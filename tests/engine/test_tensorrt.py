@@ -114,6 +114,7 @@ def test_precisions(small_graph: resrt.Graph) -> None:
         ({"hardware_compatibility": "ampere+"}, "hardware_compatibility; use compute_capabilities"),
         ({"version_compatible": True}, "leave out version_compatible"),
         ({"split_attention_plugin": True}, "does not support plugins"),
+        ({"lowering": ["fast"]}, "there is no lowering 'fast'; choose from split, dense"),
     ],
 )
 def test_invalid_options(small_graph, options, message) -> None:  # type: ignore[no-untyped-def]

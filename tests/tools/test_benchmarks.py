@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -51,8 +52,43 @@ def test_the_onnx_export_can_be_profiled(tmp_path: Path) -> None:
     assert found["convolutions (ms)"]["median"] > 0
 
 
+def modelled(*arguments: str) -> float:
+    command = [sys.executable, BENCHMARKS / "gpu_model.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    label, ratio = done.stdout.splitlines()[-1].split()
+    assert label == "ratio:"
+    return float(ratio)
+
+
+def test_the_model_of_a_gpu_gains_from_fewer_launches_and_bytes() -> None:
+    ordinary, passes, cluster = (
+        modelled("--design", design) for design in ("ordinary", "passes", "cluster")
+    )
+    assert ordinary > passes > cluster > 1
+    assert modelled() == cluster
+    # A T4 has no clusters.
+    assert modelled("--device", "T4", "--design", "cluster") == modelled(
+        "--device", "T4", "--design", "passes"
+    )
+
+
+LISTED = """Name: a_myl0_1, LayerType: correlation, Inputs: [ { Name: x, Dimensions: [1,64,2,2], \
+Strides: [], Datatype: Half, Format: (NHWC) }], Constants: [ { Name: w, Dimensions: [64,64,1,1], \
+Strides: [], Datatype: Half }], Outputs: [ { Name: y, Dimensions: [1,64,2,2], Datatype: Half }]
+Name: __myl_Cast_myl0_2, LayerType: kgen, Inputs: [ { Name: y, Dimensions: [1,8], \
+Datatype: Float }], Constants: [], Outputs: [ { Name: z, Dimensions: [1,8], Datatype: Half }]
+"""
+
+
+def test_kernels_are_read_from_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    rtx_plans = importlib.import_module("rtx_plans")
+    log = LISTED.replace("\\\n", "")
+    assert rtx_plans.read_kernels(log) == rtx_plans.Kernels(2, 2 * 256 * 2 + 8 * 4 + 8 * 2, 1)
+
+
 def test_the_readme_lists_every_script() -> None:
     listed = (BENCHMARKS / "README.md").read_text()
     scripts = {path.name for path in BENCHMARKS.glob("*.py")} - {"shared.py"}
-    assert scripts == set(SCRIPTS)
+    assert scripts == set(SCRIPTS) | {"gpu_model.py", "rtx_plans.py"}
     assert all(f"benchmarks/{name}" in listed for name in scripts)

@@ -4,6 +4,7 @@
 // float32. Prints a line for each case and fails at the end if one was wrong. Prints the random
 // seed and accepts it as an argument to repeat a failure. Run it under compute-sanitizer as well.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -76,6 +77,110 @@ bool is_right(const Case& c, std::mt19937& random) {
   return right;
 }
 
+// A kernel that writes U, as the convolution before the block does.
+__global__ void produce(uint4* u, size_t count) {
+  const size_t step = size_t{gridDim.x} * blockDim.x;
+  for (size_t i = size_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += step) {
+    const auto low = static_cast<unsigned>(i);
+    u[i] = {low & 0x3BFF3BFF, low * 3 & 0x3BFF3BFF, low * 5 & 0x3BFF3BFF, low * 7 & 0x3BFF3BFF};
+  }
+}
+
+// Returns the median µs of launches of a graph of what `enqueue` enqueues.
+template <class Enqueue>
+double time_graph(Enqueue enqueue) {
+  constexpr int runs = 50;
+  constexpr int launches = 20;  // of a run
+  cudaStream_t stream = nullptr;
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  cudaEvent_t begin = nullptr;
+  cudaEvent_t end = nullptr;
+  check(cudaStreamCreate(&stream), "cudaStreamCreate");
+  check(cudaEventCreate(&begin), "cudaEventCreate");
+  check(cudaEventCreate(&end), "cudaEventCreate");
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
+  enqueue(stream);
+  check(cudaStreamEndCapture(stream, &graph), "capture");
+  check(cudaGraphInstantiate(&executable, graph, 0), "instantiate");
+  std::vector<float> times;
+  for (int run = -3; run < runs; ++run) {
+    check(cudaEventRecord(begin, stream), "record");
+    for (int i = 0; i < launches; ++i) check(cudaGraphLaunch(executable, stream), "launch");
+    check(cudaEventRecord(end, stream), "record");
+    check(cudaEventSynchronize(end), "run");
+    float milliseconds = 0.0F;
+    check(cudaEventElapsedTime(&milliseconds, begin, end), "measure");
+    if (run >= 0) times.push_back(1000.0F * milliseconds / launches);
+  }
+  check(cudaGraphExecDestroy(executable), "cudaGraphExecDestroy");
+  check(cudaGraphDestroy(graph), "cudaGraphDestroy");
+  check(cudaEventDestroy(begin), "cudaEventDestroy");
+  check(cudaEventDestroy(end), "cudaEventDestroy");
+  check(cudaStreamDestroy(stream), "cudaStreamDestroy");
+  std::ranges::nth_element(times, times.begin() + runs / 2);
+  return times[runs / 2];
+}
+
+// Prints µs, GB/s of U and y, and the time that U and y alone take at the bandwidth of a copy.
+void time_case(const Case& c, const Gpu& gpu, double copied_per_us) {
+  const Problem& problem = c.problem;
+  const auto& [channels, radix, cardinality, hidden] = problem.sizes;
+  const auto element = static_cast<size_t>(bytes_of(problem.element));
+  const auto images = static_cast<size_t>(problem.batch);
+  const size_t u = images * radix * channels * problem.pixels() * element;
+  const size_t y = images * channels * problem.output_pixels() * element;
+  const auto zeros = [](size_t bytes) { return upload(std::vector<uint8_t>(bytes)); };
+  void* x = zeros(u);
+  const std::vector<void*> memory = {x,
+                                     zeros(element * hidden * (channels / cardinality)),
+                                     zeros(element * hidden),
+                                     zeros(element * radix * channels * (hidden / cardinality)),
+                                     zeros(element * radix * channels),
+                                     zeros(y),
+                                     zeros(split_attention_workspace(problem))};
+  const SplitAttentionCall call = {problem,   c.variant, gpu,       memory[0], memory[1],
+                                   memory[2], memory[3], memory[4], memory[5], memory[6]};
+  const auto write_u = [&](cudaStream_t stream) {
+    produce<<<2 * gpu.processors, 256, 0, stream>>>(static_cast<uint4*>(x), u / sizeof(uint4));
+    check(cudaGetLastError(), "launch");
+  };
+  const double alone = time_graph(write_u);
+  const double both = time_graph([&](cudaStream_t stream) {
+    write_u(stream);
+    check(split_attention(call, stream), "launch");
+  });
+  const double time = std::max(both - alone, 1e-3);
+  const auto bytes = static_cast<double>(u + y);
+  std::printf("%s: %.2f us, %.0f GB/s, %.0f %% of a copy's bandwidth\n", describe(c).c_str(), time,
+              bytes / time / 1e3, 100.0 * bytes / time / copied_per_us);
+  for (void* pointer : memory) check(cudaFree(pointer), "cudaFree");
+}
+
+// Returns the bytes that a large copy on the GPU reads and writes in a µs.
+double measure_copy() {
+  constexpr size_t bytes = size_t{1} << 28U;
+  void* from = nullptr;
+  void* to = nullptr;
+  check(cudaMalloc(&from, bytes), "cudaMalloc");
+  check(cudaMalloc(&to, bytes), "cudaMalloc");
+  const double time = time_graph([&](cudaStream_t stream) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "copy");
+  });
+  check(cudaFree(from), "cudaFree");
+  check(cudaFree(to), "cudaFree");
+  return 2.0 * static_cast<double>(bytes) / time;
+}
+
+void time_all(const Gpu& gpu) {
+  const double copied = measure_copy();
+  std::printf("a copy: %.0f GB/s\n", copied / 1e3);
+  for (const Case& c : cases_of(blocks_of({"ResNeSt50"}), {1, 8, 32}, gpu)) {
+    if (c.problem.element == Element::bf16) continue;  // as fp16
+    time_case(c, gpu, copied);
+  }
+}
+
 std::vector<Case> all_cases(const Gpu& gpu) {
   std::vector<std::string> models;
   for (const Model& model : catalog()) models.push_back(model.name);
@@ -90,7 +195,8 @@ unsigned read_seed(int count, char** arguments) {
   char* end = nullptr;
   const unsigned long seed = std::strtoul(arguments[1], &end, 10);
   if (count > 2 || *end != '\0')
-    throw std::runtime_error("expected one optional argument, the random seed as an integer");
+    throw std::runtime_error(
+        "expected one optional argument, `time` or the random seed as an integer");
   return static_cast<unsigned>(seed);
 }
 
@@ -99,9 +205,14 @@ unsigned read_seed(int count, char** arguments) {
 
 int main(int count, char** arguments) try {
   using namespace resrt::plugin::test;
-  const unsigned seed = read_seed(count, arguments);
   cudaDeviceProp device;
   check(cudaGetDeviceProperties(&device, 0), "no usable GPU");
+  if (count == 2 && std::string(arguments[1]) == "time") {
+    std::printf("%s, compute capability %d.%d\n", device.name, device.major, device.minor);
+    time_all(gpu_of(device));
+    return EXIT_SUCCESS;
+  }
+  const unsigned seed = read_seed(count, arguments);
   std::printf("%s, compute capability %d.%d, seed %u\n", device.name, device.major, device.minor,
               seed);
   std::mt19937 random(seed);

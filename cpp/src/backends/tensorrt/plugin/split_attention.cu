@@ -429,7 +429,7 @@ __device__ void weigh_planes(const Parameters& p, const Tile& tile, float* share
   }
 }
 
-// The pixels that a window of the pooling covers in the image, and the number to divide by.
+// The pixels that a window of the pooling covers in the image.
 struct Window {
   __device__ Window(const Problem& problem, int output) {
     const int columns = problem.output_width();
@@ -439,11 +439,15 @@ struct Window {
     bottom = min(problem.height, row + 2);
     left = max(0, column - 1);
     right = min(problem.width, column + 2);
-    const int inside = (bottom - top) * (right - left);
-    divisor = static_cast<float>(problem.pooling == Pooling::padded ? 9 : inside);
+    const bool is_padded = problem.pooling == Pooling::padded;
+    scale = reciprocal(is_padded ? 3 : bottom - top) * reciprocal(is_padded ? 3 : right - left);
+  }
+  // Of 1 to 3. A division would need a subroutine and its stack.
+  __device__ static float reciprocal(int count) {
+    return count == 1 ? 1.0F : count == 2 ? 0.5F : 1.0F / 3.0F;
   }
   int top, bottom, left, right;
-  float divisor;
+  float scale;  // one over the number of pixels
 };
 
 template <class T, int Radix, bool Pooled, class Ready>
@@ -500,7 +504,7 @@ __device__ void weigh_channels_last(const Parameters& p, const Tile& tile, float
         }
       }
 #pragma unroll
-      for (int k = 0; k < N; ++k) sum[k] /= window.divisor;
+      for (int k = 0; k < N; ++k) sum[k] *= window.scale;
     } else {
       for (int r = 0; r < radix; ++r) {
         add_weighted(load(x + (int64_t{at} * radix + r) * all_groups), weights + r * count, sum);
@@ -811,7 +815,7 @@ __device__ void pool_in_cluster(const Parameters& p, const ClusterMemory<T>& mem
         }
       }
 #pragma unroll
-      for (int k = 0; k < N; ++k) sum[k] /= window.divisor;
+      for (int k = 0; k < N; ++k) sum[k] *= window.scale;
       store_rounded(y + int64_t{output} * groups + group, sum);
     }
   }
@@ -836,7 +840,7 @@ __device__ void prefetch_parameters(const Parameters& p) {
 
 // One cluster of thread blocks for each image.
 template <class T, int Radix, bool Pooled>
-__global__ void __launch_bounds__(kClusterThreads) run_cluster(Parameters p) {
+__global__ void __launch_bounds__(kClusterThreads, 1) run_cluster(Parameters p) {
   if constexpr (kHasClusters) {
     const Problem& problem = p.problem;
     const int rank = cluster_rank();
