@@ -1,6 +1,8 @@
 #include "cpus.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string_view>
@@ -8,6 +10,11 @@
 #if defined(__linux__)
 #include <sched.h>
 #endif
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#include "text.h"
 
 namespace resrt {
 namespace {
@@ -77,6 +84,30 @@ int usable_cpus() {
   const int allowed = allowed_cpus();
   const std::optional<double> quota = cpu_quota();
   return quota ? std::clamp(static_cast<int>(*quota), 1, allowed) : allowed;
+}
+
+std::string processor() {
+#if defined(__x86_64__)
+  std::array<unsigned, 12> brand{};
+  for (unsigned i = 0; i < 3; ++i) {
+    __get_cpuid(0x80000002U + i, &brand[4 * i], &brand[4 * i + 1], &brand[4 * i + 2],
+                &brand[4 * i + 3]);
+  }
+  char name[sizeof brand + 1] = {};
+  std::memcpy(name, brand.data(), sizeof brand);
+  unsigned signature = 0;  // family, model and stepping: a virtual machine hides the name
+  unsigned unused = 0;
+  unsigned features = 0;
+  unsigned extensions = 0;
+  unsigned more_extensions = 0;
+  __get_cpuid(1, &signature, &unused, &unused, &features);
+  __get_cpuid_count(7, 0, &unused, &features, &unused, &extensions);
+  __get_cpuid_count(7, 1, &more_extensions, &unused, &unused, &unused);
+  return concat(name, std::hex, " ", signature, " ", features, " ", extensions, " ",
+                more_extensions);
+#else
+  return "not x86";
+#endif
 }
 
 }  // namespace resrt

@@ -18,4 +18,8 @@ RESRT_API std::optional<double> cpu_quota(const std::string& proc = "/proc",
 // Returns how many threads this process can keep busy: its CPUs, within its quota. At least 1.
 RESRT_API int usable_cpus();
 
+// Returns the processor's name, its family, model and stepping, and its features as text: what the
+// speed of a kernel depends on. A virtual machine may hide the name.
+RESRT_API std::string processor();
+
 }  // namespace resrt

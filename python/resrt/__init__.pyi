@@ -8,6 +8,8 @@ from ._core import BackendStatus as BackendStatus
 from ._core import Cost as Cost
 from ._core import EngineInfo as EngineInfo
 from ._core import Graph as Graph
+from ._core import KernelChoice as KernelChoice
+from ._core import KernelTime as KernelTime
 from ._core import Layer as Layer
 from ._core import LogitsOnDevice as LogitsOnDevice
 from ._core import Parameter as Parameter

@@ -75,7 +75,7 @@ class FakeBackend : public Backend {
   void check(const BuildOptions&) const override {}
   void check(const LoadOptions&) const override {}
   std::vector<Precision> precisions(int) const override { return {Precision::fp32}; }
-  Plan build(const Graph&, const Weights&, const EngineInfo&, const BuildOptions&, int) override {
+  Plan build(const Graph&, const Weights&, EngineInfo&, const BuildOptions&, int) override {
     return {};
   }
   std::unique_ptr<Executable> load(const Plan&, const EngineInfo& info,

@@ -273,6 +273,8 @@ void bind_engine(py::module_& module) {
       "add_library_folder",
       [](const py::bytes& folder) { add_library_folder(std::string(folder)); }, py::arg("folder"),
       "Add a folder of packages that the core searches for the wheels of inference libraries.");
+  module.def("processor", &processor,
+             "Return the processor's name, family, model, stepping and features.");
   module.def("usable_cpus", &usable_cpus,
              "Return how many threads this process can keep busy, within its CPU quota.");
   module.def(
@@ -506,8 +508,7 @@ void bind_engine(py::module_& module) {
           py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
           py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"),
           py::arg("preprocessing_source"), py::arg("tuning_seconds"), py::arg("device"),
-          py::arg("calibration"),
-          py::arg("tensorrt"), py::arg("progress"))
+          py::arg("calibration"), py::arg("tensorrt"), py::arg("progress"))
       .def_static(
           "load",
           [](const py::bytes& path, int threads, bool for_throughput, std::optional<int> device,

@@ -30,8 +30,8 @@ _FEATURES = {
     "amx_bf16": "bf16 in matrix units",
     "avx512_fp16": "fp16",
     "amx_fp16": "fp16 in matrix units",
-    "avx512_vnni": "8-bit integers, which resrt does not support",
-    "amx_int8": "8-bit integers in matrix units, which resrt does not support",
+    "avx512_vnni": "int8",
+    "amx_int8": "int8 in matrix units",
 }
 
 _EXTRAS_FOR_DEVELOPERS = ("dev", "docs", "fuzz", "test")

@@ -16,6 +16,7 @@
 #include "backends/openvino/guard.h"
 #include "backends/openvino/kernels.h"
 #include "backends/openvino/lower.h"
+#include "cpus.h"
 #include "passes/passes.h"
 #include "passes/quantise.h"
 #include "resrt/error.h"
@@ -141,11 +142,12 @@ class OpenVino : public Backend {
       Plan plan = serialise(lower(network));
       constexpr double default_seconds = 10;
       if (const double seconds = options.tuning_seconds.value_or(default_seconds); seconds > 0) {
-        info.kernels = choose_kernels(network.graph, info, seconds, options.progress,
-                                      [&](const std::vector<KernelChoice>& kernels) {
-                                        return compile(core_, read(core_, plan, kernels), plan,
- type_of_floats(info), info, {.profile = true});
-                                      });
+        info.kernels =
+            choose_kernels(network.graph, info, seconds, options.progress,
+                           [&](const std::vector<KernelChoice>& kernels) {
+                             return compile(core_, read(core_, plan, kernels), plan,
+                                            type_of_floats(info), info, {.profile = true});
+                           });
         if (!info.kernels.empty()) info.kernels_processor = processor();
       }
       return plan;

@@ -9,9 +9,6 @@
 
 namespace resrt::openvino {
 
-// Returns the processor's name and what its kernels depend on.
-std::string processor();
-
 // Returns the XML of a model whose convolutions run by the chosen kernels.
 std::string with_kernels(const std::string& xml, const std::vector<KernelChoice>& kernels);
 

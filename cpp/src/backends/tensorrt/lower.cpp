@@ -422,11 +422,10 @@ class Lowering {
     const bool is_rounded = conv.weight_bits != 0;
     const std::string weight = name + ".weight";
     const nvinfer1::Weights given_as_tensor{type_, nullptr, 0};
-    auto& made =
-        named(name, target_.addConvolutionNd(
-                        x, grouped.weights.shape.front(), square(conv.kernel),
-                        is_rounded ? given_as_tensor : constant(weight, grouped.weights),
-                        bias ? constant(name + ".bias", *bias) : no_bias));
+    auto& made = named(name, target_.addConvolutionNd(
+                                 x, grouped.weights.shape.front(), square(conv.kernel),
+                                 is_rounded ? given_as_tensor : constant(weight, grouped.weights),
+                                 bias ? constant(name + ".bias", *bias) : no_bias));
     if (is_rounded) made.setInput(1, rounded_weight(weight, grouped.weights));
     made.setStrideNd(square(conv.stride));
     made.setPaddingNd(square(conv.padding));
