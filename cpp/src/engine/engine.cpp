@@ -320,12 +320,13 @@ Engine::Engine(Engine&&) noexcept = default;
 Engine& Engine::operator=(Engine&&) noexcept = default;
 Engine::~Engine() = default;
 
-Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOptions& options,
+Engine Engine::build(const Graph& graph, const Weights& given, const BuildOptions& options,
                      const LoadOptions& load) {
   if (options.max_batch < 1 || options.max_batch > kLargestBatch) {
     throw InputError(
         concat("max_batch must be from 1 to ", kLargestBatch, ", not ", options.max_batch));
   }
+  const Weights weights = complete_weights(graph, given);
   check_weights(graph, weights);
   require_vector(graph);
   check_notes(options.notes, graph.input_shape(), graph.classes());

@@ -36,6 +36,15 @@ def count_or_zero(text: str) -> int:
     return _whole(text, 0)
 
 
+def fraction(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    with _expecting("a number from 0 to 1", text):
+        value = float(text)
+        if not 0 <= value <= 1:
+            raise ValueError
+    return value
+
+
 def seconds(text: str) -> float:
     """Parse a number of seconds of at least 0."""
     with _expecting("a number of seconds of at least 0", text):
@@ -104,8 +113,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--outputs": {
         "nargs": "+",
         "metavar": "OUTPUT",
-        "help": "what it returns: logits, features, layer1 and so on (the end of a stage), or the "
-        "name of a layer; default: logits",
+        "help": "what it returns: logits, features, layer1 and so on (the end of a stage), cam "
+        "(class activation maps), or the name of a layer; default: logits",
     },
     "--precision": {
         "default": "auto",
@@ -128,6 +137,10 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": "decode every JPEG at full size, however large it is",
     },
     "--limit": {"type": count, "metavar": "N", "help": "use N images, sampled evenly"},
+    "--multilabel": {
+        "action": "store_true",
+        "help": "the network was trained for several labels per image: probabilities are sigmoids",
+    },
     "--workers": {"type": count, "metavar": "N", "help": "threads; default: one per core"},
     "--device": {
         "type": _device,

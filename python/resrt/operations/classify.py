@@ -13,13 +13,15 @@ from pathlib import Path
 from PIL import Image
 
 from resrt import images
-from resrt._support.arguments import evenly, whole
+from resrt._support.arguments import evenly, fraction, whole
 from resrt._support.environment import max_pixels
 from resrt._support.files import file_kind
 from resrt.engine import batches
 from resrt.engine.engine import Engine
-from resrt.errors import FileError
+from resrt.errors import FileError, InputError
 from resrt.images import ImageLike, Prediction
+from resrt.operations.explain import OUTPUTS as EXPLAINED
+from resrt.operations.explain import OverlayFolder, explained
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ def classify(
     files: Iterable[str | PathLike[str]],
     *,
     topk: int = 5,
+    multilabel: bool = False,
+    threshold: float | None = None,
+    explain: str | PathLike[str] | None = None,
     exact: bool = False,
     workers: int | None = None,
 ) -> Iterator[Classification]:
@@ -48,48 +53,82 @@ def classify(
             engine of your own with optimize_for="throughput" for the same.
         files: the paths of any number of images; `resrt.find_images` lists those in folders.
         topk: the number of classes of each image, at most as many as the network has.
+        multilabel: whether a probability is the sigmoid of its logit, for a network that was
+            trained for several labels per image, instead of a softmax over all classes.
+        threshold: omit classes that are less probable.
+        explain: a folder for pictures of where each image's best class was found, as
+            `Explanation.overlay` draws them. A picture that exists is replaced. Below this folder,
+            pictures have the paths that their images have below the current one, or else from the
+            root. The engine must have the outputs "logits" and "cam".
         exact: decode every JPEG at full size. By default, one that is several times larger than
             the network needs is decoded at reduced size if the weights' own preprocessing averages
             over pixels anyway; that changes grey levels by 2 on average where there is much detail.
         workers: threads that decode and infer; None: one per core.
 
-    Raises what `resrt.load` raises, and InputError for invalid arguments or RESRT_MAX_PIXELS.
+    Raises what `resrt.load` raises, and InputError for invalid arguments or RESRT_MAX_PIXELS. The
+    iterator raises FileError if a picture cannot be written.
     """
     topk = whole("topk", topk)
+    threshold = None if threshold is None else fraction("threshold", threshold)
     max_pixels()  # its errors are not those of an image
     ready = batches.ready(engine)
+    pictures = None if explain is None else OverlayFolder(explain)
 
-    def finish(_: str, found: batches.Outputs) -> list[Prediction]:
-        (predictions,) = images.top_k(found["logits"][None], topk, ready.info.labels)
-        return predictions
+    def finish(file: str, found: batches.Outputs) -> Classification:
+        if pictures is not None:
+            try:
+                photograph = images.open_image(file, ready.info.input_shape[0])
+            except (FileError, InputError) as error:  # it has changed since it was classified
+                return Classification(file, error=str(error))
+            shown = explained(ready, photograph, found["logits"], found["cam"])
+            pictures.write(file, shown)
+        (predictions,) = images.top_k(
+            found["logits"][None],
+            topk,
+            ready.info.labels,
+            multilabel=multilabel,
+            threshold=threshold,
+        )
+        return Classification(file, predictions)
 
-    outcomes = batches.infer_files(ready, files, finish, exact=exact, workers=workers)
+    outputs = ["logits"] if explain is None else EXPLAINED
+    outcomes = batches.infer_files(
+        ready, files, finish, outputs=outputs, exact=exact, workers=workers
+    )
     return _classifications(outcomes)
 
 
 def classify_images(
-    engine: Engine, given: ImageLike | Sequence[ImageLike], topk: int = 5
+    engine: Engine,
+    given: ImageLike | Sequence[ImageLike],
+    topk: int = 5,
+    *,
+    multilabel: bool = False,
+    threshold: float | None = None,
 ) -> list[list[Prediction]]:
     """Return the most probable classes of images in memory or files; see `Engine.classify`."""
     topk, info = whole("topk", topk), engine.info
+    threshold = None if threshold is None else fraction("threshold", threshold)
     several = images.separate(given)
     predictions: list[list[Prediction]] = []
     for start in range(0, len(several), info.max_batch):
         batch = images.preprocess_batch(
             several[start : start + info.max_batch], info.preprocessing, info.input_shape
         )
-        predictions += images.top_k(engine.logits(batch), topk, info.labels)
+        predictions += images.top_k(
+            engine.logits(batch), topk, info.labels, multilabel=multilabel, threshold=threshold
+        )
     return predictions
 
 
 def _classifications(
-    outcomes: Iterator[batches.Outcome[list[Prediction]]],
+    outcomes: Iterator[batches.Outcome[Classification]],
 ) -> Iterator[Classification]:
     for file, found in outcomes:
         if isinstance(found, Exception):
             yield Classification(file, error=str(found))
         else:
-            yield Classification(file, found)
+            yield found
 
 
 def find_images(paths: Iterable[str | PathLike[str]], *, limit: int | None = None) -> list[str]:
