@@ -80,7 +80,7 @@ class Prediction:
     """A predicted class of an image.
 
     `index` is the number of the class and `label` its name, or the number as text if the engine
-    has no labels. `probability` is the softmax over all classes.
+    has no labels. `probability` is the softmax over all classes, or the sigmoid with `multilabel`.
     """
 
     index: int
@@ -447,18 +447,43 @@ def preprocess_batch(
     return np.stack(prepared) if prepared else np.empty((0, *input_shape), np.float32)
 
 
-def top_k(logits: npt.NDArray[np.float32], k: int, labels: Sequence[str]) -> list[list[Prediction]]:
+def top_k(
+    logits: npt.NDArray[np.float32],
+    k: int,
+    labels: Sequence[str],
+    *,
+    multilabel: bool = False,
+    threshold: float | None = None,
+) -> list[list[Prediction]]:
     """Return the k most probable classes of each row, the most probable first.
 
-    The probabilities of a row with a logit that is NaN or infinity are NaN.
+    Probabilities are a softmax over the classes, or with `multilabel` the sigmoid of each logit.
+    Those below the threshold are omitted. The softmax of a row with a logit that is NaN or infinity
+    is NaN.
     """
-    with np.errstate(invalid="ignore"):  # infinity minus itself
-        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
-    exponentials = np.exp(shifted)
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    probabilities = sigmoid(logits) if multilabel else _softmax(logits)
     # Stable, so that equal logits, and NaNs at the end, are in the order of their classes.
     order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     return [
-        [Prediction(int(i), labels[i] if labels else str(i), float(row[i])) for i in best]
+        [
+            Prediction(int(i), labels[i] if labels else str(i), float(row[i]))
+            for i in best
+            if threshold is None or row[i] >= threshold
+        ]
         for row, best in zip(probabilities, order, strict=True)
     ]
+
+
+def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return the probability of each class of its own, for heads of several labels."""
+    with np.errstate(over="ignore"):  # of a logit that is far below 0, whose sigmoid is 0
+        probabilities: npt.NDArray[np.float64] = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    return probabilities
+
+
+def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # infinity minus itself
+        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
+    exponentials = np.exp(shifted)
+    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities

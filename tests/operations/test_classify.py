@@ -470,3 +470,41 @@ def test_memory_of_images_is_reused(engine_file: Path) -> None:
     before = Image.core.get_stats()["allocated_blocks"]
     list(resrt.classify(engine_file, [PHOTOS / "china.jpg"] * 10, workers=3))
     assert Image.core.get_stats()["allocated_blocks"] <= before + 6
+
+
+def test_several_labels_and_a_threshold(
+    engine_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, photo = resrt.load(engine_file), folder / "a.jpg"
+    batch = resrt.preprocess(photo, engine.info.preprocessing)[None]
+    logits = engine.logits(batch)[0].astype(float)
+    order = np.argsort(-logits)
+    (found,) = resrt.classify(engine, [photo], multilabel=True, topk=3, exact=True)
+    assert [one.index for one in found.predictions] == list(order[:3])
+    expected = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(
+        [one.probability for one in found.predictions], expected[order[:3]], rtol=1e-5
+    )
+    assert engine.classify(photo, topk=3, multilabel=True) == [found.predictions]
+    middle = float(expected[order[:2]].mean())
+    (row,) = engine.classify(photo, multilabel=True, threshold=middle)
+    assert row == found.predictions[:1]
+    assert engine.classify(photo, threshold=1) == [[]]
+    assert run(engine_file, photo, "--multilabel", "--threshold", str(middle), "--exact") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    arguments = ["--format", "csv", "--threshold", "1"]
+    assert run(engine_file, photo, *arguments) == 0
+    assert capsys.readouterr().out.splitlines()[1] == f"{photo}," + "," * 15
+    for threshold in (-0.1, 1.5, "x", True):
+        with pytest.raises(resrt.InputError, match="threshold must be a number from 0 to 1"):
+            resrt.classify(engine, [], threshold=threshold)  # type: ignore[arg-type]
+    with pytest.raises(SystemExit, match="2"):
+        run(engine_file, photo, "--threshold", "2")
+
+
+def test_sigmoids_of_extreme_logits() -> None:
+    logits = np.array([[-1e30, 0, 1e30, np.nan]], np.float32)
+    (row,) = resrt.images.top_k(logits, 4, [], multilabel=True)
+    by_class = {one.index: one.probability for one in row}
+    assert [by_class[i] for i in range(3)] == [0, 0.5, 1]
+    assert np.isnan(by_class[3])

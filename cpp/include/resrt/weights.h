@@ -42,6 +42,11 @@ RESRT_API Weights read_safetensors(const std::string& path);
 // with non-finite values or a negative variance.
 RESRT_API void check_weights(const Graph& graph, const Weights& weights);
 
+// Returns the weights together with that of the layer that select_outputs (models.h) adds to a graph
+// for class activation maps: "cam.weight" is the weight of the last linear layer. Engine::build
+// completes the weights by itself.
+RESRT_API Weights complete_weights(const Graph& graph, Weights weights);
+
 // Returns parameters from a seeded generator, the same on every machine. They are for timing and
 // tests, where a network's outputs do not matter but must stay finite.
 RESRT_API Weights random_weights(const Graph& graph, uint64_t seed = 0);

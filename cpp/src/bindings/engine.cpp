@@ -21,6 +21,7 @@
 #include "cpus.h"
 #include "engine/library_folders.h"
 #include "engine/notes.h"
+#include "images/region.h"
 #include "passes/passes.h"
 #include "passes/quantise.h"
 #include "passes/value_counts.h"
@@ -172,6 +173,20 @@ void bind_engine(py::module_& module) {
             interruptibly([graph, seed](const Abandoned&) { return random_weights(graph, seed); }));
       },
       py::arg("graph"), py::arg("seed"), "Return seeded random parameters that fit the graph.");
+  module.def(
+      "complete_weights",
+      [](const Graph& graph, const std::map<std::string, FloatArray>& weights) {
+        std::map<std::string, FloatArray> arrays = weights;  // without a copy of their memory
+        for (const auto& [name, array] : complete_weights(graph, to_weights(weights))) {
+          if (!arrays.contains(name)) {
+            arrays.emplace(name, FloatArray(array.shape, array.data.get()));
+          }
+        }
+        return arrays;
+      },
+      py::arg("graph"), py::arg("weights"),
+      "Return the weights together with that of the layer that select_outputs adds for class "
+      "activation maps.");
   module.def(
       "check_weights",
       [](const Graph& graph, const std::map<std::string, FloatArray>& weights) {
@@ -385,6 +400,18 @@ void bind_engine(py::module_& module) {
       py::arg("pixels"), py::arg("steps"), py::arg("input_shape"),
       "Convert uint8 (height, width, channels) to float32 of input_shape, (channels, height, "
       "width).");
+  module.def(
+      "seen_region",
+      [](int photo_width, int photo_height, const Preprocessing& steps,
+         const std::tuple<int, int, int>& input_shape) {
+        const auto& [channels, height, width] = input_shape;
+        const Region region = seen_region({nullptr, photo_width, photo_height, channels}, steps,
+                                          {channels, height, width});
+        return std::make_tuple(region.left, region.top, region.right, region.bottom);
+      },
+      py::arg("width"), py::arg("height"), py::arg("steps"), py::arg("input_shape"),
+      "Return the part of a photograph that `preprocess` makes an input of: (left, top, right, "
+      "bottom) in its pixels.");
 
   py::class_<KernelTime>(module, "KernelTime",
                          "The time per inference of all convolutions of a kind.")

@@ -340,7 +340,7 @@ Engine::Engine(Engine&&) noexcept = default;
 Engine& Engine::operator=(Engine&&) noexcept = default;
 Engine::~Engine() = default;
 
-Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOptions& options,
+Engine Engine::build(const Graph& graph, const Weights& given, const BuildOptions& options,
                      const LoadOptions& load) {
   if (options.max_batch < 1 || options.max_batch > kLargestBatch) {
     throw InputError(
@@ -350,6 +350,7 @@ Engine Engine::build(const Graph& graph, const Weights& weights, const BuildOpti
       !std::isfinite(seconds) || seconds < 0) {
     throw InputError(concat("tuning_seconds must be at least 0, not ", seconds));
   }
+  const Weights weights = complete_weights(graph, given);
   check_weights(graph, weights);
   require_vector(graph);
   check_notes(options.notes, graph.input_shape(), graph.classes());

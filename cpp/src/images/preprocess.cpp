@@ -4,6 +4,7 @@
 
 #include "choices.h"
 #include "images/normalise.h"
+#include "images/region.h"
 #include "images/resample.h"
 #include "resrt/error.h"
 #include "resrt/images.h"
@@ -54,6 +55,12 @@ Crop centre(Size size, const Shape& input, Pipeline pipeline) {
   };
   return {offset(size.width, input.width), offset(size.height, input.height), input.width,
           input.height};
+}
+
+// The size to which a photograph is resized before it is cropped.
+Size size_before_crop(const ImageView& image, const Preprocessing& steps, const Shape& input) {
+  const Size size = resized_size(image, steps, input);
+  return size.width < input.width || size.height < input.height ? covering(image, input) : size;
 }
 
 void check_image(const ImageView& image, const Shape& input) {
@@ -123,6 +130,20 @@ void check_preprocessing(const Preprocessing& steps, const Shape& input) {
   }
 }
 
+Region seen_region(const ImageView& image, const Preprocessing& steps, const Shape& input) {
+  if (image.width < 1 || image.height < 1) {
+    throw InputError(concat("invalid image: ", image.width, "x", image.height, " pixels"));
+  }
+  check_preprocessing(steps, input);
+  const Size size = size_before_crop(image, steps, input);
+  const Crop crop = centre(size, input, steps.pipeline);
+  const double across = static_cast<double>(image.width) / static_cast<double>(size.width);
+  const double down = static_cast<double>(image.height) / static_cast<double>(size.height);
+  return {static_cast<double>(crop.left) * across, static_cast<double>(crop.top) * down,
+          static_cast<double>(crop.left + crop.width) * across,
+          static_cast<double>(crop.top + crop.height) * down};
+}
+
 void preprocess(const ImageView& image, const Preprocessing& steps, const Shape& input,
                 float* output) {
   check_image(image, input);
@@ -130,8 +151,7 @@ void preprocess(const ImageView& image, const Preprocessing& steps, const Shape&
   if (steps.mean.empty()) {
     throw InputError("this preprocessing has no mean and std; only prepared batches can be used");
   }
-  Size size = resized_size(image, steps, input);
-  if (size.width < input.width || size.height < input.height) size = covering(image, input);
+  const Size size = size_before_crop(image, steps, input);
   const Crop crop = centre(size, input, steps.pipeline);
   const std::vector<uint8_t> pixels =
       steps.pipeline == Pipeline::paddleclas

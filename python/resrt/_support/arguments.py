@@ -30,6 +30,13 @@ def seconds(name: str, value: object) -> float:
     raise InputError(f"{name} must be a number of seconds of at least 0, not {_shown(value)}")
 
 
+def fraction(name: str, value: object) -> float:
+    """Return a number from 0 to 1. Raises InputError."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise InputError(f"{name} must be a number from 0 to 1, not {_shown(value)}")
+
+
 def choice(name: str, value: object) -> str:
     """Return a name. Raises InputError if it is not a str, or not text."""
     if not isinstance(value, str):

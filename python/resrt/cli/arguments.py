@@ -38,6 +38,15 @@ def count_or_zero(text: str) -> int:
     return _whole(text, 0)
 
 
+def fraction(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    with _expecting("a number from 0 to 1", text):
+        value = float(text)
+        if not 0 <= value <= 1:
+            raise ValueError
+    return value
+
+
 def seconds(text: str) -> float:
     """Parse a number of seconds of at least 0."""
     with _expecting("a number of seconds of at least 0", text):
@@ -106,8 +115,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--outputs": {
         "nargs": "+",
         "metavar": "OUTPUT",
-        "help": "what it returns: logits, features, layer1 and so on (the end of a stage), or the "
-        "name of a layer; default: logits",
+        "help": "what it returns: logits, features, layer1 and so on (the end of a stage), cam "
+        "(class activation maps), or the name of a layer; default: logits",
     },
     "--precision": {
         "default": "auto",
@@ -143,6 +152,10 @@ _SHARED: dict[str, dict[str, Any]] = {
         "metavar": "SECONDS",
         "help": "how long to measure which of OpenVINO's kernels are the fastest; 0: take its "
         "default ones; default: 10",
+    },
+    "--multilabel": {
+        "action": "store_true",
+        "help": "the network was trained for several labels per image: probabilities are sigmoids",
     },
     "--workers": {"type": count, "metavar": "N", "help": "threads; default: one per core"},
     "--device": {

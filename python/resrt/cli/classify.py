@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resrt.cli.arguments import (
@@ -16,9 +17,11 @@ from resrt.cli.arguments import (
     add_shared,
     check_records,
     count,
+    fraction,
     image_paths,
 )
 from resrt.cli.terminal import progress, report_skipped, visible, waiting
+from resrt.errors import FileError
 
 if TYPE_CHECKING:
     from resrt import Classification, records
@@ -48,6 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="json: one object per line; csv: one row per image; default: %(default)s",
     )
+    add_shared(parser, "--multilabel")
+    parser.add_argument(
+        "--threshold", type=fraction, metavar="P", help="omit classes that are less probable"
+    )
+    parser.add_argument(
+        "--explain",
+        metavar="DIR",
+        help="write pictures of where the best class was found to this folder; the engine must be "
+        "built with --outputs logits cam",
+    )
     add_records(parser, help="default: standard output")
     add_shared(parser, "--exact", "--workers", "--device")
     add_ray(
@@ -61,9 +74,12 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import resrt
 
-    check_records(options)
     if options.ray is not None:
         return _run_on_cluster(options)
+    if options.explain is None or not options.overwrite:
+        check_records(options)
+    if options.explain is not None and not (options.overwrite or options.resume):
+        _check_pictures(Path(options.explain))
     if options.output is not None and options.format == "text":
         raise Misuse("-o requires --format json or csv")
     files = resrt.find_images(image_paths(options))
@@ -80,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
             made_by=resrt.records.made_by(
                 engine,
                 topk=options.topk,
+                multilabel=options.multilabel,
+                threshold=options.threshold,
                 exact=options.exact,
                 folder=resrt.records.folder_of(files),
             ),
@@ -89,7 +107,14 @@ def run(options: argparse.Namespace) -> int:
     finished = {record.image for record in known}
     rest = [file for file in files if file not in finished]
     found = resrt.classify(
-        engine, rest, topk=options.topk, exact=options.exact, workers=options.workers
+        engine,
+        rest,
+        topk=options.topk,
+        multilabel=options.multilabel,
+        threshold=options.threshold,
+        explain=options.explain,
+        exact=options.exact,
+        workers=options.workers,
     )
     # Results on the terminal show the progress themselves.
     quiet = options.quiet or (options.output is None and sys.stdout.isatty())
@@ -105,6 +130,9 @@ def run(options: argparse.Namespace) -> int:
 def _run_on_cluster(options: argparse.Namespace) -> int:
     import resrt
 
+    check_records(options)
+    if options.multilabel or options.threshold is not None or options.explain is not None:
+        raise Misuse("--ray does not support --multilabel, --threshold and --explain")
     if options.output is None or options.format != "text":
         raise Misuse("--ray requires a folder in -o, and writes only Parquet, without --format")
     if options.device is not None:
@@ -126,6 +154,21 @@ def _run_on_cluster(options: argparse.Namespace) -> int:
     for error in skipped:
         report_skipped(error)
     return SKIPPED if skipped else DONE
+
+
+def _check_pictures(folder: Path) -> None:
+    """Raise FileError for a folder with files, which the pictures might replace."""
+    try:
+        is_empty = next(folder.iterdir(), None) is None
+    except FileNotFoundError:
+        is_empty = True
+    except OSError as error:
+        raise FileError(f"cannot write to the folder '{folder}': {error.strerror}") from None
+    if not is_empty:
+        raise FileError(
+            f"the folder '{folder}' is not empty; name another folder, or replace the pictures in "
+            "it with --overwrite"
+        )
 
 
 def _report(record: Classification) -> bool:

@@ -27,6 +27,7 @@ from resrt.system import machine
 if TYPE_CHECKING:
     from resrt.images import ImageLike, Prediction
     from resrt.measuring.timing import Timing
+    from resrt.operations.explain import Explanation
 
 logs.forward()
 
@@ -227,7 +228,12 @@ class Engine:
             )
 
     def classify(
-        self, images: ImageLike | Sequence[ImageLike], topk: int = 5
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        topk: int = 5,
+        *,
+        multilabel: bool = False,
+        threshold: float | None = None,
     ) -> list[list[Prediction]]:
         """Return the most probable classes of each image, the most probable first.
 
@@ -237,12 +243,28 @@ class Engine:
                 image, or pixels, uint8 (H, W) in grey, (H, W, 3) in RGB or (H, W, 4) in RGBA,
                 whose alpha is ignored. They are preprocessed as the weights require.
             topk: the number of classes, at most as many as the network has.
+            multilabel: whether probabilities are sigmoids, as for `resrt.classify`.
+            threshold: omit classes that are less probable.
 
         Raises FileError for a path that cannot be read, InputError for an invalid image.
         """
         from resrt.operations.classify import classify_images
 
-        return classify_images(self, images, topk)
+        return classify_images(self, images, topk, multilabel=multilabel, threshold=threshold)
+
+    def explain(self, image: ImageLike, index: int | None = None) -> Explanation:
+        """Show where the network found a class in a photograph, by an exact class activation map.
+
+        Args:
+            image: an image, as for `classify`.
+            index: the number of the class; None: the most probable one.
+
+        Raises InputError for an engine without the outputs "logits" and "cam", or an invalid image
+        or index; FileError for a path that cannot be read.
+        """
+        from resrt.operations.explain import explain_image
+
+        return explain_image(self, image, index)
 
     def time(
         self,

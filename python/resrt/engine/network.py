@@ -106,8 +106,9 @@ def resolve(
         if input_size is None:
             input_size = metadata.input_size or (entry.crop if entry is not None else None)
         graph = _graph(model, checkpoint, input_size, classes, in_channels)
+    selected = graph
     if outputs is not None:
-        graph = _core.select_outputs(graph, names("outputs", outputs))
+        selected = _core.select_outputs(graph, names("outputs", outputs))
     if steps is not None:
         _core.check_preprocessing(steps, graph.input_shape)
     if checkpoint is None:
@@ -125,8 +126,8 @@ def resolve(
         source=model_info(model).source if isinstance(model, str) else None,
     )
     return Network(
-        graph,
-        arrays,
+        selected,
+        _core.complete_weights(selected, arrays),
         sha256=_sha256(checkpoint),
         metadata=dataclasses.replace(metadata, origin=source.origin),
     )

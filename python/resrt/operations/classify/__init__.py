@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, cast, overload
 from PIL import Image
 
 from resrt import images
-from resrt._support.arguments import whole
+from resrt._support.arguments import fraction, whole
 from resrt._support.environment import max_pixels
 from resrt._support.files import file_kind
 from resrt._support.sampling import evenly
 from resrt.engine import batches, cluster
 from resrt.engine.engine import Engine
-from resrt.errors import FileError
+from resrt.errors import FileError, InputError
 from resrt.images import ImageLike, Prediction
+from resrt.operations.explain import OUTPUTS as EXPLAINED
+from resrt.operations.explain import OverlayFolder, explained
 
 if TYPE_CHECKING:
     import ray.data
@@ -42,6 +44,9 @@ def classify(
     files: Iterable[str | PathLike[str]],
     *,
     topk: int = 5,
+    multilabel: bool = False,
+    threshold: float | None = None,
+    explain: str | PathLike[str] | None = None,
     exact: bool = False,
     workers: int | None = None,
 ) -> Iterator[Classification]: ...
@@ -59,6 +64,9 @@ def classify(
     files: Iterable[str | PathLike[str]] | ray.data.Dataset,
     *,
     topk: int = 5,
+    multilabel: bool = False,
+    threshold: float | None = None,
+    explain: str | PathLike[str] | None = None,
     exact: bool = False,
     workers: int | None = None,
 ) -> Iterator[Classification] | ray.data.Dataset:
@@ -77,55 +85,93 @@ def classify(
         files: the paths of any number of images; `resrt.find_images` lists those in folders. Or a
             dataset of Ray, with a column "image" of pixels, "bytes" of image files, or "path".
         topk: the number of classes of each image, at most as many as the network has.
+        multilabel: whether a probability is the sigmoid of its logit, for a network that was
+            trained for several labels per image, instead of a softmax over all classes.
+        threshold: omit classes that are less probable.
+        explain: a folder for pictures of where each image's best class was found, as
+            `Explanation.overlay` draws them. A picture that exists is replaced. Below this folder,
+            pictures have the paths that their images have below the current one, or else from the
+            root. The engine must have the outputs "logits" and "cam".
         exact: decode every JPEG at full size. By default, one that is several times larger than
             the network needs is decoded at reduced size if the weights' own preprocessing averages
             over pixels anyway; that changes grey levels by 2 on average where there is much detail.
         workers: threads that decode and infer; None: one per core. For a dataset: processors of
             each worker, which loads the engine once; None: 1.
 
-    Raises what `resrt.load` raises, and InputError for invalid arguments or RESRT_MAX_PIXELS.
+    Raises what `resrt.load` raises, and InputError for invalid arguments or RESRT_MAX_PIXELS. The
+    iterator raises FileError if a picture cannot be written.
     """
     topk = whole("topk", topk)
+    threshold = None if threshold is None else fraction("threshold", threshold)
     max_pixels()  # its errors are not those of an image
     if cluster.is_dataset(files):
         from resrt.operations.classify.ray import classify_dataset
 
+        if multilabel or threshold is not None or explain is not None:
+            raise InputError(
+                "a dataset of Ray is classified without multilabel, threshold and explain"
+            )
         dataset = cast("ray.data.Dataset", files)
         return classify_dataset(engine, dataset, topk=topk, exact=exact, workers=workers)
     files = cast("Iterable[str | PathLike[str]]", files)
     ready = batches.ready(engine)
+    pictures = None if explain is None else OverlayFolder(explain)
 
-    def finish(_: str, found: batches.Outputs) -> list[Prediction]:
-        (predictions,) = images.top_k(found["logits"][None], topk, ready.info.labels)
-        return predictions
+    def finish(file: str, found: batches.Outputs) -> Classification:
+        if pictures is not None:
+            try:
+                photograph = images.open_image(file, ready.info.input_shape[0])
+            except (FileError, InputError) as error:  # it has changed since it was classified
+                return Classification(file, error=str(error))
+            shown = explained(ready, photograph, found["logits"], found["cam"])
+            pictures.write(file, shown)
+        (predictions,) = images.top_k(
+            found["logits"][None],
+            topk,
+            ready.info.labels,
+            multilabel=multilabel,
+            threshold=threshold,
+        )
+        return Classification(file, predictions)
 
-    outcomes = batches.infer_files(ready, files, finish, exact=exact, workers=workers)
+    outputs = ["logits"] if explain is None else EXPLAINED
+    outcomes = batches.infer_files(
+        ready, files, finish, outputs=outputs, exact=exact, workers=workers
+    )
     return _classifications(outcomes)
 
 
 def classify_images(
-    engine: Engine, given: ImageLike | Sequence[ImageLike], topk: int = 5
+    engine: Engine,
+    given: ImageLike | Sequence[ImageLike],
+    topk: int = 5,
+    *,
+    multilabel: bool = False,
+    threshold: float | None = None,
 ) -> list[list[Prediction]]:
     """Return the most probable classes of images in memory or files; see `Engine.classify`."""
     topk, info = whole("topk", topk), engine.info
+    threshold = None if threshold is None else fraction("threshold", threshold)
     several = images.separate(given)
     predictions: list[list[Prediction]] = []
     for start in range(0, len(several), info.max_batch):
         batch = images.preprocess_batch(
             several[start : start + info.max_batch], info.preprocessing, info.input_shape
         )
-        predictions += images.top_k(engine.logits(batch), topk, info.labels)
+        predictions += images.top_k(
+            engine.logits(batch), topk, info.labels, multilabel=multilabel, threshold=threshold
+        )
     return predictions
 
 
 def _classifications(
-    outcomes: Iterator[batches.Outcome[list[Prediction]]],
+    outcomes: Iterator[batches.Outcome[Classification]],
 ) -> Iterator[Classification]:
     for file, found in outcomes:
         if isinstance(found, Exception):
             yield Classification(file, error=str(found))
         else:
-            yield Classification(file, found)
+            yield found
 
 
 def find_images(paths: Iterable[str | PathLike[str]], *, limit: int | None = None) -> list[str]:
