@@ -315,7 +315,7 @@ def test_completion_script(shell: str, capsys: pytest.CaptureFixture[str]) -> No
     [
         ("resrt insp", {"inspect"}),
         ("resrt build ResNet50_vd_s", {"ResNet50_vd_ssld", "ResNet50_vd_ssld_v2"}),
-        ("resrt build --precision f", {"fp32", "fp16"}),
+        ("resrt build --precision f", {"fp32", "fp16", "fp8"}),
         ("resrt eval x.engine y --re", {"--resume"}),
     ],
 )

@@ -160,13 +160,13 @@ RESRT_API Graph build_graph(std::string name, const ModelConfig& config,
 
 // Returns the graph with these outputs, in this order: "logits"; "features", what the last linear
 // layer reads; "layer1", "layer2" and so on, the feature maps at the end of each stage, in every
-// family; "cam", the class activation maps; or the name of any layer. Throws ModelError, listing the
-// outputs, if there is none of a name.
+// family; "cam", the class activation maps; or the name of any layer. Throws ModelError, listing
+// the outputs, if there is none of a name.
 //
-// The class activation maps (https://arxiv.org/abs/1512.04150) are the logits before pooling, without
-// the bias: (classes, H, W), whose mean over H and W plus the bias of a class is its logit. A network
-// has them if it ends in GlobalAvgPool2d and Linear. They are computed by an added layer, whose
-// weight complete_weights makes of the linear layer's.
+// The class activation maps (https://arxiv.org/abs/1512.04150) are the logits before pooling,
+// without the bias: (classes, H, W), whose mean over H and W plus the bias of a class is its logit.
+// A network has them if it ends in GlobalAvgPool2d and Linear. They are computed by an added layer,
+// whose weight complete_weights makes of the linear layer's.
 RESRT_API Graph select_outputs(const Graph& graph, const std::vector<std::string>& names);
 
 }  // namespace resrt

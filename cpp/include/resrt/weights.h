@@ -42,9 +42,9 @@ RESRT_API Weights read_safetensors(const std::string& path);
 // with non-finite values or a negative variance.
 RESRT_API void check_weights(const Graph& graph, const Weights& weights);
 
-// Returns the weights together with that of the layer that select_outputs (models.h) adds to a graph
-// for class activation maps: "cam.weight" is the weight of the last linear layer. Engine::build
-// completes the weights by itself.
+// Returns the weights together with that of the layer that select_outputs (models.h) adds to a
+// graph for class activation maps: "cam.weight" is the weight of the last linear layer.
+// Engine::build completes the weights by itself.
 RESRT_API Weights complete_weights(const Graph& graph, Weights weights);
 
 // Returns parameters from a seeded generator, the same on every machine. They are for timing and
