@@ -85,7 +85,7 @@ class Engine:
         stream of a reader waits for them by itself.
 
         An engine that was built with `outputs` returns those: of a single one the array, of several
-        a dict of arrays by name, in the order of `info.outputs`, each float32 (N, *shape).
+        a dict of arrays by name, in the order of `info.outputs`, each float32 with N first.
 
         All logits of an image with a value that is NaN or infinite are NaN; the other images of
         its batch are unaffected.

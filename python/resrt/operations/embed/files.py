@@ -32,8 +32,8 @@ def open_features(
     it grows.
 
     FILE.parquet has the columns image, error and features, a list of C float32, which is null for
-    an image that was skipped. In texts, special characters are escaped; see
-    `resrt.records.unescape`. It is written at the end, from an array in FILE.parquet.part.npy that
+    an image that was skipped. In texts, special characters are escaped as in the CSV
+    files of `resrt.records`. It is written at the end, from an array in FILE.parquet.part.npy that
     an interrupted run leaves, and requires `resrt[parquet]`.
 
     Args:
