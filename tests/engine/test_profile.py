@@ -108,3 +108,18 @@ def test_invalid_arguments(small_engine: resrt.Engine, load_with_counters: Load)
         engine.profile(0)
     with pytest.raises(resrt.InputError, match="repeats must be an integer of at least 1, not 0"):
         engine.profile(repeats=0)
+
+
+def test_roundings_of_an_8_bit_network_are_a_kind(
+    small_graph: resrt.Graph, images: np.ndarray, tmp_path: Path
+) -> None:
+    calibration = resrt.calibrate(small_graph, "random", images)
+    engine = resrt.build(small_graph, "random", precision="int8", calibration=calibration)
+    engine.save(tmp_path / "int8.engine")
+    profile = resrt.load(tmp_path / "int8.engine", profile=True).profile(1, repeats=2)
+    assert any("Conv2d" in kind.name for kind in profile.kinds)
+    layers = {layer.name for layer in small_graph.layers}
+    added = {layer for step in profile.steps for layer in step.layers} - layers
+    assert added
+    assert all(layer.removesuffix(".quantize") in layers for layer in added)
+    assert all("Quantize" in step.kind for step in profile.steps if added.intersection(step.layers))

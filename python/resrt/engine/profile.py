@@ -111,8 +111,9 @@ def profile_engine(engine: _core.Engine, batch: int, repeats: int) -> Profile:
     kinds = _kinds(engine.info)
 
     def kind(layers: list[str], type_: str) -> str:
-        # Each kind once, in the order of the layers.
-        return " + ".join(dict.fromkeys(kinds[layer] for layer in layers)) or f"({type_})"
+        # Each kind once, in the order of the layers. A pass adds the roundings of 8-bit networks.
+        found = dict.fromkeys(kinds.get(layer, "Quantize") for layer in layers)
+        return " + ".join(found) or f"({type_})"
 
     steps = [
         Step(step.name, step.type, tuple(step.layers), kind(step.layers, step.type), step.ms)
