@@ -48,6 +48,7 @@ TEST(Graph, SelectsItsOutputs) {
   EXPECT_THROW(select_outputs(graph, {"layer5"}), ModelError);
   EXPECT_THROW(select_outputs(graph, {"layer1", "layer1"}), ModelError);
   EXPECT_THROW(select_outputs(graph, {}), ModelError);
+  EXPECT_THROW(select_outputs(graph, {"input"}), ModelError);
   Graph other = graph;
   EXPECT_THROW(other.set_outputs({{"far", Tensor{10000}}}), ModelError);
 }

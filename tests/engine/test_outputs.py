@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,16 @@ def build(name: str, *outputs: str, max_batch: int = 2) -> resrt.Engine:
 
 
 @pytest.fixture(scope="module")
-def batch() -> Batch:
+def images() -> Batch:
     return np.random.default_rng(0).standard_normal((3, 3, 64, 64), np.float32)
+
+
+@pytest.fixture
+def batch(images: Batch) -> Iterator[Batch]:
+    """Yield images, which no engine may change."""
+    batch = images.copy()
+    yield batch
+    np.testing.assert_array_equal(batch, images)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -65,11 +74,10 @@ def test_features_are_the_mean_of_the_last_stage(name: str, batch: Batch) -> Non
 
 def test_layers_within_fused_ones(batch: Batch) -> None:
     """A layer that is an output is not folded or fused into another."""
-    names = ("layer1.0.conv1", "layer1.0.bn1", "layer1.0.relu", "layer1.0.add", "input")
+    names = ("layer1.0.conv1", "layer1.0.bn1", "layer1.0.relu", "layer1.0.add")
     graph = resrt.build_graph("resnet18", input_size=64)
     names = tuple(name for name in names if name in {layer.name for layer in graph.layers})
     outputs = build("resnet18", *names, "layer1.0.bn1.relu").infer(batch)
-    np.testing.assert_array_equal(outputs["input"], batch)
     weights = _core.random_weights(graph, 0)
     scale = weights["layer1.0.bn1.weight"] / np.sqrt(weights["layer1.0.bn1.running_var"] + 1e-5)
     shift = weights["layer1.0.bn1.bias"] - scale * weights["layer1.0.bn1.running_mean"]
@@ -151,6 +159,8 @@ def test_unknown_and_repeated_outputs() -> None:
         build("resnet18", "layer5")
     with pytest.raises(resrt.ModelError, match="'features' of resnet18 is selected twice"):
         build("resnet18", "features", "features")
+    with pytest.raises(resrt.ModelError, match="the output 'input' is the input of resnet18"):
+        build("resnet18", "layer1", "input")
     with pytest.raises(resrt.InputError, match="outputs must be a list of names, not 'features'"):
         resrt.build("resnet18", "random", outputs="features")
     with pytest.raises(resrt.InputError, match="outputs must be a list of names"):
@@ -174,7 +184,7 @@ def test_the_cache_knows_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("name", ["resnet18", "ResNeSt50"])
 def test_onnx_files_have_the_outputs(name: str, batch: Batch, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    outputs = ["layer2", "features", "logits", "input"]
+    outputs = ["layer2", "features", "logits"]
     exported = resrt.export(
         name, tmp_path / "a.onnx", "random", input_size=64, outputs=outputs, verify=True
     )

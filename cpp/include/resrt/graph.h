@@ -216,8 +216,8 @@ class RESRT_API Graph {
   // What an engine of the network returns: the logits, unless set_outputs selected other tensors.
   std::vector<NamedTensor> outputs() const;
   // Selects the outputs, in this order. Throws ModelError if there are none, if two have the same
-  // name, or if a tensor is not of this graph. See select_outputs in models.h, which finds them by
-  // their names.
+  // name, or if a tensor is the input or not of this graph. See select_outputs in models.h, which
+  // finds them by their names.
   void set_outputs(std::vector<NamedTensor> outputs);
   // Whether a tensor is a vector, as GlobalAvgPool2d and Linear return it, not a feature map.
   bool is_vector(Tensor tensor) const;

@@ -56,6 +56,10 @@ void Graph::set_outputs(std::vector<NamedTensor> outputs) {
       throw ModelError(concat("the output '", name, "' is that of layer number ", tensor.layer,
                               ", but ", name_, " has only ", layers_.size(), " layers"));
     }
+    if (std::holds_alternative<Input>(layer(tensor).definition)) {
+      throw ModelError(concat("the output '", name, "' is the input of ", name_,
+                              "; select layers that compute something"));
+    }
     if (std::any_of(name.begin(), name.end(), [](char c) { return c >= 0 && c < ' '; })) {
       throw ModelError(concat("an output of ", name_, " has a control character in its name"));
     }

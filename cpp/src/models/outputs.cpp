@@ -80,7 +80,7 @@ Graph select_outputs(const Graph& original, const std::vector<std::string>& name
       has_maps && wants_maps && !has_layer(original, kMaps) ? with_maps(original) : original;
   std::vector<NamedTensor> available = named_outputs(graph);
   const size_t named = available.size();
-  for (size_t i = 0; i < graph.layers().size(); ++i) {
+  for (size_t i = 0; i < graph.layers().size(); ++i) {  // set_outputs refuses the input
     available.push_back({graph.layers()[i].name, {static_cast<int>(i)}});
   }
   std::vector<NamedTensor> selected;
