@@ -42,6 +42,7 @@ def test_text(engine_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [one["repeats"] for one in document["timings"]] == [3, 3]
     assert all(one["images_per_second"] > 0 for one in document["timings"])
     assert document["settings"]["concurrency"] == 1
+    assert document["settings"]["compile_for"] == []
     assert document["machine"]["libraries"]["resrt"] == resrt.__version__
     assert list(tmp_path.iterdir()) == [output]
 
@@ -177,3 +178,10 @@ def test_progress_is_shown_only_on_a_terminal(engine_file: Path) -> None:
     assert shown.endswith("\r\x1b[K")  # it is erased at the end
     assert run_resrt(*arguments, "--quiet", stream="stderr") == ""
     assert "measuring" not in run_resrt(*arguments, stream="stdout")
+
+
+def test_batch_sizes(engine_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(
+        _time(capsys, str(engine_file), "--batch-sizes", "1", "4", "--format", "json")
+    )
+    assert document["settings"]["compile_for"] == [1, 4]

@@ -41,9 +41,18 @@ def test_loaded_engine(small_engine: resrt.Engine) -> None:
     found = resrt.time(small_engine, batch_sizes=[2], repeats=1, duration=0, concurrency=2)
     assert (found.load_ms, found.first_ms) == (None, None)
     assert [(one.repeats, one.concurrency) for one in found.timings] == [(2, 2)]
-    for settings in ({"threads": 1}, {"device": "cuda:1"}):
-        with pytest.raises(resrt.InputError, match="already has its threads and its device"):
+    for settings in ({"threads": 1}, {"device": "cuda:1"}, {"compile_for": [1]}):
+        with pytest.raises(resrt.InputError, match="already has its threads, its device and its"):
             resrt.time(small_engine, **settings)
+
+
+def test_sizes_to_compile_for(engine_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = resrt.time(
+        engine_file, batch_sizes=[2], repeats=1, duration=0, compile_for=[2], profile=True
+    )
+    assert found.document()["settings"]["compile_for"] == [2]
+    with pytest.raises(resrt.InputError, match="batch"):  # of resrt.load, which gets them
+        resrt.time(engine_file, compile_for=[99])
 
 
 def test_engine_that_cannot_classify_photographs() -> None:

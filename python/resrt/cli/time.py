@@ -51,6 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_shared(parser, "--threads", "--device")
     parser.add_argument(
+        "--batch-sizes",
+        type=count,
+        nargs="+",
+        default=(),
+        metavar="N",
+        help="compile the network for each of these batch sizes, instead of once for all; only for "
+        "OpenVINO",
+    )
+    parser.add_argument(
         "--concurrency",
         type=count,
         default=1,
@@ -83,6 +92,7 @@ def run(options: argparse.Namespace) -> None:
             warm_up=options.warm_up,
             threads=options.threads,
             device=options.device,
+            compile_for=options.batch_sizes,
             concurrency=options.concurrency,
             profile=options.profile,
             output=options.output,

@@ -43,6 +43,7 @@ class Settings:
     warm_up: int
     threads: int | None
     concurrency: int
+    compile_for: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         whole("repeats", self.repeats)
@@ -107,6 +108,7 @@ def time(
     warm_up: int = 3,
     threads: int | None = None,
     device: str | None = None,
+    compile_for: Sequence[int] = (),
     concurrency: int = 1,
     profile: bool = False,
     output: str | PathLike[str] | None = None,
@@ -122,6 +124,8 @@ def time(
         warm_up: untimed inferences of each caller before the timed ones.
         threads: processor threads per inference; None: one per core. Only for a path.
         device: the GPU to run on, such as "cuda:1"; None: the first. Only for a path.
+        compile_for: the batch sizes to compile the network for, which are the `batch_sizes` of
+            `resrt.load`; by default, it is compiled once for all. Only for a path, and OpenVINO.
         concurrency: the number of concurrent callers. If inferences have fewer threads than there
             are cores, several run at once; otherwise the callers take turns, and latencies include
             the wait.
@@ -134,7 +138,8 @@ def time(
     Raises what `resrt.load` raises, InputError for invalid settings, and FileError if the output
     cannot be written.
     """
-    settings = Settings(repeats, duration, warm_up, threads, concurrency)
+    compile_for = [whole("compile_for", size) for size in compile_for]
+    settings = Settings(repeats, duration, warm_up, threads, concurrency, compile_for)
     report = progress or (lambda _: None)
     load_before = machine.load()
     with contextlib.ExitStack() as stack:
@@ -144,13 +149,12 @@ def time(
         if profile and not batch_sizes:
             raise InputError("profile requires a batch size; give at least one in batch_sizes")
         report("load")
-        loaded, load_ms, first_ms = _loaded(engine, threads, device)
+        options = {"threads": threads, "device": device, "batch_sizes": compile_for}
+        loaded, load_ms, first_ms = _loaded(engine, options)
         layers = None
         if profile:
             report("layers")
-            layers = _with_counters(engine, threads, device).profile(
-                batch_sizes[0], repeats=repeats
-            )
+            layers = _with_counters(engine, options).profile(batch_sizes[0], repeats=repeats)
         report("preprocessing")
         preprocessing = _time_preprocessing(loaded, settings)
         timings = []
@@ -196,17 +200,18 @@ def time_batches(
 
 
 def _loaded(
-    engine: Engine | str | PathLike[str], threads: int | None, device: str | None
+    engine: Engine | str | PathLike[str], options: dict[str, Any]
 ) -> tuple[Engine, float | None, float | None]:
     """Return the engine, and the milliseconds of its loading and first inference."""
     if isinstance(engine, Engine):
-        if threads is not None or device is not None:
+        if any(value not in (None, []) for value in options.values()):
             raise InputError(
-                "a loaded engine already has its threads and its device; give them to resrt.load"
+                "a loaded engine already has its threads, its device and its batch sizes; give "
+                "them to resrt.load"
             )
         return engine, None, None
     start = perf_counter()
-    loaded = load(engine, threads=threads, device=device)
+    loaded = load(engine, **options)
     is_loaded = perf_counter()
     batch = np.zeros((1, *loaded.info.input_shape), np.float32)
     begun = perf_counter()
@@ -214,12 +219,10 @@ def _loaded(
     return loaded, 1000 * (is_loaded - start), 1000 * (perf_counter() - begun)
 
 
-def _with_counters(
-    engine: Engine | str | PathLike[str], threads: int | None, device: str | None
-) -> Engine:
+def _with_counters(engine: Engine | str | PathLike[str], options: dict[str, Any]) -> Engine:
     if isinstance(engine, Engine):
         return engine
-    return load(engine, threads=threads, device=device, warm_up=False, profile=True)
+    return load(engine, **options, warm_up=False, profile=True)
 
 
 def _time_preprocessing(engine: Engine, settings: Settings) -> timing.Timing | None:
