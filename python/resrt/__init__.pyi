@@ -87,6 +87,8 @@ from .operations.inspect import EngineFile as EngineFile
 from .operations.inspect import inspect as inspect
 from .operations.preprocess import preprocess as preprocess
 from .operations.report import report as report
+from .operations.sensitivity import LayerSensitivity as LayerSensitivity
+from .operations.sensitivity import sensitivity as sensitivity
 from .operations.time import Benchmark as Benchmark
 from .operations.time import time as time
 from .operations.triton import ServedModel as ServedModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from resrt.cli.arguments import (
     NETWORK,
@@ -12,6 +13,7 @@ from resrt.cli.arguments import (
     model,
     preprocessing,
 )
+from resrt.cli.tables import Column, show
 from resrt.cli.terminal import waiting
 
 SUMMARY = "measure what an int8 engine needs to know"
@@ -43,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LAYER",
         help="convolutions that stay in floating point, and additions whose inputs do",
     )
+    parser.add_argument(
+        "--analyse",
+        action="store_true",
+        help="also print what rounding each layer alone costs, the most harmful first",
+    )
     add_shared(parser, "--classes", "--in-channels", "--key")
     add_preprocessing(parser)
 
@@ -53,6 +60,13 @@ def run(options: argparse.Namespace) -> None:
 
     check_output(options, options.output)
     network = model(options)
+    described: dict[str, Any] = {
+        "input_size": options.input_size,
+        "classes": options.classes,
+        "in_channels": options.in_channels,
+        "preprocessing": preprocessing(options),
+        "key": options.key,
+    }
     with waiting("calibrating", quiet=options.quiet) as progress:
         found = resrt.calibrate(
             network,
@@ -61,11 +75,7 @@ def run(options: argparse.Namespace) -> None:
             method=options.method,
             limit=options.limit or 512,
             keep=options.keep,
-            input_size=options.input_size,
-            classes=options.classes,
-            in_channels=options.in_channels,
-            preprocessing=preprocessing(options),
-            key=options.key,
+            **described,
             progress=progress,
         )
     found.save(options.output)
@@ -74,3 +84,20 @@ def run(options: argparse.Namespace) -> None:
             f"{found.network}: {len(found.ranges)} ranges from {found.images} images, by "
             f"{found.method}\n{options.output}"
         )
+    if options.analyse:
+        with waiting("analysing", quiet=options.quiet) as progress:
+            costs = resrt.sensitivity(
+                network,
+                options.weights,
+                options.images,
+                calibration=found,
+                **described,
+                progress=progress,
+            )
+        show(costs, _COLUMNS, "table")
+
+
+_COLUMNS: list[Column[Any]] = [
+    Column("layer", "layer", lambda one: one.layer),
+    Column("snr", "SNR of the logits, dB", lambda one: one.snr, "{:.1f}".format),
+]

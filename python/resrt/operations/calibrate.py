@@ -75,7 +75,7 @@ def calibrate(
         model, weights, input_size, classes, in_channels, None, preprocessing, progress, key
     )
     network.warn_of_assumption()
-    chosen = evenly(_listed(images, network), whole("limit", limit))
+    chosen = evenly(find_inputs(images, network), whole("limit", limit))
     values = _measure(network, frozenset(keep), chosen, progress)
     return Calibration(
         network=network.graph.name,
@@ -88,7 +88,8 @@ def calibrate(
     )
 
 
-def _listed(images: ImagesLike, network: Network) -> Sequence[object]:
+def find_inputs(images: ImagesLike, network: Network) -> Sequence[object]:
+    """Return the images one by one, as paths or arrays. Raises InputError if there are none."""
     if isinstance(images, np.ndarray):
         shape = network.graph.input_shape
         if images.shape[1:] != shape or images.dtype != np.float32:
@@ -123,7 +124,7 @@ def _measure(
         totals.put({name: Values() for name in names})
 
     def measure(image: object) -> None:
-        batch = _prepared(image, network)
+        batch = to_input(image, network)
         total = totals.get()
         try:
             if images_name in total:
@@ -156,7 +157,8 @@ def _measure(
     return merged
 
 
-def _prepared(image: object, network: Network) -> npt.NDArray[np.float32]:
+def to_input(image: object, network: Network) -> npt.NDArray[np.float32]:
+    """Return an image as a batch of one."""
     if isinstance(image, np.ndarray):
         return np.ascontiguousarray(image[None])
     shape = network.graph.input_shape

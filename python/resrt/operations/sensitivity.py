@@ -1,0 +1,129 @@
+"""`resrt.sensitivity`: how much each layer's rounding to 8 bits changes the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from resrt import _core
+from resrt._support.arguments import whole
+from resrt._support.sampling import evenly
+from resrt.engine.calibration import CalibrationLike, given
+from resrt.engine.engine import build_network
+from resrt.engine.network import BuildProgress, Model, Network, WeightsLike, resolve
+from resrt.errors import WeightsError
+from resrt.operations.calibrate import ImagesLike, find_inputs, to_input
+from resrt.weights.preprocessing import PreprocessingLike
+
+DEFAULT_LIMIT = 32
+_BATCH = 8
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """What rounding one layer alone costs.
+
+    Attributes:
+        layer: a convolution or an addition, as `keep` of `resrt.calibrate` names it.
+        snr: the signal-to-noise ratio of the logits with only this layer's input and weight
+            rounded, in decibels: the power of the logits over that of the change. Infinite if they
+            do not change.
+    """
+
+    layer: str
+    snr: float
+
+
+def sensitivity(
+    model: Model,
+    weights: WeightsLike | None = None,
+    images: ImagesLike = (),
+    *,
+    calibration: CalibrationLike,
+    limit: int = DEFAULT_LIMIT,
+    input_size: int | Sequence[int] | None = None,
+    classes: int | None = None,
+    in_channels: int | None = None,
+    preprocessing: PreprocessingLike | None = None,
+    key: str | None = None,
+    progress: BuildProgress | None = None,
+) -> list[LayerSensitivity]:
+    """Measure how much each layer's rounding to 8 bits changes the logits, the most harmful first.
+
+    An engine is built for each convolution and addition that the calibration rounds, with only that
+    layer rounded and the rest in float32. If an int8 engine is not accurate enough, calibrate again
+    and leave the first layers of the list in floating point with `keep`.
+
+    Args:
+        model: as for `resrt.build`.
+        weights: as for `resrt.build`.
+        images: as for `resrt.calibrate`.
+        calibration: the ranges, as a `resrt.Calibration` or the path of its file.
+        limit: the maximum number of images, sampled evenly.
+        input_size: as for `resrt.build`, like the following.
+        classes: the number of logits.
+        in_channels: the number of input channels.
+        preprocessing: how photographs become inputs.
+        key: an entry of a checkpoint, or a prefix.
+        progress: called with a phase, the number of layers that are done, and their number.
+
+    Raises what `resrt.calibrate` raises, and InputError if the calibration is of another network or
+    of other weights.
+    """
+    network = resolve(
+        model, weights, input_size, classes, in_channels, None, preprocessing, progress, key
+    )
+    ranges = given(calibration, network)
+    chosen = evenly(find_inputs(images, network), whole("limit", limit))
+    batch = np.concatenate([to_input(image, network) for image in chosen])
+    exact = _logits(network, batch)
+    if not np.isfinite(exact).all():
+        raise WeightsError(
+            f"the logits of {network.graph.name} are not finite for these images; check the "
+            "weights and the images"
+        )
+    graph, folded = _core.fold_batch_norm(network.graph, network.weights)
+    layers = _rounded_layers(graph, ranges.keep)
+    found = []
+    for number, layer in enumerate(layers):
+        if progress is not None:
+            progress("analysing, layer", number, len(layers))
+        alone = replace(ranges, keep=frozenset(_layers(graph)) - {layer})
+        rounded = replace(network, graph=_core.quantise(graph, alone.to_core()), weights=folded)
+        found.append(LayerSensitivity(layer, _snr(exact, _logits(rounded, batch))))
+    return sorted(found, key=lambda one: one.snr)
+
+
+def _layers(graph: _core.Graph) -> Iterator[str]:
+    """Yield the layers that a calibration can keep in floating point."""
+    for layer in graph.layers:
+        if isinstance(layer.definition, (_core.Conv2d, _core.Add)):
+            yield layer.name
+
+
+def _rounded_layers(graph: _core.Graph, keep: frozenset[str]) -> list[str]:
+    """Return the layers whose rounding a calibration asks for."""
+    every = set(_layers(graph))
+    return [
+        name
+        for name in _layers(graph)
+        if name not in keep and _core.quantised_tensors(graph, every - {name})
+    ]
+
+
+def _logits(network: Network, batch: npt.NDArray[np.float32]) -> Logits:
+    size = min(_BATCH, len(batch))
+    found = build_network(network, "fp32", max_batch=size, tune=0).infer(batch)
+    assert not isinstance(found, dict)
+    return found
+
+
+def _snr(exact: Logits, found: Logits) -> float:
+    signal = np.square(exact, dtype=np.float64).sum()
+    noise = np.square(exact.astype(np.float64) - found).sum()
+    return float("inf") if noise == 0 else float(10 * np.log10(signal / noise))
