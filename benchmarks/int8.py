@@ -3,8 +3,10 @@
     python benchmarks/int8.py ResNet50=resnet50.onnx ResNeSt50=resnest50d.onnx --batch 1 8
 
 Each argument is a network and the ONNX file of another implementation of it, such as timm's, with
-one input for any batch size. NNCF's post-training quantisation gets the same images as resrt's
-calibration, and OpenVINO runs its model with the hints of resrt's engine. Requires nncf.
+one input for any batch size, with trained weights or made with zero_init_last=False: normalisations
+of zero make NNCF's model cheaper than a trained one. NNCF's post-training quantisation gets the
+same images as resrt's calibration, and OpenVINO runs its model with the hints of resrt's engine.
+Requires nncf.
 """
 
 from __future__ import annotations
