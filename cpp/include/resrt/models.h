@@ -160,8 +160,8 @@ RESRT_API Graph build_graph(std::string name, const ModelConfig& config,
 
 // Returns the graph with these outputs, in this order: "logits"; "features", what the last linear
 // layer reads; "layer1", "layer2" and so on, the feature maps at the end of each stage, in every
-// family; "cam", the class activation maps; or the name of any layer. Throws ModelError, listing
-// the outputs, if there is none of a name.
+// family; "cam", the class activation maps; or the name of any layer but the input. Throws
+// ModelError, listing the outputs, if there is none of a name.
 //
 // The class activation maps (https://arxiv.org/abs/1512.04150) are the logits before pooling,
 // without the bias: (classes, H, W), whose mean over H and W plus the bias of a class is its logit.

@@ -322,7 +322,8 @@ Args:
     graph: the network, which is not changed.
     names: "logits"; "features", the vector that the last linear layer reads; "layer1", "layer2" and
         so on, the feature maps at the end of each stage, in every family; "cam", the class activation
-        maps (classes, H, W), whose means plus the bias are the logits; or the name of any layer.
+        maps (classes, H, W), whose means plus the bias are the logits; or the name of any layer but the
+        input.
 
 Raises ModelError, listing the outputs, if there is none of a name.)");
 

@@ -56,6 +56,8 @@ void Graph::set_outputs(std::vector<NamedTensor> outputs) {
       throw ModelError(concat("the output '", name, "' is that of layer number ", tensor.layer,
                               ", but ", name_, " has only ", layers_.size(), " layers"));
     }
+    // OpenVINO shares the memory of an input and an output that are the same tensor, so it would
+    // write the content of the caller's output into the caller's images.
     if (std::holds_alternative<Input>(layer(tensor).definition)) {
       throw ModelError(concat("the output '", name, "' is the input of ", name_,
                               "; select layers that compute something"));

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resrt.cli.arguments import (
     NETWORK,
@@ -16,6 +16,9 @@ from resrt.cli.arguments import (
 from resrt.cli.tables import Column, show
 from resrt.cli.terminal import waiting
 
+if TYPE_CHECKING:
+    from resrt import LayerSensitivity
+
 SUMMARY = "measure what an int8 engine needs to know"
 DESCRIPTION = (
     "Measures the ranges of a network's tensors on photographs, from which resrt build makes an "
@@ -23,6 +26,11 @@ DESCRIPTION = (
     "engine will see suffice. The file is JSON and can be edited."
 )
 EXAMPLE = "resrt calibrate ResNet50 --images photos/ -o ranges.json"
+
+_COLUMNS: list[Column[LayerSensitivity]] = [
+    Column("layer", "layer", lambda one: one.layer),
+    Column("snr", "SNR of the logits, dB", lambda one: one.snr, "{:.1f}".format),
+]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--analyse",
         action="store_true",
-        help="also print what rounding each layer alone costs, the most harmful first",
+        help="also print what rounding each layer alone costs, on up to 32 of the images, the most "
+        "harmful first",
     )
     add_shared(parser, "--classes", "--in-channels", "--key")
     add_preprocessing(parser)
@@ -95,9 +104,3 @@ def run(options: argparse.Namespace) -> None:
                 progress=progress,
             )
         show(costs, _COLUMNS, "table")
-
-
-_COLUMNS: list[Column[Any]] = [
-    Column("layer", "layer", lambda one: one.layer),
-    Column("snr", "SNR of the logits, dB", lambda one: one.snr, "{:.1f}".format),
-]

@@ -74,7 +74,7 @@ class _Writer:
         self._shapes = output_shapes(graph)
         for output, layer_name in graph.outputs:
             value = self._outputs[layer_name]
-            if value != INPUT and value not in self._shapes and not self._is_column(layer_name):
+            if value not in self._shapes and not self._is_column(layer_name):
                 self._outputs[layer_name] = output
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, onnx.TensorProto] = {}

@@ -81,7 +81,7 @@ def build(
             features (N, C) that the classifier reads; "layer1", "layer2" and so on, the feature
             maps (N, C, H, W) at the end of each stage, in every family; "cam", the class activation
             maps (N, classes, H, W), whose means plus the classifier's bias are the logits, and
-            which `Engine.explain` requires; or the name of any layer of the graph. None: the
+            which `Engine.explain` requires; or the name of any layer but the input. None: the
             logits. Only OpenVINO has other outputs than the logits.
         device: the GPU to build for, such as "cuda:1"; None: the first. Only for a GPU's backend.
         tune: how many seconds to measure, about, which of OpenVINO's kernels run each kind of

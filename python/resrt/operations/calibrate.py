@@ -75,7 +75,7 @@ def calibrate(
         model, weights, input_size, classes, in_channels, None, preprocessing, progress, key
     )
     network.warn_of_assumption()
-    chosen = evenly(find_inputs(images, network), whole("limit", limit))
+    chosen = sample(images, network, limit)
     values = _measure(network, frozenset(keep), chosen, progress)
     return Calibration(
         network=network.graph.name,
@@ -88,8 +88,11 @@ def calibrate(
     )
 
 
-def find_inputs(images: ImagesLike, network: Network) -> Sequence[object]:
-    """Return the images one by one, as paths or arrays. Raises InputError if there are none."""
+def sample(images: ImagesLike, network: Network, limit: int) -> list[object]:
+    """Return at most so many of the images, as paths or arrays, sampled evenly.
+
+    Raises InputError if there are none.
+    """
     if isinstance(images, np.ndarray):
         shape = network.graph.input_shape
         if images.shape[1:] != shape or images.dtype != np.float32:
@@ -104,7 +107,7 @@ def find_inputs(images: ImagesLike, network: Network) -> Sequence[object]:
         found = find_images([images] if isinstance(images, (str, PathLike)) else images)
     if not found:
         raise InputError("there are no images to calibrate with; give a folder of some hundred")
-    return found
+    return evenly(found, whole("limit", limit))
 
 
 def _measure(

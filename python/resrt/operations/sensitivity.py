@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from resrt import _core
-from resrt._support.arguments import whole
-from resrt._support.sampling import evenly
 from resrt.engine.calibration import CalibrationLike, given
 from resrt.engine.engine import build_network
 from resrt.engine.network import BuildProgress, Model, Network, WeightsLike, resolve
 from resrt.errors import WeightsError
-from resrt.operations.calibrate import ImagesLike, find_inputs, to_input
+from resrt.operations.calibrate import ImagesLike, sample, to_input
 from resrt.weights.preprocessing import PreprocessingLike
 
 DEFAULT_LIMIT = 32
@@ -79,8 +77,9 @@ def sensitivity(
         model, weights, input_size, classes, in_channels, None, preprocessing, progress, key
     )
     ranges = given(calibration, network)
-    chosen = evenly(find_inputs(images, network), whole("limit", limit))
-    batch = np.concatenate([to_input(image, network) for image in chosen])
+    inputs = [to_input(image, network) for image in sample(images, network, limit)]
+    batch = np.concatenate(inputs)
+    network = replace(network, graph=_core.select_outputs(network.graph, ["logits"]))
     exact = _logits(network, batch)
     if not np.isfinite(exact).all():
         raise WeightsError(
@@ -88,32 +87,28 @@ def sensitivity(
             "weights and the images"
         )
     graph, folded = _core.fold_batch_norm(network.graph, network.weights)
-    layers = _rounded_layers(graph, ranges.keep)
+    kept_beside = _kept_beside(graph, ranges.keep)
     found = []
-    for number, layer in enumerate(layers):
+    for number, (layer, keep) in enumerate(kept_beside.items()):
         if progress is not None:
-            progress("analysing, layer", number, len(layers))
-        alone = replace(ranges, keep=frozenset(_layers(graph)) - {layer})
-        rounded = replace(network, graph=_core.quantise(graph, alone.to_core()), weights=folded)
+            progress("analysing, layer", number, len(kept_beside))
+        alone = _core.quantise(graph, replace(ranges, keep=keep).to_core())
+        rounded = replace(network, graph=alone, weights=folded)
         found.append(LayerSensitivity(layer, _snr(exact, _logits(rounded, batch))))
     return sorted(found, key=lambda one: one.snr)
 
 
-def _layers(graph: _core.Graph) -> Iterator[str]:
-    """Yield the layers that a calibration can keep in floating point."""
-    for layer in graph.layers:
-        if isinstance(layer.definition, (_core.Conv2d, _core.Add)):
-            yield layer.name
-
-
-def _rounded_layers(graph: _core.Graph, keep: frozenset[str]) -> list[str]:
-    """Return the layers whose rounding a calibration asks for."""
-    every = set(_layers(graph))
-    return [
-        name
-        for name in _layers(graph)
-        if name not in keep and _core.quantised_tensors(graph, every - {name})
+def _kept_beside(graph: _core.Graph, keep: frozenset[str]) -> dict[str, frozenset[str]]:
+    """Return each layer that is rounded, and what to keep so that it is the only one."""
+    every = [
+        layer.name
+        for layer in graph.layers
+        if isinstance(layer.definition, (_core.Conv2d, _core.Add))
     ]
+    others = {name: frozenset(every) - {name} for name in every if name not in keep}
+    return {
+        name: kept for name, kept in others.items() if _core.quantised_tensors(graph, set(kept))
+    }
 
 
 def _logits(network: Network, batch: npt.NDArray[np.float32]) -> Logits:
