@@ -28,9 +28,9 @@ class LayerSensitivity:
 
     Attributes:
         layer: a convolution or an addition, as `keep` of `resrt.calibrate` names it.
-        snr: the signal-to-noise ratio of the logits with only this layer's input and weight
-            rounded, in decibels: the power of the logits over that of the change. Infinite if they
-            do not change.
+        snr: the signal-to-noise ratio of the logits in decibels, which is the power of the logits
+            over that of their change, with only this layer rounded: the input and the weight of a
+            convolution, the shortcut of an addition. Infinite if the logits do not change.
     """
 
     layer: str
