@@ -46,9 +46,9 @@ HEADER = """\
 # Hugging Face Hub repository that contains `file`. `address_from` is where the publisher lists the
 # address. `pipeline` is the library whose resizing and cropping is used (see
 # cpp/include/resrt/images.h); timm's is torchvision's. `resize` is the length of the shorter side
-# in pixels before the centre `crop`. `test_resize` and `test_crop` are the values at which timm
-# found the weights to be most accurate. `top1` and `top5` are PaddleClas's own figures, fractions
-# on ImageNet-1k's validation set.
+# in pixels before the centre `crop`; timm divides `crop` by `crop_pct` instead and rounds down.
+# `test_resize` and `test_crop` are the values at which timm found the weights to be most accurate.
+# `top1` and `top5` are PaddleClas's own figures, fractions on ImageNet-1k's validation set.
 #
 # The addresses have not been tested. PaddleClas's pages list only the networks that have `top1`
 # here; the other addresses appear only in its model files. PaddleClas states no licence for its
@@ -149,7 +149,7 @@ def _timm_entry(name: str, cfg: Any, address_from: str) -> dict[str, Any]:
         "format": "safetensors",
         "licence": cfg.license or "unknown",
         "classes": cfg.num_classes,
-        "resize": _resize(crop, cfg.crop_pct),
+        "crop_pct": cfg.crop_pct,
         "crop": crop,
         "test_resize": test_resize,
         "test_crop": test_crop,

@@ -89,7 +89,7 @@ class Prediction:
 
 
 def imagenet_preprocessing(
-    in_channels: int, resize: int, pipeline: str = "torchvision"
+    in_channels: int, resize: int | tuple[int, int], pipeline: str = "torchvision"
 ) -> _core.Preprocessing:
     """Return ImageNet's normalisation; if images are not RGB, its average over the channels."""
     return _core.Preprocessing(
@@ -423,7 +423,8 @@ def preprocess(
     channels, height, width = input_shape
     # OpenCV's resize picks pixels instead of averaging, so a reduction would always show.
     may_reduce = not exact and steps.pipeline == "torchvision"
-    least = max(steps.resize, height, width) * _MIN_OVERSAMPLING if may_reduce else None
+    resized = steps.resize if isinstance(steps.resize, tuple) else (steps.resize,)
+    least = max(*resized, height, width) * _MIN_OVERSAMPLING if may_reduce else None
     with _decoding(image, channels, least) as pixels:
         return _core.preprocess(pixels, steps, input_shape)
 

@@ -364,6 +364,14 @@ def test_another_models_results_are_not_resumed(
         assert run(*arguments, *options, "--resume") == 1
         assert f"cannot resume '{out}': it was made with {difference}" in capsys.readouterr().err
         assert out.read_bytes() == whole
+    # Neither are those of an image that was replaced.
+    picture = (folder / "a.jpg").read_bytes()
+    (folder / "a.jpg").write_bytes((folder / "c.webp").read_bytes())
+    assert run(engine_file, "a.jpg", "c.webp", *options, "--resume") == 1
+    error = capsys.readouterr().err
+    assert f"cannot resume '{out}': 'a.jpg' was modified after it; name another file" in error
+    (folder / "a.jpg").write_bytes(picture)
+    os.utime(folder / "a.jpg", ns=(0, 0))
     # The same name in another folder is another image.
     monkeypatch.chdir(tmp_path)
     assert run(engine_file, "a.jpg", *options, "--resume") == 1

@@ -14,7 +14,7 @@ from PIL import Image
 
 import resrt
 from resrt import cli
-from resrt.operations import demo
+from resrt.operations import demo, records
 from resrt.operations import eval as evaluation
 from support.digits import write_digits
 
@@ -276,6 +276,7 @@ def test_another_models_results_are_not_resumed(
     digits: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "ranks.jsonl"
     assert run(engine_file, digits, "--limit", "20", "-o", out) == 0
@@ -292,6 +293,18 @@ def test_another_models_results_are_not_resumed(
         assert (shown, error.count("\n")) == ("", 1)
         assert f"cannot resume '{out}': it {difference}" in error
         assert out.read_bytes() == whole
+    # Neither are those of another version of the library, nor of an image that was replaced.
+    with monkeypatch.context() as patched:
+        patched.setattr(records.backends, "version", lambda _: "0.1")
+        assert run(engine_file, digits, "--limit", "20", "-o", out, "--resume") == 1
+        assert 'with backend "openvino 0.1"; resume' in capsys.readouterr().err
+    images = [json.loads(line)["image"] for line in whole.splitlines()]
+    content, times = Path(images[0]).read_bytes(), Path(images[0]).stat()
+    Path(images[0]).write_bytes(Path(images[-1]).read_bytes())
+    assert run(engine_file, digits, "--limit", "20", "-o", out, "--resume") == 1
+    assert "was made with images_sha256 " in capsys.readouterr().err
+    Path(images[0]).write_bytes(content)
+    os.utime(images[0], ns=(times.st_atime_ns, times.st_mtime_ns))
     # The number of workers and the name of the engine file make no difference.
     same = tmp_path / "same.engine"
     same.write_bytes(engine_file.read_bytes())

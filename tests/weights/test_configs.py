@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
@@ -54,6 +57,11 @@ def info(weights: object, **options: Any) -> resrt.EngineInfo:
     return resrt.build("resnet18", weights, **options).info
 
 
+def info_of_random(network: str, size: int | tuple[int, int]) -> resrt.Preprocessing:
+    options = {"precision": "fp32", "max_batch": 1, "tune": 0, "input_size": size}
+    return resrt.build(network, "random", **options).info.preprocessing
+
+
 def write(folder: Path, **documents: object) -> None:
     for name, document in documents.items():
         (folder / f"{name}.json").write_text(json.dumps(document))
@@ -74,7 +82,7 @@ def test_timm(weights: Path, name: str) -> None:
     assert steps(found) == (71, "bilinear", [0.5, 0.4, 0.3], [0.25, 0.25, 0.5], "torchvision")
     assert found.labels == LABELS
     assert found.preprocessing_source == f"{name}.json beside the weights"
-    assert info(weights, input_size=32).preprocessing.resize == 36
+    assert info(weights, input_size=32).preprocessing.resize == 35  # 32 / 0.9
     # The same for a conversion, from which it is built again elsewhere.
     elsewhere = weights.parent / "elsewhere" / "converted.safetensors"
     elsewhere.parent.mkdir()
@@ -329,3 +337,99 @@ def test_squash_ignores_the_proportions() -> None:
         left, top = round((wide - width) / 2), round((resize - height) / 2)
         cropped = np.asarray(resized.crop((left, top, left + width, top + height)))
         np.testing.assert_array_equal(found, cropped.transpose(2, 0, 1) / np.float32(255))
+
+
+# --- Inputs that are not square ---
+
+
+def like_timm(photograph: Image.Image, size: tuple[int, int], cfg: dict[str, Any]) -> np.ndarray:
+    """The resize and the crop of timm's transforms_imagenet_eval, as grey levels."""
+    height, width = (math.floor(side / cfg["crop_pct"]) for side in size)
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    if cfg.get("crop_mode") != "squash":
+        ratio = min(photograph.height / height, photograph.width / width)
+        height, width = round(photograph.height / ratio), round(photograph.width / ratio)
+    resized = photograph.resize((width, height), filters[cfg["interpolation"]])
+    top, left = round((height - size[0]) / 2), round((width - size[1]) / 2)
+    return np.asarray(resized)[top : top + size[0], left : left + size[1]]
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+@pytest.mark.parametrize("size", [(96, 64), (64, 96), (100, 101), (64, 64)])
+def test_timm_resizes_each_side_of_an_input_that_is_not_square(
+    size: tuple[int, int], crop_mode: str, weights: Path, tmp_path: Path
+) -> None:
+    config = {
+        **TIMM["pretrained_cfg"],  # type: ignore[dict-item]
+        "input_size": [3, *size],
+        "crop_pct": 0.95,
+        "crop_mode": crop_mode,
+    }
+    write(tmp_path, config=TIMM | {"pretrained_cfg": config})
+    steps = info(weights).preprocessing
+    assert steps.input_size == size
+    for shape in ((120, 160, 3), (160, 120, 3), (130, 110, 3)):
+        pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        expected = like_timm(Image.fromarray(pixels), size, config)
+        found = resrt.preprocess(pixels, steps).transpose(1, 2, 0)
+        levels = (found * np.float32([0.25, 0.25, 0.5]) + np.float32([0.5, 0.4, 0.3])) * 255
+        # Pillow 13 filters in another order where the height is reduced much more than the width.
+        most = 0 if int(PIL.__version__.split(".")[0]) < 13 else 4
+        assert np.abs(np.rint(levels) - expected).max() <= most
+        is_shifted = np.abs(np.rint(levels) - np.roll(expected, 1, axis=0)).mean() > 10
+        assert is_shifted  # so that the bound above means something
+
+
+def test_the_size_before_the_crop_survives_files(weights: Path, tmp_path: Path) -> None:
+    preprocessing = {"crop_pct": 0.95, "crop_mode": "squash"}
+    engine = resrt.build(
+        "resnet18",
+        weights,
+        precision="fp32",
+        max_batch=1,
+        input_size=(96, 64),
+        tune=0,
+        preprocessing=preprocessing,
+    )
+    steps = engine.info.preprocessing
+    assert steps.resize == (101, 67)
+    engine.save(tmp_path / "x.engine")
+    assert resrt.load(tmp_path / "x.engine").info.preprocessing == steps
+    assert pickle.loads(pickle.dumps(steps)) == steps
+    assert "resize=(101, 67)" in repr(steps)
+    converted = tmp_path / "converted.safetensors"
+    resrt.convert(
+        weights, converted, network="resnet18", input_size=(96, 64), preprocessing=preprocessing
+    )
+    assert info(converted).preprocessing == steps
+    assert info(converted, input_size=(64, 160)).preprocessing.resize == (67, 168)
+    # Without a ratio, the proportions remain.
+    for resize, expected in (((120, 80), (80, 200)), (80, 80)):
+        resrt.convert(
+            weights,
+            converted,
+            network="resnet18",
+            input_size=(96, 64),
+            preprocessing={"resize": resize},
+        )
+        assert info(converted, input_size=(64, 160)).preprocessing.resize == expected
+    with pytest.raises(resrt.InputError, match="resize"):
+        info(weights, preprocessing={"resize": (0, 80)})
+    with pytest.raises(resrt.InputError, match="with the pipelines torchvision and squash"):
+        info(
+            weights,
+            preprocessing={
+                "resize": (80, 90),
+                "pipeline": "paddleclas",
+                "interpolation": "bilinear",
+            },
+        )
+
+
+@pytest.mark.parametrize(("size", "resize"), [(160, 168), (288, 288), ((96, 160), (101, 168))])
+def test_assumed_preprocessing_is_rounded_as_timm_does(
+    size: int | tuple[int, int], resize: int | tuple[int, int]
+) -> None:
+    """In proportion to 235 pixels for an input of 224, it would be another number."""
+    steps = info_of_random("resnet50", size)
+    assert steps.resize == resize

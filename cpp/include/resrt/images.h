@@ -26,7 +26,7 @@ RESRT_API Pipeline parse_pipeline(const std::string& name);
 // How a photograph becomes an engine's input: resize the short side to `resize`, crop the centre
 // to the input's size, scale to 0..1, subtract `mean` and divide by `std` (one value per channel).
 struct Preprocessing {
-  int resize = 256;                        // pixels
+  int resize = 256;                        // pixels; unused if resize_height and _width are given
   std::string interpolation = "bilinear";  // or "bicubic", "lanczos"
   std::vector<float> mean;
   std::vector<float> std;
@@ -34,6 +34,10 @@ struct Preprocessing {
   // The input's size in pixels. An engine sets it to its own; 0 fits any input.
   int input_height = 0;
   int input_width = 0;
+  // The size that the resized image covers instead, in its own proportions, as timm does for an
+  // input that is not square. With the pipeline squash, the resized image has exactly this size.
+  int resize_height = 0;
+  int resize_width = 0;
 
   bool operator==(const Preprocessing&) const = default;
 };

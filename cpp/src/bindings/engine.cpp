@@ -1,6 +1,7 @@
 #include "resrt/engine.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <exception>
@@ -9,6 +10,8 @@
 #include <set>
 #include <span>
 #include <tuple>
+#include <utility>
+#include <variant>
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -35,6 +38,26 @@ namespace {
 
 using FloatArray = py::array_t<float, py::array::c_style>;
 using PixelArray = py::array_t<uint8_t, py::array::c_style>;
+
+// A short side, or a height and width.
+using Resize = std::variant<int, std::pair<int, int>>;
+
+// Returns the short side, and the height and width if they are given.
+std::array<int, 3> resized_sides(const Resize& resize) {
+  if (const int* short_side = std::get_if<int>(&resize)) return {*short_side, 0, 0};
+  const auto [height, width] = std::get<std::pair<int, int>>(resize);
+  if (height < 1 || width < 1) {
+    throw InputError(
+        concat("resize must be the short side in pixels, or the height and width, not (", height,
+               ", ", width, ")"));
+  }
+  return {std::min(height, width), height, width};
+}
+
+Resize resize_of(const Preprocessing& steps) {
+  if (steps.resize_height == 0) return steps.resize;
+  return std::pair(steps.resize_height, steps.resize_width);
+}
 
 // Returns weights that share the arrays' memory and keep each array alive as long as it is used.
 Weights to_weights(const std::map<std::string, FloatArray>& arrays) {
@@ -308,7 +331,7 @@ void bind_engine(py::module_& module) {
 
   py::class_<Preprocessing>(module, "Preprocessing",
                             "How a photograph is converted to an engine's input.")
-      .def(py::init([](int resize, std::string interpolation, std::vector<float> mean,
+      .def(py::init([](const Resize& resize, std::string interpolation, std::vector<float> mean,
                        std::vector<float> std, const std::string& pipeline,
                        const std::optional<std::pair<int, int>>& input_size) {
              const auto [height, width] = input_size.value_or(std::pair(0, 0));
@@ -316,14 +339,24 @@ void bind_engine(py::module_& module) {
                throw InputError(concat("input_size must be the height and width in pixels, not (",
                                        height, ", ", width, ")"));
              }
-             return Preprocessing{resize,         std::move(interpolation), std::move(mean),
-                                  std::move(std), parse_pipeline(pipeline), height,
-                                  width};
+             const auto [short_side, resize_height, resize_width] = resized_sides(resize);
+             return Preprocessing{short_side,
+                                  std::move(interpolation),
+                                  std::move(mean),
+                                  std::move(std),
+                                  parse_pipeline(pipeline),
+                                  height,
+                                  width,
+                                  resize_height,
+                                  resize_width};
            }),
            py::kw_only(), py::arg("resize"), py::arg("interpolation"), py::arg("mean"),
            py::arg("std"), py::arg("pipeline") = to_string(Pipeline::torchvision),
            py::arg("input_size") = py::none())
-      .def_readonly("resize", &Preprocessing::resize, "The short side after resizing, in pixels.")
+      .def_property_readonly(
+          "resize", resize_of,
+          "The short side after resizing, in pixels; or (height, width), which the resized image "
+          "covers in its own proportions, or has in the pipeline \"squash\".")
       .def_readonly("interpolation", &Preprocessing::interpolation)
       .def_readonly("mean", &Preprocessing::mean, "The mean of each channel, for pixels in 0..1.")
       .def_readonly("std", &Preprocessing::std,
@@ -352,7 +385,8 @@ void bind_engine(py::module_& module) {
       .def(py::pickle(
           [](const Preprocessing& self) {
             return py::make_tuple(self.resize, self.interpolation, self.mean, self.std,
-                                  to_string(self.pipeline), self.input_height, self.input_width);
+                                  to_string(self.pipeline), self.input_height, self.input_width,
+                                  self.resize_height, self.resize_width);
           },
           [](const py::tuple& state) {
             return Preprocessing{state[0].cast<int>(),
@@ -361,14 +395,19 @@ void bind_engine(py::module_& module) {
                                  state[3].cast<std::vector<float>>(),
                                  parse_pipeline(state[4].cast<std::string>()),
                                  state[5].cast<int>(),
-                                 state[6].cast<int>()};
+                                 state[6].cast<int>(),
+                                 state[7].cast<int>(),
+                                 state[8].cast<int>()};
           }))
       .def("__repr__", [](const Preprocessing& self) {
         const std::string size =
             self.input_height == 0
                 ? ""
                 : concat(", input_size=(", self.input_height, ", ", self.input_width, ")");
-        return concat("Preprocessing(resize=", self.resize, ", interpolation='", self.interpolation,
+        const std::string resize =
+            self.resize_height == 0 ? std::to_string(self.resize)
+                                    : concat("(", self.resize_height, ", ", self.resize_width, ")");
+        return concat("Preprocessing(resize=", resize, ", interpolation='", self.interpolation,
                       "', mean=[", join(self.mean), "], std=[", join(self.std), "], pipeline='",
                       to_string(self.pipeline), "'", size, ")");
       });

@@ -1,6 +1,7 @@
 #include "engine/engine_file.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdio>
 #include <cstring>
@@ -173,6 +174,11 @@ std::string floats_text(const std::vector<float>& numbers) {
   return join(texts, " ");
 }
 
+std::string resize_text(const Preprocessing& steps) {
+  return steps.resize_height == 0 ? std::to_string(steps.resize)
+                                  : concat(steps.resize_height, "x", steps.resize_width);
+}
+
 // Splits a text into parts that end with `terminator`, which the last part may lack.
 std::vector<std::string> split(const std::string& text, char terminator) {
   std::vector<std::string> parts;
@@ -227,7 +233,7 @@ Metadata to_metadata(const EngineInfo& info) {
           {"weights_sha256", info.notes.weights_sha256},
           {"labels", labels},
           {"pipeline", to_string(info.notes.preprocessing.pipeline)},
-          {"resize", std::to_string(info.notes.preprocessing.resize)},
+          {"resize", resize_text(info.notes.preprocessing)},
           {"interpolation", info.notes.preprocessing.interpolation},
           {"mean", floats_text(info.notes.preprocessing.mean)},
           {"std", floats_text(info.notes.preprocessing.std)},
@@ -252,12 +258,15 @@ class Fields {
     return found == metadata_.end() ? std::string() : found->second;
   }
 
-  int positive(const char* key, int most) const {
-    const auto value = parse<int>(text(key), key);
-    if (value < 1 || value > most) {
-      fail(concat("has '", key, "' = ", value, ", which must be from 1 to ", most));
-    }
-    return value;
+  int positive(const char* key, int most) const { return positive(key, text(key), most); }
+
+  // Returns the short side, and the height and width if the text has those.
+  std::array<int, 3> resize(const char* key) const {
+    const std::vector<std::string> sides = split(text(key), 'x');
+    if (sides.size() != 2) return {positive(key, kLargestSide), 0, 0};
+    const int height = positive(key, sides[0], kLargestSide);
+    const int width = positive(key, sides[1], kLargestSide);
+    return {std::min(height, width), height, width};
   }
 
   Precision precision(const char* key) const {
@@ -321,6 +330,14 @@ class Fields {
   }
 
  private:
+  int positive(const char* key, const std::string& text, int most) const {
+    const auto value = parse<int>(text, key);
+    if (value < 1 || value > most) {
+      fail(concat("has '", key, "' = ", value, ", which must be from 1 to ", most));
+    }
+    return value;
+  }
+
   template <class Number>
   Number parse(const std::string& text, const char* key) const {
     Number number{};
@@ -363,13 +380,16 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
   info.notes.weights_sha256 = fields.text("weights_sha256");
   info.notes.labels = split(fields.text("labels"), '\n');
   try {
-    info.notes.preprocessing = {fields.positive("resize", kLargestSide),
+    const auto [resize, resize_height, resize_width] = fields.resize("resize");
+    info.notes.preprocessing = {resize,
                                 fields.text("interpolation"),
                                 fields.floats("mean"),
                                 fields.floats("std"),
                                 parse_pipeline(fields.text("pipeline")),
                                 info.input.height,
-                                info.input.width};
+                                info.input.width,
+                                resize_height,
+                                resize_width};
     info.notes.preprocessing_source = fields.text_or_empty("preprocessing_source");
     check_notes(info.notes, info.input, info.classes);
   } catch (const InputError& error) {

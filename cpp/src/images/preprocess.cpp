@@ -22,13 +22,18 @@ constexpr auto kFilters = choices<InputError, Filter>(
     {{Filter::bilinear, "bilinear"}, {Filter::bicubic, "bicubic"}, {Filter::lanczos, "lanczos"}});
 
 Size resized_size(const ImageView& image, const Preprocessing& steps, const Shape& input) {
+  const double width = image.width;
+  const double height = image.height;
+  if (steps.resize_height != 0) {
+    if (steps.pipeline == Pipeline::squash) return {steps.resize_width, steps.resize_height};
+    const double ratio = std::min(height / steps.resize_height, width / steps.resize_width);
+    return {std::lrint(width / ratio), std::lrint(height / ratio)};
+  }
   if (steps.pipeline == Pipeline::squash) {
     const double scale = steps.resize / static_cast<double>(std::min(input.width, input.height));
     return {std::max<int64_t>(input.width, std::lrint(input.width * scale)),
             std::max<int64_t>(input.height, std::lrint(input.height * scale))};
   }
-  const double width = image.width;
-  const double height = image.height;
   if (steps.pipeline == Pipeline::paddleclas) {
     const double scale = steps.resize / std::min(width, height);
     return {std::lrint(width * scale), std::lrint(height * scale)};
@@ -105,6 +110,18 @@ void check_preprocessing(const Preprocessing& steps, const Shape& input) {
   if (steps.resize < 1 || steps.resize > kLargestSide) {
     throw InputError(concat("preprocessing must resize to at least 1 pixel and at most ",
                             kLargestSide, ", not ", steps.resize));
+  }
+  const bool has_sides = steps.resize_height != 0 || steps.resize_width != 0;
+  if (has_sides && (steps.pipeline == Pipeline::paddleclas || steps.resize_height < 1 ||
+                    steps.resize_width < 1 || steps.resize_height > kLargestSide ||
+                    steps.resize_width > kLargestSide)) {
+    throw InputError(
+        concat("preprocessing may resize to a height and width of at least 1 pixel and "
+               "at most ",
+               kLargestSide,
+               ", with the pipelines torchvision and squash, "
+               "not to ",
+               steps.resize_height, "x", steps.resize_width, " with ", to_string(steps.pipeline)));
   }
   const Filter filter = kFilters.value(steps.interpolation);
   if (steps.pipeline == Pipeline::paddleclas && filter != Filter::bilinear) {

@@ -5,6 +5,7 @@ weights/catalog.toml is the catalog. `resrt.fetch` downloads from it.
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +34,7 @@ class Pretrained:
 
     Photographs are resized to a shorter side of `resize` pixels and cropped to the middle
     `crop` x `crop`, as `pipeline` ("paddleclas" or "torchvision", see Preprocessing) does it.
+    `crop_pct` is the ratio from which timm derives `resize`, also for other input sizes, or None.
     `test_resize` and `test_crop` are the sizes at which timm measured the best accuracy, or None.
     `top1` and `top5` are PaddleClas's published accuracies on the validation set of ImageNet-1k,
     as fractions.
@@ -50,6 +52,7 @@ class Pretrained:
     pipeline: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop_pct: float | None = None
     hub: str | None = None
     file: str | None = None
     test_resize: int | None = None
@@ -111,6 +114,8 @@ def _names_by_model() -> dict[str, tuple[str, ...]]:
 
 def _entry(name: str, table: dict[str, Any]) -> Pretrained:
     mean, std = tuple(table.pop("mean")), tuple(table.pop("std"))
+    if "crop_pct" in table:
+        table["resize"] = math.floor(table["crop"] / table["crop_pct"])
     if "hub" in table:
         table["url"] = f"{_HUB}/{table['hub']}/resolve/main/{table['file']}"
     return Pretrained(name=name, mean=mean, std=std, **table)

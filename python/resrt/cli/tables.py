@@ -40,8 +40,15 @@ def preprocessing_row(info: EngineInfo | Exported) -> str:
     if not steps.mean:
         return "none: requires prepared batches"
     source = f"; {info.preprocessing_source}" if info.preprocessing_source else ""
+    if isinstance(steps.resize, tuple):
+        to = "x".join(map(str, steps.resize))
+        resized = f"to {to}" if steps.pipeline == "squash" else f"to cover {to}"
+    elif steps.pipeline == "squash":
+        resized = f"in the input's proportions, short side to {steps.resize}"
+    else:
+        resized = f"short side to {steps.resize}"
     return (
-        f"as {steps.pipeline}: short side to {steps.resize}, {steps.interpolation}; crop "
+        f"as {steps.pipeline}: {resized}, {steps.interpolation}; crop "
         f"{height}x{width}; mean {_numbers(steps.mean)}, std {_numbers(steps.std)}{source}"
     )
 

@@ -21,6 +21,11 @@ def backends() -> list[_core.BackendStatus]:
     return _core.backends()
 
 
+def version(backend: str) -> str:
+    """Return the version of a backend's library that is installed here; empty if there is none."""
+    return next((one.version for one in backends() if one.name == backend), "")
+
+
 def prepare(backend: str) -> str:
     """Let the core find the backend's library in whichever folder its wheel is installed.
 

@@ -19,6 +19,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 import stat
 from abc import ABC, abstractmethod
@@ -29,6 +30,7 @@ from typing import IO, Any
 
 from resrt import _core
 from resrt._support.files import file_kind, writing_whole
+from resrt.engine import backends
 from resrt.engine.engine import Engine
 from resrt.errors import FileError, InputError
 from resrt.images import Prediction
@@ -56,7 +58,8 @@ def made_by(engine: Engine, **options: Any) -> dict[str, Any]:
     info = engine.info
     return {
         "resrt": _core.__version__,
-        "backend": f"{info.backend} {info.backend_version}",
+        "backend": f"{info.backend} {backends.version(info.backend)}",
+        "built_by": f"{info.backend} {info.backend_version}",
         "network": info.model,
         "layers_sha256": _sha256(info.layers),
         # Only a file or arrays have a checksum. Without one, the plan contains the weights.
@@ -70,14 +73,43 @@ def made_by(engine: Engine, **options: Any) -> dict[str, Any]:
 
 
 def listing(images: Iterable[LabelledImage]) -> dict[str, Any]:
-    """Return the number of labelled images and the checksum of their paths and labels."""
-    pairs = [(image.image, image.label) for image in images]
-    return {"images": len(pairs), "images_sha256": _sha256(json.dumps(pairs))}
+    """Return the number of labelled images and a checksum that changes when one of them does.
+
+    It is of their paths and labels, and of the sizes and modification times of the files.
+    """
+    rows = [(image.image, image.label, *_version(image.image)) for image in images]
+    return {"images": len(rows), "images_sha256": _sha256(json.dumps(rows))}
 
 
 def folder_of(paths: Iterable[str]) -> str | None:
     """Return the current folder if one of the paths is relative to it."""
     return str(Path.cwd()) if any(not Path(path).is_absolute() for path in paths) else None
+
+
+def check_unchanged(path: Path, images: Iterable[str], since_ns: int) -> None:
+    """Raise InputError if an image was modified later than a file that has its result.
+
+    Args:
+        path: the file that is to be resumed.
+        images: the paths of the images in it. Those that no longer exist are not changed.
+        since_ns: when the last result was written, as in `st_mtime_ns`.
+    """
+    for image in images:
+        modified = _version(image)[-1]
+        if modified is not None and modified > since_ns:
+            raise InputError(
+                f"cannot resume '{path}': '{image}' was modified after it; name another file, or "
+                "replace it with --overwrite"
+            )
+
+
+def _version(image: str) -> tuple[int | None, int | None]:
+    """Return the size in bytes and the modification time in ns; None if there is no such file."""
+    try:
+        status = Path(image).stat()
+    except (OSError, ValueError):
+        return None, None
+    return status.st_size, status.st_mtime_ns
 
 
 def unescape(text: str) -> str:
@@ -258,6 +290,7 @@ class RecordFile:
                 # An existing file is only replaced if asked: it may be hours of work.
                 mode = "w+b" if overwrite else "r+b" if resume and kind is not None else "x+b"
                 self._file = self._path.open(mode, buffering=0)
+                written_ns = os.fstat(self._file.fileno()).st_mtime_ns
                 content = self._file.read()
         except FileExistsError:
             raise FileError(
@@ -268,6 +301,8 @@ class RecordFile:
             raise self._failure(error) from None
         whole = content[: content.rfind(b"\n") + 1]
         self.known = self._read(whole.decode(**_ENCODING)) if whole else []
+        if self.known:
+            check_unchanged(self._path, (record.image for record in self.known), written_ns)
         self._is_begun = bool(self.known)
         if not is_stream:
             self._file.seek(len(whole))

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from resrt import _core
 from resrt.errors import InputError, WeightsError
-from resrt.weights.metadata import Metadata, Recommended
+from resrt.weights.metadata import Metadata, Recommended, before_crop
 
 _logger = logging.getLogger("resrt")
 
@@ -58,6 +58,7 @@ def completed(metadata: Metadata, found: Metadata) -> Metadata:
         preprocessing_source=found.preprocessing_source,
         input_size=metadata.input_size or found.input_size,
         recommended=found.recommended,
+        crop_pct=found.crop_pct,
     )
 
 
@@ -85,18 +86,23 @@ def of_timm(config: Mapping[str, Any]) -> Metadata:
     if not {"mean", "std", "crop_pct", "interpolation"} & set(config):
         return Metadata()
     channels, height, width = config.get("input_size") or (3, 224, 224)
+    crop_pct = config.get("crop_pct") or 0.875
+    pipeline = pipeline_of(config.get("crop_mode") or "center")
     steps = _core.Preprocessing(
-        resize=math.floor(min(height, width) / (config.get("crop_pct") or 0.875)),
+        resize=before_crop((height, width), crop_pct, pipeline),
         interpolation=config.get("interpolation") or "bicubic",
         mean=_channels(config.get("mean") or _IMAGENET_MEAN, channels),
         std=_channels(config.get("std") or _IMAGENET_STD, channels),
-        pipeline=pipeline_of(config.get("crop_mode") or "center"),
+        pipeline=pipeline,
     )
     recommended = None
     if (test := config.get("test_input_size")) and (test_pct := config.get("test_crop_pct")):
         recommended = Recommended(min(test[1:]), math.floor(min(test[1:]) / test_pct))
     return Metadata(
-        preprocessing=steps, input_size=(int(height), int(width)), recommended=recommended
+        preprocessing=steps,
+        input_size=(int(height), int(width)),
+        recommended=recommended,
+        crop_pct=crop_pct,
     )
 
 
@@ -119,7 +125,7 @@ def of_transformers(processor: Mapping[str, Any]) -> Metadata:
     if resample not in _RESAMPLE:
         raise InputError(f"resample must be one of {list(_RESAMPLE)}, not {resample!r}")
     steps = _core.Preprocessing(
-        resize=int(resize),
+        resize=resize,
         interpolation=_RESAMPLE[resample],
         mean=processor.get("image_mean", _IMAGENET_MEAN) if is_normalised else [0.0] * 3,
         std=processor.get("image_std", _IMAGENET_STD) if is_normalised else [1.0] * 3,
@@ -129,8 +135,10 @@ def of_transformers(processor: Mapping[str, Any]) -> Metadata:
     return Metadata(preprocessing=steps, input_size=(int(height), int(width)))
 
 
-def _sizes(processor: Mapping[str, Any], *, is_convnext: bool) -> tuple[int, tuple[int, int], str]:
-    """Return the size to resize to, the input size, and the pipeline."""
+def _sizes(
+    processor: Mapping[str, Any], *, is_convnext: bool
+) -> tuple[int | tuple[int, int], tuple[int, int], str]:
+    """Return the short side or the size to resize to, the input size, and the pipeline."""
     size, crop = processor["size"], processor.get("crop_size", 224)
     is_cropped = processor.get("do_center_crop", False)
     if isinstance(size, int) and not is_convnext and not is_cropped:
@@ -147,7 +155,9 @@ def _sizes(processor: Mapping[str, Any], *, is_convnext: bool) -> tuple[int, tup
         return short, (height, width), "torchvision"
     if not is_cropped:
         height, width = size["height"], size["width"]
-    return min(size["height"], size["width"]), (height, width), "squash"
+    resized = size["height"], size["width"]
+    is_square = resized[0] == resized[1] and height == width
+    return resized[0] if is_square else resized, (height, width), "squash"
 
 
 def labels_of(config: Mapping[str, Any]) -> list[str] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -42,6 +43,8 @@ class Metadata:
         preprocessing_source: where the preprocessing is from, for people to read.
         input_size: (height, width) in pixels; None if unknown.
         recommended: the input size at which the weights are most accurate, if it is another.
+        crop_pct: timm's ratio of the input's size to that before the crop; None if that size is
+            not derived from a ratio.
     """
 
     origin: str = ""
@@ -50,6 +53,7 @@ class Metadata:
     input_size: tuple[int, int] | None = None
     recommended: Recommended | None = None
     preprocessing_source: str = ""
+    crop_pct: float | None = None
 
     @classmethod
     def of_pretrained(cls, entry: Pretrained, channels: int = 3) -> Metadata:
@@ -69,6 +73,7 @@ class Metadata:
             input_size=(entry.crop, entry.crop),
             recommended=recommended,
             preprocessing_source=f"as for {entry.name}",
+            crop_pct=entry.crop_pct,
         )
 
     @classmethod
@@ -83,12 +88,13 @@ class Metadata:
         if _INPUT_SIZE in texts:
             found = dataclasses.replace(found, input_size=_input_size(texts[_INPUT_SIZE]))
         if _PREPROCESSING in texts:
-            steps, recommended, source = _preprocessing(texts[_PREPROCESSING])
+            steps, recommended, source, crop_pct = _preprocessing(texts[_PREPROCESSING])
             found = dataclasses.replace(
                 found,
                 preprocessing=steps,
                 recommended=recommended,
                 preprocessing_source=source or "the weights file's metadata",
+                crop_pct=crop_pct,
             )
         return found
 
@@ -101,6 +107,8 @@ class Metadata:
             document = fields(self.preprocessing)
             if self.recommended is not None:
                 document["recommended"] = dataclasses.asdict(self.recommended)
+            if self.crop_pct is not None:
+                document["crop_pct"] = self.crop_pct
             if self.preprocessing_source:
                 document["source"] = self.preprocessing_source
             texts[_PREPROCESSING] = json.dumps(document)
@@ -109,17 +117,32 @@ class Metadata:
         return texts
 
     def at(self, input_size: tuple[int, int]) -> Metadata:
-        """Return the metadata for another input size: the short side is resized in proportion."""
+        """Return the metadata for another input size.
+
+        The size before the crop is as timm computes it if the ratio is known, or in proportion.
+        """
         if self.preprocessing is None or self.input_size is None:
             return dataclasses.replace(self, input_size=input_size)
-        size, own = min(input_size), min(self.input_size)
-        if self.recommended is not None and size == self.recommended.crop:
-            resize = self.recommended.resize
+        crop_pct, resize = self.crop_pct, self.preprocessing.resize
+        if self.recommended is not None and input_size == (self.recommended.crop,) * 2:
+            crop_pct, resize = None, self.recommended.resize
+        elif crop_pct is not None:
+            resize = before_crop(input_size, crop_pct, self.preprocessing.pipeline)
+        elif isinstance(resize, tuple):
+            height, width = (
+                round(one * side / own)
+                for one, side, own in zip(resize, input_size, self.input_size, strict=True)
+            )
+            resize = height, width
         else:
-            resize = round(size * self.preprocessing.resize / own)
+            resize = round(min(input_size) * resize / min(self.input_size))
         steps = _core.Preprocessing(**fields(self.preprocessing) | {"resize": resize})
         return dataclasses.replace(
-            self, preprocessing=steps, input_size=input_size, recommended=None
+            self,
+            preprocessing=steps,
+            input_size=input_size,
+            recommended=None,
+            crop_pct=crop_pct,
         )
 
     def with_labels(self, names: Sequence[str] | PathLike[str] | None, classes: int) -> Metadata:
@@ -140,6 +163,20 @@ class Metadata:
             raise InputError("labels must be str, one for each class")
         _core.check_labels(chosen, classes)
         return dataclasses.replace(self, labels=chosen)
+
+
+def before_crop(
+    input_size: tuple[int, int], crop_pct: float, pipeline: str
+) -> int | tuple[int, int]:
+    """Return timm's size before the crop: a short side, or a height and width.
+
+    For an input that is not square, timm's images cover that height and width.
+    """
+    height, width = (math.floor(side / crop_pct) for side in input_size)
+    if pipeline == "paddleclas":
+        return min(height, width)
+    is_square = height == width and (pipeline != "squash" or input_size[0] == input_size[1])
+    return height if is_square else (height, width)
 
 
 def ours(texts: Mapping[str, str]) -> dict[str, str]:
@@ -178,23 +215,28 @@ def fields(steps: _core.Preprocessing) -> dict[str, Any]:
     }
 
 
-def _preprocessing(text: str) -> tuple[_core.Preprocessing, Recommended | None, str]:
+def _preprocessing(
+    text: str,
+) -> tuple[_core.Preprocessing, Recommended | None, str, float | None]:
     try:
         document = json.loads(text)
         recommended, source = document.pop("recommended", None), document.pop("source", "")
+        crop_pct = document.pop("crop_pct", None)
         if recommended is not None:
             recommended = Recommended(**recommended)
             _check_size(recommended.crop, recommended.resize)
         steps = _core.Preprocessing(**document)
-        _check_size(steps.resize)
+        _check_size(*(steps.resize if isinstance(steps.resize, tuple) else (steps.resize,)))
         if not isinstance(source, str):
             raise TypeError
+        if crop_pct is not None and not 0 < crop_pct <= 1:
+            raise ValueError
     except (AttributeError, TypeError, ValueError, RecursionError):
         raise InputError(
             f"invalid preprocessing in the weights file's metadata: {text[:100]!r}; convert the "
             "weights again"
         ) from None
-    return steps, recommended, source
+    return steps, recommended, source, crop_pct
 
 
 def _input_size(text: str) -> tuple[int, int]:

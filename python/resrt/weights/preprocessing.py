@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -12,7 +11,7 @@ from resrt._support.arguments import whole
 from resrt.catalog import pretrained
 from resrt.errors import InputError
 from resrt.weights.configs import pipeline_of
-from resrt.weights.metadata import Metadata, fields
+from resrt.weights.metadata import Metadata, before_crop, fields
 
 # What the public functions accept: all steps, the name of weights that have the same, or changes.
 PreprocessingLike: TypeAlias = _core.Preprocessing | str | Mapping[str, Any]
@@ -46,7 +45,9 @@ def settle(
     """
     metadata = metadata.at(shape[1:])
     if isinstance(given, _core.Preprocessing):
-        return replace(metadata, preprocessing=given, preprocessing_source="as given")
+        return replace(
+            metadata, preprocessing=given, preprocessing_source="as given", crop_pct=None
+        )
     changes = _changes(given)
     like = changes.pop("like", None)
     if like is not None:
@@ -74,16 +75,17 @@ def _assume(
 ) -> Metadata:
     channels, height, width = shape
     if entry is not None:
-        steps = Metadata.of_pretrained(entry, channels).at((height, width)).preprocessing
+        of_entry = Metadata.of_pretrained(entry, channels).at((height, width))
+        steps, crop_pct = of_entry.preprocessing, of_entry.crop_pct
         source = f"{ASSUMED} as for {entry.name}"
     else:
-        short = round(min(height, width) / 0.875)
-        if origin == "paper":  # networks for small images see all of them
-            short = min(height, width)
+        # Networks for small images see all of them.
+        crop_pct = 1.0 if origin == "paper" else 0.875
         pipeline = "paddleclas" if origin == "PaddleClas" else "torchvision"
-        steps = images.imagenet_preprocessing(channels, short, pipeline)
+        resize = before_crop((height, width), crop_pct, pipeline)
+        steps = images.imagenet_preprocessing(channels, resize, pipeline)
         source = f"{ASSUMED} as usual for ImageNet"
-    return replace(metadata, preprocessing=steps, preprocessing_source=source)
+    return replace(metadata, preprocessing=steps, preprocessing_source=source, crop_pct=crop_pct)
 
 
 def _changed(metadata: Metadata, changes: dict[str, Any], shape: tuple[int, int, int]) -> Metadata:
@@ -92,10 +94,14 @@ def _changed(metadata: Metadata, changes: dict[str, Any], shape: tuple[int, int,
     steps = fields(metadata.preprocessing)
     if "crop_mode" in changes:
         changes["pipeline"] = pipeline_of(changes.pop("crop_mode"))
-    if "crop_pct" in changes:
-        changes["resize"] = math.floor(min(shape[1:]) / _fraction(changes.pop("crop_pct")))
+    crop_pct, is_resize_given = metadata.crop_pct, {"resize", "crop_pct"} & set(changes)
     if "resize" in changes:
-        changes["resize"] = whole("resize", changes["resize"])
+        changes["resize"], crop_pct = _resize(changes["resize"]), None
+    elif "crop_pct" in changes:
+        crop_pct = _fraction(changes.pop("crop_pct"))
+    if crop_pct is not None:
+        pipeline = changes.get("pipeline", steps["pipeline"])
+        steps["resize"] = before_crop(shape[1:], crop_pct, pipeline)
     for name in ("mean", "std"):
         if name in changes:
             changes[name] = _values(name, changes[name], shape[0])
@@ -105,8 +111,14 @@ def _changed(metadata: Metadata, changes: dict[str, Any], shape: tuple[int, int,
         raise InputError(
             f"invalid preprocessing: {changes}; interpolation and pipeline are str"
         ) from None
-    rest = "" if not set(steps) - set(changes) else f"; the rest {metadata.preprocessing_source}"
-    return replace(metadata, preprocessing=changed, preprocessing_source=f"{given} as given{rest}")
+    named = set(changes) | ({"resize"} if is_resize_given else set())
+    rest = "" if not set(steps) - named else f"; the rest {metadata.preprocessing_source}"
+    return replace(
+        metadata,
+        preprocessing=changed,
+        preprocessing_source=f"{given} as given{rest}",
+        crop_pct=crop_pct,
+    )
 
 
 def _changes(given: PreprocessingLike | None) -> dict[str, Any]:
@@ -145,6 +157,13 @@ def _fraction(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
         return float(value)
     raise InputError(f"crop_pct must be a number above 0 and at most 1, not {value!r}")
+
+
+def _resize(value: object) -> int | tuple[int, int]:
+    """Return the short side after resizing, or the height and width that images cover."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+        return whole("resize", value[0]), whole("resize", value[1])
+    return whole("resize", value)
 
 
 def _values(name: str, values: object, channels: int) -> list[float]:

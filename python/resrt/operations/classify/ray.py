@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from resrt import images
+from resrt import _core, images
 from resrt._support.arguments import whole
 from resrt._support.extras import requires_extra
-from resrt.engine import cluster
+from resrt.engine import backends, cluster
 from resrt.engine.batches import LogitsOutcome
 from resrt.engine.engine import Engine
 from resrt.errors import FileError, InputError
 from resrt.operations.classify import find_images
 from resrt.operations.inspect import inspect
+from resrt.operations.records import check_unchanged
 
 if TYPE_CHECKING:
     import pyarrow
@@ -199,7 +200,10 @@ class ParquetFolder:
                 "other data or other options; resume it with those that it was started with, or "
                 "name another folder"
             )
-        self.known.update(table.column("path").to_pylist())
+        paths = table.column("path").to_pylist()
+        # In an object store, a path is of no local file, and such images are not checked.
+        check_unchanged(Path(self._name), paths, self._storage.get_file_info(file).mtime_ns)
+        self.known.update(paths)
         self.skipped += [error for error in table.column("error").to_pylist() if error is not None]
 
     def add(self, rows: pyarrow.Table) -> None:
@@ -277,13 +281,19 @@ def classify_on_cluster(
     and `resrt.find_images` raise; PackageError without Ray; BackendError without a cluster;
     FileError if a storage refuses, or the folder has results; InputError for invalid arguments.
     """
-    inspect(engine)
+    backend = inspect(engine).info.backend
     topk = whole("topk", topk)
     cluster.connect(address)
     files, filesystem = _find(paths)
     results = ParquetFolder(
         folder,
-        {"engine_sha256": _sha256(Path(engine)), "topk": topk, "exact": exact},
+        {
+            "resrt": _core.__version__,
+            "backend": f"{backend} {backends.version(backend)}",
+            "engine_sha256": _sha256(Path(engine)),
+            "topk": topk,
+            "exact": exact,
+        },
         resume=resume,
         overwrite=overwrite,
     )

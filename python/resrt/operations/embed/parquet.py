@@ -16,7 +16,7 @@ from resrt.errors import InputError
 from resrt.operations.embed import Embedding
 from resrt.operations.embed.feature_file import FeatureFile
 from resrt.operations.embed.npy import NpyFile
-from resrt.operations.records import as_json, check_made_by, escape, unescape
+from resrt.operations.records import as_json, check_made_by, check_unchanged, escape, unescape
 
 with requires_extra("parquet", "writing Parquet files"):
     import pyarrow as pa
@@ -65,11 +65,14 @@ class ParquetFile(FeatureFile):
                 found = json.loads((file.schema_arrow.metadata or {}).get(_MADE_BY, "null"))
                 check_made_by(self._path, found, made_by)
                 batches = file.iter_batches(_ROWS_AT_ONCE, columns=["image", "error"])
-                return [
+                known = [
                     Embedding(unescape(image), error=None if error is None else unescape(error))
                     for batch in batches
                     for image, error in zip(*(c.to_pylist() for c in batch.columns), strict=True)
                 ]
+            written_ns = self._path.stat().st_mtime_ns
+            check_unchanged(self._path, (one.image for one in known), written_ns)
+            return known
         except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
