@@ -58,7 +58,7 @@ def test_preprocessing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
                 "--crop-mode",
                 "squash",
             ],
-            "as squash: short side to 80, bilinear; crop 64x64; "
+            "as squash: in the input's proportions, short side to 80, bilinear; crop 64x64; "
             "mean 0.5 0.25 1, std 0.5 0.5 0.5; mean, std, crop_pct, crop_mode, interpolation as "
             "given",
         ),
@@ -132,7 +132,7 @@ def test_invalid_config(
     (tmp_path / name).write_text(content)
     config, out = str(tmp_path / name), tmp_path / "x.engine"
     arguments = ["build", "--config", config, "--weights", "random", "-o", str(out)]
-    assert cli.main(arguments) == 1
+    assert cli.main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
     # One network is required, and no more.
@@ -147,7 +147,7 @@ def test_tensorrt_options_reach_the_backend(
 ) -> None:
     out = str(tmp_path / "x.engine")
     arguments = ["build", "resnet18", "--weights", "random", "-o", out, "--no-cache"]
-    assert cli.main([*arguments, "--workspace", "64"]) == 1
+    assert cli.main([*arguments, "--workspace", "64"]) == 2
     assert "TensorRT" in capsys.readouterr().err
 
 

@@ -29,7 +29,7 @@ def test_text(file: str, capsys: pytest.CaptureFixture[str]) -> None:
         "precision      fp32",
         "runs here      yes",
         "weights        random\n",
-        "as torchvision: short side to 37",
+        "as torchvision: short side to 36",
         "labels         1000\n",
     ):
         assert expected in text

@@ -85,10 +85,10 @@ def test_profile_of_an_engine_file_without_names(
 def test_profile_of_too_large_a_batch(
     engine_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["time", str(engine_file), "--batch", "8", "--profile"]) == 1
+    assert cli.main(["time", str(engine_file), "--batch", "8", "--profile"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "at most the engine's max_batch (4), not 8" in captured.err
+    assert "splits 8 images and begins with 4; choose another" in captured.err
 
 
 def test_quiet(engine_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

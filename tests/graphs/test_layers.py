@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +98,14 @@ def test_a_resnet_written_by_hand_is_the_one_of_the_catalog() -> None:
     weights = _core.random_weights(expected, 3)
     x = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
     np.testing.assert_array_equal(infer(graph, weights, x), infer(expected, weights, x))
+
+
+@pytest.mark.parametrize("network", ["resnest14d", "resnetblur18", "ecaresnet26t", "regnetz_005"])
+def test_definitions_are_copied_and_pickled(network: str) -> None:
+    for layer in resrt.build_graph(network).layers:
+        for copied in (
+            copy.deepcopy(layer.definition),
+            pickle.loads(pickle.dumps(layer.definition)),
+        ):
+            assert type(copied) is type(layer.definition)
+            assert repr(copied) == repr(layer.definition)

@@ -94,6 +94,16 @@ def test_failure_at_a_turn(
         running.close()
 
 
+def test_layers_reach_the_process(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's competitor makes modules of them, by their classes."""
+    raises = "    raise OSError(str([type(layer.definition) for layer in task.graph.layers]))"
+    fake = install(tmp_path, monkeypatch, f"def prepare(task, name):\n{raises}")
+    with pytest.raises(Failed, match="resrt._core.Input.*resrt._core.Conv2d"):
+        Contender(fake, task)
+
+
 def test_failure_to_prepare(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = install(tmp_path, monkeypatch, "def prepare(task, name): raise OSError('no licence')")
     with pytest.raises(Failed, match="OSError: no licence"):

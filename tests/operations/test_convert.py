@@ -92,3 +92,22 @@ def test_failure_keeps_the_old_file(source: Path, tmp_path: Path) -> None:
         "other.safetensors",
         "output.safetensors",
     ]
+
+
+def test_other_networks_with_the_same_parameters_are_named(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """resnetblur18 has the parameters of resnet18, and computes something else."""
+    output = tmp_path / "output.safetensors"
+    assert resrt.convert(source, output)["network"] == "resnet18"
+    (record,) = (one for one in caplog.records if "computes something else" in one.getMessage())
+    assert "those of resnet18; they also fit resnetblur18, which" in record.getMessage()
+    caplog.clear()
+    for name in ("resnet18", "resnetblur18"):
+        named = tmp_path / f"{name}.safetensors"
+        named.write_bytes(source.read_bytes())
+        assert resrt.convert(named, output)["network"] == name
+        assert resrt.convert(source, output, network=name)["network"] == name
+        # The converted file says what it is.
+        assert resrt.convert(output, tmp_path / "again")["network"] == name
+    assert not caplog.records

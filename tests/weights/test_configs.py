@@ -290,7 +290,8 @@ def test_changes(weights: Path, given: Any, expected: dict[str, Any]) -> None:
         ({"crop_mode": "border"}, "crop_mode must be one of center, squash, not 'border'"),
         ({"interpolation": "nearest"}, "nearest"),
         ({"interpolation": 3}, "interpolation and pipeline are str"),
-        ({"mean": [1, 2]}, "one value for each of 3 channels"),
+        ({"mean": [0.1, 0.2]}, "one value for each of 3 channels"),
+        ({"mean": [127, 127, 127]}, "mean is for pixels from 0 to 1, .*divide it, and std, by 255"),
         ({"mean": "dark"}, "mean must be numbers, one for each channel, not 'dark'"),
         ({"like": 3}, "like must be the name of pretrained weights, not 3"),
         ({"resize": 0}, "resize must be an integer of at least 1, not 0"),
@@ -433,3 +434,40 @@ def test_assumed_preprocessing_is_rounded_as_timm_does(
     """In proportion to 235 pixels for an input of 224, it would be another number."""
     steps = info_of_random("resnet50", size)
     assert steps.resize == resize
+
+
+def test_files_beside_weights_that_cannot_be_used_are_named(
+    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, config=TIMM["pretrained_cfg"] | {"interpolation": "nearest"})  # type: ignore
+    with pytest.raises(resrt.InputError, match=r"config\.json' has preprocessing.*nearest"):
+        info(weights)
+    write(tmp_path, config=TIMM["pretrained_cfg"] | {"crop_mode": "border"})  # type: ignore
+    with pytest.raises(
+        resrt.InputError, match=r"config\.json' has preprocessing.*border'; say all"
+    ):
+        info(weights, preprocessing={"mean": 0.5})
+    given = {
+        "mean": 0.5,
+        "std": 0.5,
+        "crop_pct": 1,
+        "crop_mode": "center",
+        "interpolation": "bicubic",
+    }
+    assert info(weights, input_size=64, preprocessing=given).preprocessing.resize == 64
+    (tmp_path / "config.json").unlink()
+    write(tmp_path, preprocessor_config=[1, 2])
+    caplog.clear()
+    info(weights)
+    assert "preprocessor_config.json', which is not a JSON object" in caplog.text
+
+
+def test_a_network_of_ones_own_has_the_preprocessing_beside_its_weights(tmp_path: Path) -> None:
+    config = resrt.ResNet(depths=[1, 1], width=8)
+    graph = resrt.build_graph(config, classes=7)
+    save_file(_core.random_weights(graph, 0), tmp_path / "mine.safetensors")
+    write(tmp_path, config=TIMM | {"architecture": "resnet8"})
+    options = {"precision": "fp32", "max_batch": 1, "tune": 0}
+    found = resrt.build(config, tmp_path / "mine.safetensors", **options).info
+    assert (found.preprocessing.resize, found.labels) == (71, LABELS)
+    assert found.preprocessing_source == "config.json beside the weights"

@@ -164,7 +164,12 @@ def test_without_access(
     )
     assert resrt.weights.read("hf-hub:me/mine").arrays.keys() == arrays.keys()
     cached.clear()
-    with pytest.raises(resrt.DownloadError, match="weights hf-hub:me/mine: no connection. Check"):
+    message = "hf-hub:me/mine: the hub cannot be reached, .* has no 'config.json' of it. Check the"
+    with pytest.raises(resrt.DownloadError, match=message):
+        resrt.weights.read("hf-hub:me/mine")
+    monkeypatch.setenv("RESRT_OFFLINE", "1")
+    message = "downloading is switched off, .* has no 'config.json' of it. Allow downloading, or"
+    with pytest.raises(resrt.DownloadError, match=message):
         resrt.weights.read("hf-hub:me/mine")
 
 

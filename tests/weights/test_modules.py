@@ -141,6 +141,10 @@ def _wrong_class(module: Module) -> None:
         (lambda module: module.parts.pop("maxpool"), r"it has 0 MaxPool2d\(kernel=3.*\) layers"),
         (lambda module: module.state.pop("bn1.bias"), "other parameters than resnet18, the near"),
         (lambda module: module.state.clear(), "other parameters than all of them"),
+        (changed("conv1", forward=print), "conv1 has a forward of its own, unlike resnet18"),
+        (lambda module: vars(module).update(forward=print), "resnet18.*: it has a forward of its"),
+        (changed("bn1", _forward_hooks={0: print}), "its layer bn1 has forward hooks, which must"),
+        (changed("bn1", _forward_pre_hooks={0: print}), "bn1 has forward hooks, which must be"),
         (_wrong_class, "Mine is not one of timm, torchvision or Transformers.*state_dict"),
     ],
 )

@@ -43,11 +43,23 @@ std::vector<LayerView> layers(const Graph& graph) {
   return views;
 }
 
+// Returns how a definition is pickled and copied: its attributes are the arguments that make it.
+py::tuple reduced(const py::object& self) {
+  const py::object type = py::type::of(self);
+  const py::object property = py::module_::import("builtins").attr("property");
+  py::dict arguments;
+  for (const auto& [name, member] : py::dict(type.attr("__dict__"))) {
+    if (py::isinstance(member, property)) arguments[name] = self.attr(name);
+  }
+  const py::object partial = py::module_::import("functools").attr("partial");
+  return py::make_tuple(partial(type, **arguments), py::tuple());
+}
+
 template <class T>
 py::class_<T> definition(py::module_& module, const char* doc) {
-  return py::class_<T>(module, kind(T{}), doc).def("__repr__", [](const T& self) {
-    return to_string(Definition(self));
-  });
+  return py::class_<T>(module, kind(T{}), doc)
+      .def("__repr__", [](const T& self) { return to_string(Definition(self)); })
+      .def("__reduce__", reduced);
 }
 
 void bind_definitions(py::module_& module) {

@@ -312,11 +312,12 @@ struct Engine::State {
     if (!is_profiled) {
       throw InputError("this engine was loaded without counters; load it with the option profile");
     }
-    if (batch < 1 || get_loaded().executable->next_part(batch) != batch) {
-      throw InputError(
-          concat("a profile requires a batch size that runs at once, at most the "
-                 "engine's max_batch (",
-                 info.max_batch, "), not ", batch));
+    if (batch < 1) throw InputError(concat("batch must be at least 1, not ", batch));
+    if (const int64_t part = get_loaded().executable->next_part(batch); part != batch) {
+      throw InputError(concat("a profile requires a batch that runs at once, but this engine, as it "
+                              "was built and loaded, splits ",
+                              batch, " images and begins with ", part,
+                              "; choose another batch size"));
     }
     if (repeats < 1) throw InputError(concat("repeats must be at least 1, not ", repeats));
   }

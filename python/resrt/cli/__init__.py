@@ -110,7 +110,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if options.debug:
             raise
         report_error(str(error))
-        return MISUSED if isinstance(error, Misuse) else FAILED
+        return MISUSED if isinstance(error, getattr(options, "misuse", Misuse)) else FAILED
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -159,6 +159,6 @@ def _parser() -> argparse.ArgumentParser:
             epilog=f"example: {command.EXAMPLE}",
             parents=[common],
         )
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, misuse=getattr(command, "MISUSE", Misuse))
         command.add_arguments(subparser)
     return parser

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from resrt._core import precision_names
 from resrt.cli.terminal import waiting
-from resrt.errors import FileError, InputError
+from resrt.errors import FileError, InputError, ModelError
 
 if TYPE_CHECKING:
-    from resrt import Calibration
+    from resrt import Calibration, Engine
     from resrt.catalog.models import Config
 
 DONE, FAILED, MISUSED, SKIPPED = 0, 1, 2, 3
@@ -26,6 +26,11 @@ DONE, FAILED, MISUSED, SKIPPED = 0, 1, 2, 3
 
 class Misuse(InputError):
     """Options that do not belong together. The exit status is MISUSED."""
+
+
+# What is also misuse in commands whose only inputs are their arguments: in one that reads images,
+# an InputError may be about these.
+INVALID_ARGUMENT = (InputError, ModelError)
 
 
 def count(text: str) -> int:
@@ -176,13 +181,28 @@ def add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
     for name in names:
         action = parser.add_argument(name, **_SHARED[name])
         if name == "network":
-            action.completer = _network_names  # type: ignore[attr-defined]  # for argcomplete
+            complete(action)
+
+
+def complete(action: argparse.Action) -> None:
+    """Let a shell complete the names of networks for an argument."""
+    action.completer = _network_names  # type: ignore[attr-defined]  # for argcomplete
 
 
 def _network_names(**_: object) -> list[str]:
     import resrt
 
     return [name for model in resrt.list_models() for name in (model.name, *model.pretrained)]
+
+
+def loaded(options: argparse.Namespace) -> Engine:
+    """Load the command's engine for throughput. Raises Misuse for a device that it cannot use."""
+    import resrt
+
+    try:
+        return resrt.load(options.engine, optimize_for="throughput", device=options.device)
+    except InputError as error:
+        raise Misuse(str(error)) from None
 
 
 def image_paths(options: argparse.Namespace) -> Iterator[str]:
@@ -270,7 +290,8 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
         "network's pretrained weights.",
         argument_default=argparse.SUPPRESS,
     )
-    group.add_argument("--like", metavar="NAME", help="as for these pretrained weights")
+    like = group.add_argument("--like", metavar="NAME", help="as for these pretrained weights")
+    complete(like)
     for name in ("mean", "std"):
         group.add_argument(
             f"--{name}",
@@ -284,7 +305,10 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
         "--resize", type=count, metavar="N", help="the short side after resizing, in pixels"
     )
     size.add_argument(
-        "--crop-pct", type=float, metavar="X", help="the same, as the input size divided by X"
+        "--crop-pct",
+        type=float,
+        metavar="X",
+        help="the same, as the input size divided by X",
     )
     group.add_argument(
         "--crop-mode",

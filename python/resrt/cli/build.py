@@ -8,7 +8,9 @@ from typing import Any
 from resrt._core import backend_names
 from resrt.cli.arguments import (
     CALIBRATION,
+    INVALID_ARGUMENT,
     NETWORK,
+    Misuse,
     add_preprocessing,
     add_shared,
     calibration,
@@ -26,6 +28,7 @@ DESCRIPTION = (
     "Builds an engine from a network's layer definitions and weights, and writes it to a file."
 )
 EXAMPLE = "resrt build ResNeSt50 -o resnest50.engine"
+MISUSE = INVALID_ARGUMENT
 
 _TENSORRT: dict[str, dict[str, Any]] = {
     "workspace": {"type": count_or_zero, "metavar": "MIB", "help": "scratch memory per layer"},
@@ -103,6 +106,13 @@ def run(options: argparse.Namespace) -> None:
 
     check_output(options, options.output)
     given = {name: value for name, value in vars(options).items() if name in _TENSORRT}
+    if not options.backend.startswith("tensorrt"):
+        of_gpus = ["device"] * (options.device is not None) + list(given)
+        if of_gpus:
+            raise Misuse(
+                f"--{of_gpus[0].replace('_', '-')} is only for the TensorRT backends; choose one "
+                "with --backend, or omit the option"
+            )
     network = model(options)
     ranges = calibration(options)
     with waiting(f"building {options.network or options.config}", quiet=options.quiet) as progress:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from resrt.cli.arguments import (
+    INVALID_ARGUMENT,
     NETWORK,
     add_preprocessing,
     add_shared,
@@ -26,6 +27,7 @@ DESCRIPTION = (
     "engine will see suffice. The file is JSON and can be edited."
 )
 EXAMPLE = "resrt calibrate ResNet50 --images photos/ -o ranges.json"
+MISUSE = INVALID_ARGUMENT
 
 _COLUMNS: list[Column[LayerSensitivity]] = [
     Column("layer", "layer", lambda one: one.layer),

@@ -19,6 +19,7 @@ from resrt.cli.arguments import (
     count,
     fraction,
     image_paths,
+    loaded,
 )
 from resrt.cli.terminal import progress, report_skipped, visible, waiting
 from resrt.errors import FileError
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None and options.format == "text":
         raise Misuse("-o requires --format json or csv")
     files = resrt.find_images(image_paths(options))
-    engine = resrt.load(options.engine, optimize_for="throughput", device=options.device)
+    engine = loaded(options)
     known: list[Classification] = []
     if options.output is None:
         write = _printer(options)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from resrt.cli.arguments import DONE, NETWORK, SKIPPED, Misuse, add_shared, count, model
+from resrt.cli.arguments import (
+    DONE,
+    INVALID_ARGUMENT,
+    NETWORK,
+    SKIPPED,
+    Misuse,
+    add_shared,
+    count,
+    model,
+)
 from resrt.cli.tables import print_json
 from resrt.cli.terminal import steps
 
@@ -16,6 +25,7 @@ DESCRIPTION = (
     "difference of the logits. Exit status 3: one of them failed."
 )
 EXAMPLE = "resrt compare ResNeSt50 --weights random --batch 1 8 --with openvino,onnxruntime"
+MISUSE = INVALID_ARGUMENT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

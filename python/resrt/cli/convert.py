@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from resrt.cli.arguments import add_preprocessing, add_shared, check_output, preprocessing
+from resrt.cli.arguments import (
+    INVALID_ARGUMENT,
+    add_preprocessing,
+    add_shared,
+    check_output,
+    complete,
+    preprocessing,
+)
 from resrt.cli.tables import printable
 
 SUMMARY = "write weights as a safetensors file that loads directly"
@@ -13,15 +20,17 @@ DESCRIPTION = (
     "names, preprocessing, input size and labels."
 )
 EXAMPLE = "resrt convert ResNet50_pretrained.pdparams resnet50.safetensors"
+MISUSE = INVALID_ARGUMENT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("source", metavar="IN")
     parser.add_argument("destination", metavar="OUT.safetensors")
-    parser.add_argument(
+    network = parser.add_argument(
         "--network", help="the network that the weights belong to; default: the one that they fit"
     )
+    complete(network)
     parser.add_argument("--key", help="the entry of a checkpoint to convert, such as state_dict")
     add_shared(parser, "--overwrite", "--input-size", "--labels")
     add_preprocessing(parser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, SKIPPED, add_records, add_shared, image_paths
+from resrt.cli.arguments import DONE, SKIPPED, add_records, add_shared, image_paths, loaded
 from resrt.cli.terminal import progress, report_skipped
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     import resrt
 
     files = resrt.find_images(image_paths(options), limit=options.limit)
-    engine = resrt.load(options.engine, optimize_for="throughput", device=options.device)
+    engine = loaded(options)
     with resrt.open_features(
         options.output,
         engine,

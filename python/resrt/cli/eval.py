@@ -14,6 +14,7 @@ from resrt.cli.arguments import (
     add_records,
     add_shared,
     check_records,
+    loaded,
 )
 from resrt.cli.tables import print_json
 from resrt.cli.terminal import progress, report_skipped
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     check_records(options)
     if options.root is not None and Path(options.data).is_dir():
         raise Misuse("--root is only for a list file; the images of a folder are in the folder")
-    engine = resrt.load(options.engine, optimize_for="throughput", device=options.device)
+    engine = loaded(options)
     listed = resrt.labelled_images(options.data, engine, root=options.root, limit=options.limit)
     records = None
     if options.output is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from resrt.cli.arguments import (
     CALIBRATION,
+    INVALID_ARGUMENT,
     NETWORK,
     add_preprocessing,
     add_shared,
@@ -29,6 +30,7 @@ DESCRIPTION = (
     "installed, must compute the same logits as resrt."
 )
 EXAMPLE = "resrt export ResNeSt50 -o resnest50.onnx"
+MISUSE = INVALID_ARGUMENT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

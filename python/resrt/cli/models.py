@@ -6,8 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from resrt.cli import tables
-from resrt.cli.arguments import Misuse
+from resrt.cli.arguments import Misuse, complete
 from resrt.cli.tables import Column, millions, percent
+from resrt.errors import InputError
 
 if TYPE_CHECKING:
     from resrt import ModelInfo
@@ -17,6 +18,7 @@ DESCRIPTION = (
     "Lists the networks of the catalog: their input size, parameters and arithmetic, the accuracy "
     "that PaddleClas publishes, and the number of known pretrained weights."
 )
+MISUSE = InputError
 EXAMPLE = "resrt models 'ResNe*50*' --pretrained --sort gflops"
 
 _COLUMNS: list[Column[ModelInfo]] = [
@@ -34,13 +36,14 @@ _COLUMNS: list[Column[ModelInfo]] = [
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
+    pattern = parser.add_argument(
         "pattern",
         nargs="?",
         default="*",
         metavar="PATTERN",
         help="a shell pattern of names, quoted; case is ignored; default: all",
     )
+    complete(pattern)
     parser.add_argument("--source", help="PaddleClas, timm or torchvision")
     parser.add_argument("--family", help="ResNet, ResNeSt, RegNetX, RegNetY, RegNetV or RegNetZ")
     parser.add_argument(

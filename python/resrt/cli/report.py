@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resrt._core import precision_names
-from resrt.cli.arguments import add_shared, check_output, count
+from resrt.cli.arguments import INVALID_ARGUMENT, Misuse, add_shared, check_output, complete, count
 from resrt.cli.terminal import report_error, stages, visible
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ DESCRIPTION = (
     "plots and tables, with the accuracies that --eval measures or that PaddleClas published."
 )
 EXAMPLE = "resrt report mine.engine other.engine --networks ResNet50 --eval imagenet/val"
+MISUSE = INVALID_ARGUMENT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,13 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", default="report.html", help="default: %(default)s"
     )
     add_shared(parser, "--overwrite")
-    parser.add_argument(
+    networks = parser.add_argument(
         "--networks",
         nargs="+",
         metavar="PATTERN",
         help="networks of the catalog: names, or shell patterns such as 'ResNet50*'; default: if "
         "no engines are named, all with published figures",
     )
+    complete(networks)
     parser.add_argument(
         "--batch", nargs="+", type=count, metavar="N", help="images per batch; default: 1 4 8"
     )
@@ -97,7 +99,15 @@ def run(options: argparse.Namespace) -> None:
     check_output(options, options.output)
     counts = {"repeats": options.repeats, "rounds": options.rounds}
     if options.quick:
-        counts = {name: counts[name] or quick for name, quick in _QUICK.items()}
+        if options.rounds is not None or options.repeats is not None:
+            raise Misuse("--quick is one round of three inferences; omit --rounds and --repeats")
+        counts = dict(_QUICK)
+    if options.data is None and options.limit is not None:
+        raise Misuse("--limit is the number of images for --eval, which is missing")
+    if options.data is not None and not options.engines and options.measurements is None:
+        raise Misuse("--eval is for engine files, and none is named; networks have random weights")
+    if options.precisions and options.engines and not options.networks:
+        raise Misuse("--precisions is only for --networks; an engine has its own precision")
     kept = options.measurements or options.save_measurements
     try:
         with stages(quiet=options.quiet) as progress:

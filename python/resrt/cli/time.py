@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import Misuse, add_shared, check_output, count, count_or_zero, seconds
+from resrt.cli.arguments import (
+    INVALID_ARGUMENT,
+    Misuse,
+    add_shared,
+    check_output,
+    count,
+    count_or_zero,
+    seconds,
+)
 from resrt.cli.tables import Column, percent, print_json, render
 from resrt.cli.terminal import steps
 
@@ -18,6 +26,7 @@ DESCRIPTION = (
     "the first inference and preprocessing. Also prints the latencies that PaddleClas publishes."
 )
 EXAMPLE = "resrt time resnest50.engine --batch 1 8 --duration 3 --output times.json"
+MISUSE = INVALID_ARGUMENT
 
 _ms = "{:.2f}".format
 

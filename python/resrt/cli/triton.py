@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import add_shared, count
+from resrt.cli.arguments import INVALID_ARGUMENT, add_shared, count
 from resrt.cli.terminal import steps
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ DESCRIPTION = (
     "are given."
 )
 EXAMPLE = "resrt triton resnest50.engine -o model_repository"
+MISUSE = INVALID_ARGUMENT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

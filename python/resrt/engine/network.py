@@ -192,9 +192,10 @@ def _source(
         model = identify.only_network(checkpoint, str(weights), _ADVICE)
         entry = pretrained.find(model)
     beside = Metadata()
-    if checkpoint is not None and checkpoint.folder and isinstance(model, str):
+    if checkpoint is not None and checkpoint.folder:
+        network = model if isinstance(model, str) else None
         needed = not is_whole(preprocessing)
-        beside = configs.beside(checkpoint.folder, model, is_preprocessing_needed=needed)
+        beside = configs.beside(checkpoint.folder, network, is_preprocessing_needed=needed)
     return _Source(model, checkpoint, called, _origin(weights), beside, entry, is_named)
 
 

@@ -126,7 +126,8 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         kind = type(value)
-        if kind.__module__ != "resrt._core" or isinstance(value, type):
+        is_of_core = kind.__module__ == "resrt._core" and not isinstance(value, type)
+        if not is_of_core or "__reduce__" in vars(kind):  # which layer definitions have
             return NotImplemented
         properties = [name for name, member in vars(kind).items() if isinstance(member, property)]
         return SimpleNamespace, (), {name: getattr(value, name) for name in properties}

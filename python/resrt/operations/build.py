@@ -50,7 +50,8 @@ def build(
         model: the name of a network ("ResNeSt50") or of pretrained weights ("resnet50.tv_in1k");
             "hf-hub:owner/name", a repository of weights for a network of the catalog; a PyTorch
             module of timm, torchvision or Transformers that computes the same as a network of the
-            catalog, with its weights, preprocessing and labels; a ResNet, ResNeSt or RegNet with
+            catalog, with its weights, preprocessing and labels, built as after its eval(); a
+            ResNet, ResNeSt or RegNet with
             parameters of your own; or a graph.
         weights: the path of a file in any format that `resrt.weights.read` supports;
             "hf-hub:owner/name", a repository of the Hugging Face hub; arrays by name; or "random",

@@ -18,13 +18,15 @@ from safetensors.numpy import save_file
 from resrt._support.files import replacing
 from resrt.catalog import pretrained
 from resrt.catalog.models import build_graph, model_info
-from resrt.errors import FileError
+from resrt.errors import FileError, InputError
 from resrt.weights import configs, formats, hub, identify
 from resrt.weights import names as conventions
 from resrt.weights.fit import fit_checkpoint
 from resrt.weights.metadata import Metadata
 from resrt.weights.preprocessing import ASSUMED, PreprocessingLike, is_whole, settle
 
+# What programs expect something else in.
+_OTHER_FORMATS = (".bin", ".pth", ".pt", ".ckpt", ".pdparams", ".npz", ".onnx", ".wts", ".engine")
 _ADVICE = "Name its network with --network, in Python with network="
 
 
@@ -54,9 +56,15 @@ def convert(
         preprocessing: how photographs become inputs, as for `resrt.build`.
 
     Raises what `resrt.weights.load` raises, WeightsError if the weights fit no network of the
-    catalog, and InputError for a wrong number of labels or invalid metadata in the source.
+    catalog, and InputError for a wrong number of labels, invalid metadata in the source or a
+    destination that is named as a file of another format.
     """
     called = fspath(source)
+    if (suffix := Path(destination).suffix.lower()) in _OTHER_FORMATS:
+        raise InputError(
+            f"'{fspath(destination)}' would be a safetensors file, but {suffix} is the suffix of "
+            "another format; let its name end in .safetensors"
+        )
     checkpoint = formats.read(source, key=key)
     name = network or identify.only_network(checkpoint, called, _ADVICE)
     graph = identify.trained_graph(checkpoint.arrays, name)

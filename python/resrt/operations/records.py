@@ -323,6 +323,9 @@ class RecordFile:
 
     def _read(self, text: str) -> list[Any]:
         header = self._format.header
+        if not self._format.has_metadata and text.count("\n") > header.count("\n"):
+            missing = f", as '{self._metadata_path}' is missing"
+            check_made_by(self._path, self._read_metadata(), self._made_by, missing)
         if not text.startswith(header):
             raise InputError(
                 f"cannot resume '{self._path}': its columns differ from this output format; resume "
@@ -338,12 +341,8 @@ class RecordFile:
                     f"cannot resume '{self._path}': record {number} does not match this output "
                     "format; name another file"
                 ) from None
-        if known:
-            if self._format.has_metadata:
-                check_made_by(self._path, self._format.made_by(lines[0]), self._made_by)
-            else:
-                missing = f", as '{self._metadata_path}' is missing"
-                check_made_by(self._path, self._read_metadata(), self._made_by, missing)
+        if known and self._format.has_metadata:
+            check_made_by(self._path, self._format.made_by(lines[0]), self._made_by)
         return known
 
     @property

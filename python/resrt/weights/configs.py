@@ -24,11 +24,12 @@ _RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
 def beside(
-    folder: str | PathLike[str], network: str, *, is_preprocessing_needed: bool = True
+    folder: str | PathLike[str], network: str | None, *, is_preprocessing_needed: bool = True
 ) -> Metadata:
     """Return the preprocessing, input size and labels in the files in a folder of weights.
 
-    A configuration of another network is ignored, and so is a file that is not JSON; both are
+    None is a network of the user's own, which no name describes. A configuration of another network
+    than the one that is named is ignored, and so is a file that is not JSON; both are
     logged. Raises InputError for preprocessing that is needed but that resrt does not support.
     """
     found, labels = Metadata(), None
@@ -38,7 +39,8 @@ def beside(
             name == PROCESSOR or _is_of(document, network, Path(folder) / name)
         ):
             continue
-        _check_function(document, Path(folder) / name)
+        if network is not None:
+            _check_function(document, Path(folder) / name)
         labels = labels or labels_of(document)
         try:
             found = _checked(parse, document, Path(folder) / name) or found
@@ -187,11 +189,14 @@ def _checked(parse: _Parse, document: Mapping[str, Any], file: Path) -> Metadata
     """Parse a document, and add where its preprocessing is from. Raises InputError."""
     try:
         found = parse(document)
+        if found.preprocessing is not None and found.input_size is not None:
+            shape = (len(found.preprocessing.mean), *found.input_size)
+            _core.check_preprocessing(found.preprocessing, shape)
     except (InputError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise InputError(
-            f"'{file}' has preprocessing that resrt does not support: {reason}; give preprocessing "
-            "of your own, or move the file away"
+            f"'{file}' has preprocessing that resrt does not support: {reason}; say all of it "
+            "yourself, or that it is as for other weights (--like NAME), or move the file away"
         ) from None
     if found.preprocessing is None:
         return None
@@ -211,8 +216,10 @@ def _check_function(document: Mapping[str, Any], file: Path) -> None:
             )
 
 
-def _is_of(document: Mapping[str, Any], network: str, file: Path) -> bool:
+def _is_of(document: Mapping[str, Any], network: str | None, file: Path) -> bool:
     """Return whether a config is of the network. One of another network is logged."""
+    if network is None:
+        return True
     described = document.get("architecture") or document.get("model_type")
     if not isinstance(described, str):
         return "pretrained_cfg" in document or "mean" in document
@@ -232,7 +239,10 @@ def _read(file: Path) -> Mapping[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         _logger.warning("ignored '%s', which cannot be read: %s", file, error)
         return None
-    return document if isinstance(document, Mapping) else None
+    if not isinstance(document, Mapping):
+        _logger.warning("ignored '%s', which is not a JSON object", file)
+        return None
+    return document
 
 
 def _channels(values: Any, channels: int) -> list[float]:

@@ -98,10 +98,17 @@ def download(
             # The hub cannot be reached, so that the file may exist or not. If the weights are
             # cached, it did not exist when they were downloaded.
             is_missing = _is_cached(repository, revision)
+            state = "downloading is switched off" if offline else "the hub cannot be reached"
+            reason = f"{state}, and the hub's cache on this machine has no '{file}' of it"
         if called:
+            advice = (
+                "Allow downloading"
+                if offline
+                else "Check the name and the access to the hub, name a mirror in HF_ENDPOINT"
+            )
             reason = (
-                f"cannot download the weights {called}: {reason}. Check the name and the access "
-                "to the hub, name a mirror in HF_ENDPOINT, or give a file of your own as weights"
+                f"cannot download the weights {called}: {reason}. {advice}, or give a file of your "
+                "own as weights"
             )
         raise (_Missing if is_missing and called else DownloadError)(reason) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections import Counter
@@ -16,6 +17,8 @@ from resrt.catalog.models import build_graph
 from resrt.errors import WeightsError
 from resrt.weights import names
 from resrt.weights.formats.checkpoint import Array, Checkpoint, shown
+
+_LOG = logging.getLogger("resrt.weights")
 
 # A network that shares less than this part of its parameters is not reported.
 _LIKELY = 0.8
@@ -96,11 +99,29 @@ def nearest_networks(arrays: Mapping[str, Array], most: int = 3, told: str = "")
 def only_network(checkpoint: Checkpoint, source: str, advice: str) -> str:
     """Return the network of the catalog that a checkpoint fits.
 
-    Raises WeightsError, with the advice, if it fits none.
+    If nothing says which of several it is of, those that compute something else are logged. Raises
+    WeightsError, with the advice, if it fits none.
     """
-    matches = nearest_networks(checkpoint.arrays, told=told_by(checkpoint))
+    told = told_by(checkpoint)
+    matches = nearest_networks(checkpoint.arrays, most=_SHORTLIST, told=told)
     if matches and matches[0].share == 1:
-        return matches[0].network
+        network = matches[0].network
+        others = [
+            match.network
+            for match in matches[1:]
+            if _shapes(match.network) == _shapes(network)
+            and _functions(match.network) != _functions(network)
+        ]
+        if others and not _agreement(network, told):
+            _LOG.warning(
+                "took the weights in '%s' for those of %s; they also fit %s, which computes "
+                "something else. %s if that is what they are of",
+                source,
+                network,
+                " or ".join(others),
+                advice,
+            )
+        return network
     nearest = f"; the nearest is {matches[0].network}" if matches else ""
     raise WeightsError(f"'{source}' fits no network of the catalog{nearest}. {advice}")
 

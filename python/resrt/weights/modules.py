@@ -137,9 +137,15 @@ def _difference(module: TorchModule, graph: _core.Graph, places: Mapping[str, st
             if (different := _layer_difference(place, modules[place], layer)) is not None:
                 return different
     for name, part in modules.items():
+        what = f"its layer {shown(name)}" if name else "it"
         root = type(part).__module__.partition(".")[0]
-        if root not in ("torch", *_LIBRARIES) or "forward" in vars(part):
-            return f"its layer {shown(name)} is a {type(part).__name__}, which resrt does not know"
+        if root not in ("torch", *_LIBRARIES):
+            return f"{what} is a {type(part).__name__}, which resrt does not know"
+        if "forward" in vars(part):
+            return f"{what} has a forward of its own"
+        # What they change is unknown, and an engine does not call them.
+        if any(vars(part).get(hooks) for hooks in ("_forward_hooks", "_forward_pre_hooks")):
+            return f"{what} has forward hooks, which must be removed first"
     return _other_difference(module, {name: modules[name] for name in sorted(leaves)}, graph)
 
 

@@ -63,7 +63,10 @@ def settle(
 def is_whole(given: PreprocessingLike | None) -> bool:
     """Return whether the user says everything, so that nothing is needed from elsewhere."""
     if isinstance(given, Mapping):
-        return "like" in given
+        sides = {"resize", "crop_pct"} & set(given)
+        pipeline = {"crop_mode", "pipeline"} & set(given)
+        named = {"mean", "std", "interpolation"} <= set(given)
+        return "like" in given or bool(sides and pipeline and named)
     return isinstance(given, (_core.Preprocessing, str))
 
 
@@ -172,4 +175,9 @@ def _values(name: str, values: object, channels: int) -> list[float]:
         listed = [float(value) for value in (values if is_sequence else [values])]  # type: ignore
     except (TypeError, ValueError):
         raise InputError(f"{name} must be numbers, one for each channel, not {values!r}") from None
+    if name == "mean" and not all(0 <= value <= 1 for value in listed):
+        raise InputError(
+            f"mean is for pixels from 0 to 1, and cannot be {listed}; divide it, and std, by 255 "
+            "if they are for pixels from 0 to 255"
+        )
     return listed * channels if len(listed) == 1 else listed
