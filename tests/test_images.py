@@ -223,12 +223,12 @@ def test_preprocessing_equals_that_of_timm(
         np.testing.assert_array_equal(prepared, preprocess_as_torchvision(part, steps, crop))
 
 
-def test_resized_image_smaller_than_the_input(engine: resrt.Engine) -> None:
+def test_resized_image_smaller_than_the_input() -> None:
     """The input is 48 pixels wide, and the shorter side of the image is resized to 37."""
-    assert engine.info.preprocessing.resize == 37
+    steps = images.imagenet_preprocessing(3, 37)
     ramp = np.linspace(0, 255, 90, dtype=np.uint8)
     square = np.broadcast_to(ramp[:, None], (90, 90, 3)[:2])
-    (prepared,) = images.preprocess_batch([square], engine.info.preprocessing, (3, 32, 48))
+    (prepared,) = images.preprocess_batch([square], steps, (3, 32, 48))
     column = prepared[0, :, 0] * 0.229 + 0.485
     # The image is resized to 48 x 48 and cropped to the middle 32 rows, so proportions are kept.
     np.testing.assert_allclose(column[[0, -1]], [8.5 / 48, 39.5 / 48], atol=0.01)
@@ -460,7 +460,7 @@ def test_large_images_are_decoded_in_little_memory(tmp_path: Path, form: str, mo
 MODES = {
     "PNG": ["RGB", "L", "RGBA", "P", "LA", "I;16"],
     "JPEG": ["RGB", "L", "CMYK"],
-    "TIFF": ["RGB", "L", "RGBA", "CMYK", "I;16", "I", "F", "YCbCr"],
+    "TIFF": ["RGB", "L", "RGBA", "CMYK", "LA", "I;16", "YCbCr"],
     "WEBP": ["RGB", "RGBA"],
     "BMP": ["RGB", "P"],
     "GIF": ["P"],
@@ -625,3 +625,46 @@ def test_extreme_and_damaged_images(engine: resrt.Engine, photograph: Path) -> N
         # Either Pillow decodes it anyway, or an error of resrt is raised.
         with contextlib.suppress(resrt.InputError, resrt.FileError):
             engine.classify(broken, topk=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_of_an_unknown_range_are_refused(dtype: type, tmp_path: Path) -> None:
+    """Pillow would make them black, also those that are NaN."""
+    Image.fromarray(np.full((8, 9), 0.5, dtype)).save(tmp_path / "x.tif")
+    with pytest.raises(resrt.InputError, match=r"x\.tif' has pixels of .*, whose range is unknown"):
+        images.open_image(tmp_path / "x.tif", 3)
+    if dtype is np.float32:
+        with pytest.raises(resrt.InputError, match="the image has pixels of floating-point numb"):
+            images.open_image(Image.fromarray(np.full((8, 9), np.nan, dtype)), 3)
+
+
+def test_large_tiles_and_long_sides_are_refused_before_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.tif"
+    size, tile = (64, 48), 256
+    tags = {256: size[0], 257: size[1], 258: 8, 259: 1, 262: 1, 277: 1, 322: tile, 323: tile}
+    tags |= {324: 8, 325: tile * tile}  # the place and the size of the tile
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + tile * tile) + bytes(tile * tile) + directory)
+    assert images.open_image(path, 1).size == size
+    monkeypatch.setenv("RESRT_MAX_PIXELS", "10000")
+    with pytest.raises(resrt.InputError, match="of 64 x 48 pixels has tiles of 65536 pixels, more"):
+        images.open_image(path, 1)
+    monkeypatch.setattr(images, "_LONGEST_SIDE", 63)
+    with pytest.raises(resrt.InputError, match="its sides may have at most 63"):
+        images.open_image(path, 1)
+
+
+def test_a_lock_of_the_parent_does_not_stop_a_child() -> None:
+    """A thread may decode a large image when its process forks."""
+    script = (
+        "import os\n"
+        "from resrt import images\n"
+        "images._large_image.acquire()\n"
+        "child = os.fork()\n"
+        "if child == 0: os._exit(0 if images._large_image.acquire(timeout=5) else 1)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

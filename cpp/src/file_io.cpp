@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
 #include <fcntl.h>
 #include <filesystem>
+#include <optional>
 #include <random>
 #include <system_error>
 #include <thread>
@@ -123,6 +125,22 @@ fs::path follow_links(fs::path path) {
   return path;
 }
 
+// Returns the number of the process's own stream that a path such as /dev/stdout names. Writing to
+// it continues where the stream is, also if it is redirected to a file.
+std::optional<int> own_stream(std::string_view path) {
+  if (path == "/dev/stdin") return 0;
+  if (path == "/dev/stdout") return 1;
+  if (path == "/dev/stderr") return 2;
+  for (const std::string_view folder : {"/dev/fd/", "/proc/self/fd/"}) {
+    if (!path.starts_with(folder)) continue;
+    const std::string_view digits = path.substr(folder.size());
+    int number = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    if (error == std::errc() && end == digits.data() + digits.size()) return number;
+  }
+  return std::nullopt;
+}
+
 // Returns at most that many bytes, without cutting a character of UTF-8.
 std::string_view shortened(std::string_view name, size_t most) {
   if (name.size() <= most) return name;
@@ -182,8 +200,9 @@ void write_file_atomically(const std::string& path, const std::vector<std::strin
   struct stat status{};
   const bool exists = ::stat(path.c_str(), &status) == 0;
   if (!exists && errno != ENOENT) fail("write", path, errno);
-  if (exists && !S_ISREG(status.st_mode)) {
-    const Descriptor stream(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  const std::optional<int> own = own_stream(path);
+  if (own || (exists && !S_ISREG(status.st_mode))) {
+    const Descriptor stream(own ? ::dup(*own) : ::open(path.c_str(), O_WRONLY | O_CLOEXEC));
     if (stream.get() < 0) fail("write", path, errno);
     for (const std::string_view part : parts) write_all(stream, part, path);
     return;

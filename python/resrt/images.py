@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import math
+import os
 import stat
 import struct
 import threading
@@ -47,11 +48,16 @@ _CHANNELS = (1, 2, 3, 4)
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 # The modes of Pillow with four bytes for each pixel. Large files in these are decoded in place.
-_WIDE = ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "I", "F")
+_WIDE = ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "LA", "I")
 
 # Files with more pixels are decoded one at a time, whatever the number of threads.
 _LARGE = 50_000_000
 _large_image = threading.Lock()
+# A thread that holds the lock does not exist in a child process.
+os.register_at_fork(after_in_child=_large_image._at_fork_reinit)  # type: ignore[attr-defined]
+
+# The longest side, in pixels. Pillow has a pointer for each row.
+_LONGEST_SIDE = 1_000_000
 
 # Images are converted in squares with sides of this many pixels.
 _TILE = 2048
@@ -147,6 +153,7 @@ def _decoding(
             yield _from_file(_seekable(image, name), name, mode, least, turn)
             return
     given = image if isinstance(image, Image.Image) else _from_array(image)
+    _check_numbers(given, "")
     try:
         pixels = _upright(_convert(given, mode), _orientation(given))
     except Exception as error:
@@ -284,17 +291,48 @@ def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
             opened = factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue  # it is of another format
+        _check_numbers(opened, name)
         width, height = opened.size
+        if max(width, height) > _LONGEST_SIDE:
+            raise InputError(
+                f"the image {name} has {width} x {height} pixels; its sides may have at most "
+                f"{_LONGEST_SIDE}"
+            )
         copies, kind = _copies(opened)
-        if width * height > (limit := max_pixels() / copies):
+        limit = max_pixels() / copies
+        if width * height > limit:
             raise InputError(
                 f"the image {name} has {width} x {height} pixels, more than the limit of "
                 f"{limit:.0f}{kind}; set RESRT_MAX_PIXELS to a higher limit to read it"
+            )
+        if (tile := _tile_pixels(opened)) > limit:
+            raise InputError(
+                f"the image {name} of {width} x {height} pixels has tiles of {tile} pixels, more "
+                f"than the limit of {limit:.0f}{kind}"
             )
         return opened
     raise InputError(
         f"{name} is not an image in a supported format; expected one of {', '.join(FORMATS)}"
     )
+
+
+def _check_numbers(opened: Image.Image, name: str) -> None:
+    """Raise InputError for pixels in a unit that is unknown, which would all become black."""
+    is_wide_integer = opened.mode == "I" and opened.format == "TIFF"
+    if opened.mode == "F" or is_wide_integer:
+        what = "32-bit integers" if is_wide_integer else "floating-point numbers"
+        raise InputError(
+            f"the image {f'{name} ' if name else ''}has pixels of {what}, whose range is unknown; "
+            "convert it to 8 or 16 bits"
+        )
+
+
+def _tile_pixels(opened: ImageFile.ImageFile) -> int:
+    """Return the pixels of a tile of a TIFF, which is decoded as a whole; 0 without tiles."""
+    if opened.format != "TIFF":
+        return 0
+    sides = [getattr(opened, "tag_v2", {}).get(tag, 0) for tag in (322, 323)]
+    return math.prod(side if isinstance(side, int) else 0 for side in sides)
 
 
 def _copies(opened: ImageFile.ImageFile) -> tuple[int, str]:

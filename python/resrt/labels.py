@@ -9,6 +9,8 @@ from pathlib import Path
 
 from resrt.errors import FileError, InputError
 
+_LARGEST = 16 << 20  # bytes
+
 
 def imagenet() -> list[str]:
     """Return the names of the 1000 classes of ImageNet-1k, in class order."""
@@ -26,11 +28,17 @@ def read(path: str | PathLike[str]) -> list[str]:
     Raises FileError if the file cannot be read, InputError if it is neither.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:  # which may be a pipe
+            content = file.read(_LARGEST + 1)
+        text = content.decode("utf-8")
     except OSError as error:
         raise FileError(f"cannot read the labels '{fspath(path)}': {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"the labels '{fspath(path)}' are not UTF-8 text") from None
+    if len(content) > _LARGEST:
+        raise InputError(
+            f"'{fspath(path)}' has more than {_LARGEST >> 20} MiB, which no file of labels has"
+        )
     return parse(text)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -174,3 +177,44 @@ def test_a_link_to_a_pipe_is_written_into() -> None:
         write(Path(f"/dev/fd/{writing}"))
         os.close(writing)
         assert pipe.read() == b"new"
+
+
+def test_names_of_many_bytes(tmp_path: Path) -> None:
+    """A file system counts bytes, of which each of these characters has four."""
+    write(tmp_path / ("\U0001f600" * 60))
+    assert names(tmp_path) == ["\U0001f600" * 60]
+
+
+def test_the_temporary_file_is_as_secret_as_the_file(output: Path) -> None:
+    output.touch(0o600)
+    with replacing(output) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+
+
+def test_a_folder_that_cannot_be_read_can_be_written_to(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root, permissions do not count."""
+    opened = os.open
+
+    def refuse(path: str, *arguments: int, **options: int) -> int:
+        if Path(path) == output.parent:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    write(output)
+    assert output.read_bytes() == b"new"
+
+
+def test_standard_output_that_is_a_file_is_continued(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path\n"
+        "from resrt._support.files import replacing\n"
+        "with replacing(Path('/dev/stdout')) as temporary: temporary.write_bytes(b'new ')\n"
+    )
+    with (tmp_path / "log").open("wb", buffering=0) as log:
+        log.write(b"old ")
+        subprocess.run([sys.executable, "-c", script], stdout=log, check=True)
+        log.write(b"newest")
+    assert (tmp_path / "log").read_bytes() == b"old new newest"

@@ -150,6 +150,8 @@ def test_threads_that_share_an_output_cache_their_own_engines(
         ({"labels": [str(i) for i in range(1000)]}, "labels"),
         ({"preprocessing": STEPS}, "preprocessing"),
         ({"max_batch": 3}, "max_batch"),
+        ({"threads": 1}, "options"),
+        ({"precision": "auto"}, ""),  # another precision, or else only other options
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -170,7 +172,7 @@ def test_entry_that_is_another_engine_is_rebuilt(
         built = build(out)
     assert (built.from_cache, built.info.max_batch) == (False, 2)
     assert f"removed '{entry}' from the engine cache: it is not the requested" in caplog.text
-    assert f"(mismatch in {mismatch})" in caplog.text
+    assert f"(mismatch in {mismatch}" in caplog.text
     assert out.read_bytes() == entry.read_bytes()
     assert build(out).from_cache
 
@@ -301,3 +303,36 @@ def test_abandoned_temporary_files_are_removed(tmp_path: Path, cache: Path) -> N
     os.utime(old, (0, 0))
     build(tmp_path / "x.engine")
     assert (old.exists(), new.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "dangling link"])
+def test_entries_that_are_no_files_are_replaced(
+    kind: str, tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pipe would wait for its writer, and a device may never end."""
+    out = tmp_path / "x.engine"
+    build(out)
+    (entry,) = cache.iterdir()
+    entry.unlink()
+    if kind == "pipe":
+        os.mkfifo(entry)
+    else:
+        entry.symlink_to("/dev/zero" if kind == "device" else "nowhere")
+    assert not build(out).from_cache
+    assert build(out).from_cache
+    assert entry.is_file()
+    assert not entry.is_symlink()
+    assert caplog.text == ""
+
+
+def test_a_dangling_link_does_not_prevent_trimming(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(tmp_path / "x.engine")
+    (first,) = cache.iterdir()
+    os.utime(first, (0, 0))
+    (cache / "zzz.engine").symlink_to("nowhere")
+    monkeypatch.setenv("RESRT_CACHE_GB", str(first.stat().st_size * 1.5e-9))
+    build(tmp_path / "y.engine", arrays(1))
+    assert not first.exists()
+    assert "cached" not in caplog.text

@@ -113,7 +113,9 @@ def test_unreadable_paths_are_reported(
     assert run(engine_file, *bad, good) == 3
     out, error = capsys.readouterr()
     assert out.startswith(good)
-    assert [line[:16] for line in error.splitlines()] == ["resrt: skipped: "] * len(bad)
+    *lines, last = error.splitlines()
+    assert [line[:16] for line in lines] == ["resrt: skipped: "] * len(bad)
+    assert last == f"resrt: skipped {len(bad)} of {len(bad) + 1} images"
 
 
 @pytest.fixture
@@ -468,6 +470,7 @@ def test_control_characters_are_not_in_messages(
     assert error.splitlines() == [
         rf"resrt: skipped: cannot read the image '\x1b]31m\x0d\x0ax\x9b.jpg': {MISSING}",
         rf"resrt: skipped: cannot read the image '\x9b\xe9.jpg': {MISSING}",
+        "resrt: skipped 2 of 2 images",
     ]
     assert run("\x1b.engine", "x.jpg") == 1
     assert r"\x1b.engine" in capsys.readouterr().err

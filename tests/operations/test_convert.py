@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,3 +114,41 @@ def test_other_networks_with_the_same_parameters_are_named(
         # The converted file says what it is.
         assert resrt.convert(output, tmp_path / "again")["network"] == name
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"mean": float("nan")}, {"mean": [0.1, 0.2]}, {"std": 0}, {"std": -1}, {"std": float("inf")}],
+    ids=str,
+)
+def test_invalid_preprocessing_writes_nothing(
+    source: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(resrt.InputError, match="mean"):
+        resrt.convert(source, tmp_path / "x.safetensors", preprocessing=changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_not_unicode(source: Path, tmp_path: Path) -> None:
+    named = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.safetensors"))
+    named.write_bytes(source.read_bytes())
+    output = tmp_path / "output.safetensors"
+    assert resrt.convert(named, output)["source"].startswith("caf\\xe9.safetensors: ")
+    info = resrt.build("resnet18", named, max_batch=1, input_size=32, tune=0).info
+    assert info.weights == "caf\\xe9.safetensors"
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pth", ".engine"])
+def test_the_suffix_of_another_format_is_refused(source: Path, tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(resrt.InputError, match=f"{suffix} is the suffix of another format"):
+        resrt.convert(source, tmp_path / f"x{suffix}")
+
+
+def test_permissions_are_those_of_the_umask(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output.safetensors"
+    before = os.umask(0o022)
+    try:
+        resrt.convert(source, output)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(output.stat().st_mode) == 0o644

@@ -168,7 +168,9 @@ def test_unreadable_images_are_skipped(
     path.write_text(f"{good}\n{'a' * 300}.png 1\nlist.txt/x.png 2\n", newline="\r\n")
     assert run(engine_file, path, "--root", digits) == 3
     error = capsys.readouterr().err
-    assert [line[:16] for line in error.splitlines()] == ["resrt: skipped: "] * 2
+    *lines, last = error.splitlines()
+    assert [line[:16] for line in lines] == ["resrt: skipped: "] * 2
+    assert last == "resrt: skipped 2 of 3 images"
     for reason in ("File name too long", "Not a directory"):
         assert reason in error
 

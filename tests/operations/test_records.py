@@ -159,3 +159,65 @@ def test_unwritable_files(tmp_path: Path) -> None:
     file.close()
     # What was cut off is discarded.
     assert write(tmp_path / "records", JsonRanks(), RANKS, resume=True) == []
+
+
+@each_format
+@pytest.mark.parametrize("content", [b"my only copy", b"\0" * 1000, b'{"images"'])
+def test_a_file_of_somebody_else_is_not_resumed(
+    form: Format, records: list[Any], content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(content)
+    with pytest.raises(resrt.InputError, match="does not contain results in this output format"):
+        RecordFile(path, form, resume=True)
+    assert path.read_bytes() == content
+
+
+@each_format
+def test_two_runs_do_not_write_the_same_file(
+    form: Format, records: list[Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "out"
+    with RecordFile(path, form) as first:
+        first.write(records[0])
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(resrt.FileError, match="another process is writing it"):
+                RecordFile(path, form, **options)
+        first.write(records[1])
+    with RecordFile(path, form, resume=True) as second:
+        assert second.known == records[:2]
+
+
+def test_a_link_to_a_file_that_does_not_exist_yet(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    write(tmp_path / "link", JsonRanks(), RANKS)
+    assert write(tmp_path / "new", JsonRanks(), [], resume=True) == RANKS
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_file_in_the_place_of_the_metadata_is_not_replaced(tmp_path: Path) -> None:
+    path, metadata = tmp_path / "out.csv", tmp_path / "out.csv.meta.json"
+    metadata.write_text("mine")
+    form = CsvClassifications(1)
+    with pytest.raises(resrt.FileError, match=r"out\.csv\.meta\.json' exists"):
+        RecordFile(path, form, made_by={"x": 1})
+    assert not path.exists()
+    assert metadata.read_text() == "mine"
+    RecordFile(path, form, overwrite=True, made_by={"x": 1}).close()
+    path.unlink()
+    RecordFile(path, form, made_by={"x": 2}).close()  # replaces what resrt wrote
+
+
+def test_metadata_that_cannot_be_written_leave_no_file(tmp_path: Path) -> None:
+    path = tmp_path / f"{'a' * 250}.csv"
+    with pytest.raises(resrt.FileError, match="File name too long"):
+        RecordFile(path, CsvClassifications(1), made_by={"x": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_option_that_differs_is_named_before_the_columns(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    with RecordFile(path, CsvClassifications(1), made_by={"topk": 1}) as file:
+        file.write(CLASSIFICATIONS[0])
+    with pytest.raises(resrt.InputError, match="it was made with topk 1, not with topk 2"):
+        RecordFile(path, CsvClassifications(2), resume=True, made_by={"topk": 2})

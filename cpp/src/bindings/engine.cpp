@@ -516,7 +516,10 @@ void bind_engine(py::module_& module) {
       .def_property_readonly(
           "preprocessing_source",
           [](const EngineInfo& self) { return self.notes.preprocessing_source; },
-          "Where the preprocessing is from, or that it was assumed.");
+          "Where the preprocessing is from, or that it was assumed.")
+      .def_property_readonly(
+          "build_key", [](const EngineInfo& self) { return self.notes.build_key; },
+          "What the cache knows the engine by, a hash of all that it depends on; may be empty.");
 
   module.def(
       "inspect",
@@ -542,7 +545,8 @@ void bind_engine(py::module_& module) {
              const std::string& backend, const std::string& precision, int max_batch, int threads,
              const std::string& weights_note, const std::string& weights_sha256,
              const std::vector<std::string>& labels, const Preprocessing& preprocessing,
-             const std::string& preprocessing_source, std::optional<double> tuning_seconds,
+             const std::string& preprocessing_source, const std::string& build_key,
+             std::optional<double> tuning_seconds,
              std::optional<int> device, const std::optional<Calibration>& calibration,
              const std::optional<TensorRTOptions>& tensorrt, const std::optional<Step>& progress) {
             const auto steps = std::make_shared<Steps>(progress);
@@ -550,7 +554,7 @@ void bind_engine(py::module_& module) {
                                     .precision = parse_precision(precision),
                                     .max_batch = max_batch,
                                     .notes = {weights_note, weights_sha256, labels, preprocessing,
-                                              preprocessing_source},
+                                              preprocessing_source, build_key},
                                     .calibration = calibration,
                                     .tensorrt = tensorrt,
                                     .tuning_seconds = tuning_seconds,
@@ -573,7 +577,8 @@ void bind_engine(py::module_& module) {
           py::arg("graph"), py::arg("weights"), py::kw_only(), py::arg("backend"),
           py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
           py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"),
-          py::arg("preprocessing_source"), py::arg("tuning_seconds"), py::arg("device"),
+          py::arg("preprocessing_source"), py::arg("build_key"), py::arg("tuning_seconds"),
+          py::arg("device"),
           py::arg("calibration"), py::arg("tensorrt"), py::arg("progress"))
       .def_static(
           "load",

@@ -237,7 +237,8 @@ Metadata to_metadata(const EngineInfo& info) {
           {"interpolation", info.notes.preprocessing.interpolation},
           {"mean", floats_text(info.notes.preprocessing.mean)},
           {"std", floats_text(info.notes.preprocessing.std)},
-          {"preprocessing_source", info.notes.preprocessing_source}};
+          {"preprocessing_source", info.notes.preprocessing_source},
+          {"build_key", info.notes.build_key}};
 }
 
 // Reads typed values from the metadata. The checksum has been verified before, so a failure means
@@ -391,6 +392,7 @@ EngineInfo to_info(const Metadata& metadata, const std::string& path) {
                                 resize_height,
                                 resize_width};
     info.notes.preprocessing_source = fields.text_or_empty("preprocessing_source");
+    info.notes.build_key = fields.text_or_empty("build_key");
     check_notes(info.notes, info.input, info.classes);
   } catch (const InputError& error) {
     throw EngineFileError(concat("the metadata of the engine file '", path,

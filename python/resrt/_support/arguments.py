@@ -71,6 +71,11 @@ def path(value: str | PathLike[str]) -> bytes:
     return encoded
 
 
+def as_text(name: str) -> str:
+    """Return a file name as valid Unicode, with escapes for bytes that are not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}…"

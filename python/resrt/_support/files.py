@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -13,9 +14,12 @@ import tempfile
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from resrt.errors import Error, FileError
+
+# The paths of this process's own streams. Writing to one continues where the stream is.
+_OWN_STREAM = re.compile(r"/dev/(?:std(in|out|err)|fd/(\d{1,6}))|/proc/self/fd/(\d{1,6})")
 
 # The suffix of files that are being written, each under a name of its own.
 TEMPORARY_SUFFIX = ".tmp"
@@ -29,6 +33,26 @@ def file_kind(path: str | PathLike[str]) -> int | None:
         return None
     except (OSError, ValueError):  # such as a folder that may not be searched, or a long name
         return 0
+
+
+def is_stream(path: Path) -> bool:
+    """Return whether writing to a path cannot replace anything, as for a device or a pipe.
+
+    So it is for /dev/stdout, also if that is redirected to a file. Raises OSError.
+    """
+    if _OWN_STREAM.fullmatch(str(path)):
+        return True
+    status = _status(path)
+    return status is not None and not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+
+
+def open_stream(path: Path) -> IO[bytes]:
+    """Open a path for which `is_stream` is true, for writing without a buffer. Raises OSError."""
+    if match := _OWN_STREAM.fullmatch(str(path)):
+        name, *digits = match.groups()
+        own = {"in": 0, "out": 1, "err": 2}[name] if name else int(digits[0] or digits[1])
+        return os.fdopen(os.dup(own), "wb", buffering=0)
+    return path.open("wb", buffering=0)
 
 
 @contextlib.contextmanager
@@ -59,21 +83,20 @@ def replacing(path: Path) -> Iterator[Path]:
         status = _status(path)
         if status is not None and stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        is_stream = status is not None and not stat.S_ISREG(status.st_mode)
-        if not is_stream:  # a link such as /dev/stdout may point to a pipe, which has no path
+        streams = is_stream(path)
+        if not streams:  # a link such as /dev/stdout may point to a pipe, which has no path
             target = Path(os.path.realpath(path))
-        folder = Path(tempfile.gettempdir()) if is_stream else target.parent
-        temporary = _create(folder, target.name)
+        folder = Path(tempfile.gettempdir()) if streams else target.parent
+        mode = None if streams or status is None else stat.S_IMODE(status.st_mode)
+        temporary = _create(folder, target.name, mode)
         yield temporary
-        if is_stream:
-            with temporary.open("rb") as content, target.open("wb") as stream:
+        if streams:
+            with temporary.open("rb") as content, open_stream(target) as stream:
                 shutil.copyfileobj(content, stream)
         else:
-            if status is not None:
-                temporary.chmod(stat.S_IMODE(status.st_mode))
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(target)
-            _sync(target.parent)
+            _sync_folder(target.parent)
     except Error:  # some are an OSError as well, but not about `path`
         raise
     except OSError as error:
@@ -89,9 +112,9 @@ def move(source: Path, target: Path) -> None:
 
     If this fails or is interrupted, the file is still under one of the names. Raises OSError.
     """
-    _sync(source)
+    sync(source)
     source.replace(target)
-    _sync(target.parent)
+    _sync_folder(target.parent)
 
 
 @contextlib.contextmanager
@@ -123,14 +146,35 @@ def _status(target: Path) -> os.stat_result | None:
         return None
 
 
-def _create(folder: Path, name: str) -> Path:
-    """Create an empty file under a name that nobody else uses."""
-    temporary = folder / f".{name[:100]}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
-    temporary.touch(mode=0o666, exist_ok=False)  # less what the umask forbids
+def _create(folder: Path, name: str, mode: int | None) -> Path:
+    """Create an empty file under a name that nobody else uses, with these permissions.
+
+    None: those of a new file.
+    """
+    begin = os.fsencode(name)[:100].decode("utf-8", "ignore")  # a file system counts bytes
+    temporary = folder / f".{begin}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    # Less what the umask forbids; from the beginning, so that nobody else reads what is secret.
+    temporary.touch(mode=0o666 if mode is None else mode, exist_ok=False)
+    if mode is not None:
+        temporary.chmod(mode)
     return temporary
 
 
-def _sync(path: Path) -> None:
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming durable.
+
+    Some file systems cannot do so for a folder, and a folder may be writable but not readable; the
+    file is there all the same.
+    """
+    try:
+        sync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,11 @@ from resrt.cli.arguments import (
     image_paths,
     loaded,
 )
-from resrt.cli.terminal import progress, report_skipped, visible, waiting
+from resrt.cli.terminal import progress, report_number_skipped, report_skipped, visible, waiting
 from resrt.errors import FileError
 
 if TYPE_CHECKING:
-    from resrt import Classification, records
+    from resrt import Classification, Engine, records
 
 SUMMARY = "classify photographs"
 DESCRIPTION = (
@@ -85,6 +86,15 @@ def run(options: argparse.Namespace) -> int:
         raise Misuse("-o requires --format json or csv")
     files = resrt.find_images(image_paths(options))
     engine = loaded(options)
+    with contextlib.ExitStack() as opened:
+        return _classify(options, files, engine, opened)
+
+
+def _classify(
+    options: argparse.Namespace, files: list[str], engine: Engine, opened: contextlib.ExitStack
+) -> int:
+    import resrt
+
     known: list[Classification] = []
     if options.output is None:
         write = _printer(options)
@@ -103,6 +113,7 @@ def run(options: argparse.Namespace) -> int:
                 folder=resrt.records.folder_of(files),
             ),
         )
+        opened.enter_context(records)
         known, write = records.known, records.write
     skipped = sum(map(_report, known))
     finished = {record.image for record in known}
@@ -125,6 +136,7 @@ def run(options: argparse.Namespace) -> int:
             write(record)
             skipped += _report(record)
             advance()
+    report_number_skipped(skipped, len(known) + len(rest))
     return SKIPPED if skipped else DONE
 
 

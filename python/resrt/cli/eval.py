@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from resrt.cli.arguments import (
     loaded,
 )
 from resrt.cli.tables import print_json
-from resrt.cli.terminal import progress, report_skipped
+from resrt.cli.terminal import progress, report_number_skipped, report_skipped
 
 if TYPE_CHECKING:
     from resrt import Evaluation, Rank
@@ -75,7 +76,10 @@ def run(options: argparse.Namespace) -> int:
             ),
         )
     known = records.known if records else []
-    with progress("evaluating", len(listed), quiet=options.quiet, done=len(known)) as advance:
+    with (
+        records or contextlib.nullcontext(),
+        progress("evaluating", len(listed), quiet=options.quiet, done=len(known)) as advance,
+    ):
 
         def each(rank: Rank) -> None:
             if records:
@@ -87,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
         )
     for skipped in found.skipped:
         report_skipped(skipped.error or "")
+    report_number_skipped(len(found.skipped), found.total + len(found.skipped))
     if options.format == "json":
         print_json(found)
     else:

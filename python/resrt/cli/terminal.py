@@ -107,6 +107,12 @@ def report_skipped(error: str) -> None:
     report_error(f"skipped: {visible(error)}")
 
 
+def report_number_skipped(skipped: int, total: int) -> None:
+    """Report on standard error how many of all images were skipped, if there are any."""
+    if skipped:
+        report_error(f"skipped {skipped} of {total} images")
+
+
 @contextmanager
 def progress(
     description: str, total: int | None, *, quiet: bool, done: int = 0
@@ -136,6 +142,7 @@ def waiting(description: str, *, quiet: bool) -> Iterator[Callable[[str, int, in
     from rich.console import Console
     from rich.text import Text
 
+    description = visible(description)
     with Console(stderr=True).status(Text(description)) as status:
 
         def show(phase: str, done: int, steps: int) -> None:

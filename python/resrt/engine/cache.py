@@ -41,7 +41,7 @@ class CachedEngine:
         self._network = network
         self._options = options
         self._limit = cache_limit()
-        self._name = f"{_key(network, options)}.engine"
+        self.key = _key(network, options)
 
     def copy_to(self, output: Path) -> _core.EngineInfo | None:
         """Copy the cached file to `output` and return its description; None if it is missing.
@@ -51,6 +51,8 @@ class CachedEngine:
         """
         try:
             file = self._file()
+            if not file.is_file():  # it might be a pipe, which would wait
+                return None
             cached = file.open("rb")
         except OSError:
             return None
@@ -76,6 +78,8 @@ class CachedEngine:
         try:
             file = self._file()
             file.parent.mkdir(parents=True, exist_ok=True)
+            if not file.is_file() and os.path.lexists(file):
+                file.unlink()  # a link, or whatever else is no engine file
             engine.save(file)
             _trim(file.parent, self._limit)
         except OSError as error:
@@ -86,7 +90,7 @@ class CachedEngine:
 
     def _file(self) -> Path:
         """Return the path of the file. Raises FileError if there is no folder for the cache."""
-        return cache_folder() / "engines" / self._name
+        return cache_folder() / "engines" / f"{self.key}.engine"
 
     def _check(self, info: _core.EngineInfo) -> None:
         """Raise EngineFileError unless it is an engine of the network."""
@@ -103,6 +107,7 @@ class CachedEngine:
             ("backend", info.backend, options.get("backend", info.backend)),
             ("max_batch", info.max_batch, options.get("max_batch", info.max_batch)),
             ("precision", info.precision, info.precision if precision == "auto" else precision),
+            ("options", info.build_key, self.key),
         ):
             if found != expected:
                 raise EngineFileError(f"it is not the requested engine (mismatch in {what})")
@@ -138,10 +143,16 @@ def _fields(value: object) -> dict[str, Any]:
 
 def _trim(folder: Path, room: float) -> None:
     """Remove the least recently used engines beyond the size limit, and abandoned files."""
-    for file in sorted(folder.glob("*.engine"), key=lambda file: -file.stat().st_mtime):
-        room -= file.stat().st_size
+    found = []
+    for file in folder.glob("*.engine"):
+        with contextlib.suppress(OSError):  # another process may have removed it
+            status = file.lstat()
+            found.append((status.st_mtime, status.st_size, file))
+    for _, size, file in sorted(found, reverse=True):
+        room -= size
         if room < 0:
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.unlink()
     for file in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         with contextlib.suppress(OSError):
             if time.time() - file.stat().st_mtime > _ABANDONED_S:

@@ -123,6 +123,8 @@ class Engine:
         array = np.asarray(batch)
         channels_last = self._is_channels_last(array)
         outputs = self._outputs(len(array), out)
+        if out is not None and any(np.may_share_memory(array, one) for one in outputs.values()):
+            raise InputError("out must not be in the memory of the batch; use numpy.empty")
         array = np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
         if array.dtype == np.uint8:
             self._core.infer_pixels(array, channels_last, list(outputs.values()))
@@ -335,8 +337,12 @@ def build_network(
     tensorrt: _core.TensorRTOptions | None = None,
     progress: BuildProgress | None = None,
     tune: float | None = None,
+    build_key: str = "",
 ) -> Engine:
-    """Build an engine as `resrt.build` does, from a network whose arguments are resolved."""
+    """Build an engine as `resrt.build` does, from a network whose arguments are resolved.
+
+    `build_key` is the cache's name for what is built.
+    """
     start = perf_counter()
     engine = Engine(
         _core.Engine.build(
@@ -351,6 +357,7 @@ def build_network(
             labels=network.metadata.labels or [],
             preprocessing=network.preprocessing,
             preprocessing_source=network.metadata.preprocessing_source,
+            build_key=build_key,
             tuning_seconds=tuning(backend, tune),
             device=backends.device_number(device),
             calibration=None if calibration is None else given(calibration, network).to_core(),

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resrt import _core
-from resrt._support.arguments import names, whole
+from resrt._support.arguments import as_text, names, whole
 from resrt.catalog import pretrained
 from resrt.catalog.models import Config, build_graph, model_info
 from resrt.errors import InputError, ModelError, WeightsError
@@ -294,4 +294,4 @@ def _graph(
 def _origin(weights: WeightsLike) -> str:
     if hub.is_name(weights):
         return str(weights)
-    return "arrays" if isinstance(weights, Mapping) else Path(fsdecode(weights)).name
+    return "arrays" if isinstance(weights, Mapping) else as_text(Path(fsdecode(weights)).name)

@@ -168,7 +168,8 @@ def build_file(
     info = None if cached is None else cached.copy_to(output)
     from_cache = info is not None
     if info is None:
-        engine = build_network(network, **options)
+        key = "" if cached is None else cached.key
+        engine = build_network(network, **options, build_key=key)
         engine.save(output)
         info = engine.info
         if cached is not None:

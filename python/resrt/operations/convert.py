@@ -13,8 +13,10 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from resrt import _core
+from resrt._support.arguments import as_text
 from resrt._support.files import replacing
 from resrt.catalog import pretrained
 from resrt.catalog.models import build_graph, model_info
@@ -86,10 +88,14 @@ def convert(
         metadata = settle(
             metadata, preprocessing, entry, sized.input_shape, source=model_info(name).source
         )
+    if metadata.preprocessing is not None:
+        height, width = metadata.input_size or graph.input_shape[1:]
+        shape = (graph.input_shape[0], height, width)
+        _core.check_preprocessing(metadata.preprocessing, shape)
     if names:
         metadata = metadata.with_labels(names, graph.classes)
     convention = conventions.convention_of(checkpoint.arrays).name
-    origin = called if hub.is_name(source) else Path(source).name
+    origin = called if hub.is_name(source) else as_text(Path(source).name)
     texts = {
         "network": name,
         "source": f"{origin}: {checkpoint.format}, named as {convention} does",
@@ -98,7 +104,8 @@ def convert(
     }
     with replacing(Path(destination)) as temporary:
         try:
-            save_file(arrays, temporary, texts)
+            # save_file would replace the temporary file, and its permissions, by one of its own.
+            temporary.write_bytes(save(arrays, texts))
         except SafetensorError as error:
             raise FileError(f"cannot write '{fspath(destination)}': {error}") from None
     return texts

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import pyarrow
     import ray.data
 
+_LONGEST_LINE = 1 << 16  # characters
+
 # The 97.5 % quantile of the standard normal distribution, for 95 % confidence intervals.
 _Z = 1.959964
 
@@ -210,14 +212,8 @@ def _numbers(names: list[str], engine: Engine) -> list[int] | None:
 
 
 def _from_list(path: Path, root: Path) -> list[LabelledImage]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise InputError(f"the list '{path}' is not UTF-8 text") from None
-    except OSError as error:
-        raise FileError(f"cannot read the list '{path}': {error.strerror}") from None
     listed = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         name, label = (*line.rsplit(maxsplit=1), "")[:2]
@@ -230,6 +226,21 @@ def _from_list(path: Path, root: Path) -> list[LabelledImage]:
     if not listed:
         raise InputError(f"the list '{path}' is empty")
     return listed
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a list. A byte that is not UTF-8 is a surrogate, as in file names."""
+    try:
+        # Only a line feed ends a line: the name of a file may contain other line breaks.
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            while line := file.readline(_LONGEST_LINE):
+                if len(line) == _LONGEST_LINE:
+                    raise InputError(
+                        f"'{path}' is not a list: it has a line of {len(line)} characters"
+                    )
+                yield line.removesuffix("\n")
+    except OSError as error:
+        raise FileError(f"cannot read the list '{path}': {error.strerror}") from None
 
 
 def _check_labels(listed: Iterable[LabelledImage], engine: Engine) -> None:

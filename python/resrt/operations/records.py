@@ -14,14 +14,15 @@ a line break. A backslash is doubled. `unescape` restores the text of a cell.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import hashlib
 import io
 import json
 import math
 import os
 import re
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -29,10 +30,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from resrt import _core
-from resrt._support.files import file_kind, writing_whole
+from resrt._support.files import file_kind, is_stream, open_stream, writing_whole
 from resrt.engine import backends
 from resrt.engine.engine import Engine
-from resrt.errors import FileError, InputError
+from resrt.errors import Error, FileError, InputError
 from resrt.images import Prediction
 from resrt.operations.classify import Classification
 from resrt.operations.eval import LabelledImage, Rank
@@ -40,6 +41,9 @@ from resrt.weights.metadata import fields
 
 # A file that is to be resumed may contain anything.
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+
+# No record is as long, in bytes.
+_LONGEST_LINE = 64 << 20
 
 _SPECIAL = re.compile(r"[\\\x00-\x1f\x7f-\x9f\udc80-\udcff]")
 _ESCAPE = re.compile(rb"\\(\\|x[0-9a-f]{2})")
@@ -136,10 +140,12 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
 class Format(ABC):
     """How records are written: one line each, after a header that may be empty.
 
-    `has_metadata` is whether a record may also have what made the file.
+    `has_metadata` is whether a record may also have what made the file. `beginning` is what every
+    file begins with.
     """
 
     header = ""
+    beginning = ""
     has_metadata = False
 
     @abstractmethod
@@ -162,6 +168,7 @@ class JsonFormat(Format):
     """A JSON object on each line."""
 
     has_metadata = True
+    beginning = '{"image": "'
 
     def line(self, record: Any, made_by: Mapping[str, Any] | None = None) -> str:
         """Return a record as a line, including its newline."""
@@ -222,7 +229,7 @@ class CsvClassifications(Format):
     def __init__(self, topk: int) -> None:
         names = [f"{name}_{i}" for i in range(1, topk + 1) for name in Prediction.__annotations__]
         self._columns = 2 + len(names)
-        self.header = _csv_line(["image", "error", *names])
+        self.header = self.beginning = _csv_line(["image", "error", *names])
 
     def line(self, record: Classification, made_by: Mapping[str, Any] | None = None) -> str:
         """Return a record as a line, including its newline. It has no place for `made_by`."""
@@ -281,36 +288,50 @@ class RecordFile:
         self._format = format_
         self._made_by = None if made_by is None else as_json(made_by)
         kind = file_kind(self._path)
-        is_stream = kind not in (None, stat.S_IFREG, stat.S_IFDIR, 0)
+        self._streams = False
         try:
-            if is_stream:  # such as /dev/stdout
-                self._file: IO[bytes] = self._path.open("wb", buffering=0)
+            self._streams = is_stream(self._path)
+            if self._streams:  # such as /dev/stdout
+                self._file: IO[bytes] = open_stream(self._path)
                 content = b""
             else:
                 # An existing file is only replaced if asked: it may be hours of work.
-                mode = "w+b" if overwrite else "r+b" if resume and kind is not None else "x+b"
-                self._file = self._path.open(mode, buffering=0)
+                mode = "r+b" if kind is not None and (resume or overwrite) else "x+b"
+                # A link may point to a file that does not exist yet.
+                target = Path(os.path.realpath(self._path))
+                self._file = target.open(mode, buffering=0)
+                self._lock()
                 written_ns = os.fstat(self._file.fileno()).st_mtime_ns
-                content = self._file.read()
+                content = b"" if overwrite else self._content()
         except FileExistsError:
             raise FileError(
                 f"'{path}' exists; resume it with --resume, or name another file, or replace it "
                 "with --overwrite"
             ) from None
+        except Error:
+            self._file.close()
+            raise
         except OSError as error:
             raise self._failure(error) from None
-        whole = content[: content.rfind(b"\n") + 1]
-        self.known = self._read(whole.decode(**_ENCODING)) if whole else []
-        if self.known:
-            check_unchanged(self._path, (record.image for record in self.known), written_ns)
-        self._is_begun = bool(self.known)
-        if not is_stream:
-            self._file.seek(len(whole))
-            self._file.truncate()
-            if not (self._is_begun or self._made_by is None or format_.has_metadata):
-                self._write_metadata()
-        if not whole:
-            self._write(self._format.header)
+        try:
+            whole = content[: content.rfind(b"\n") + 1]
+            self.known = self._read(whole.decode(**_ENCODING)) if whole else []
+            if self.known:
+                check_unchanged(self._path, (record.image for record in self.known), written_ns)
+            self._is_begun = bool(self.known)
+            if not self._streams:
+                if not (self._is_begun or self._made_by is None or format_.has_metadata):
+                    self._write_metadata(overwrite=overwrite)
+                self._file.seek(len(whole))
+                self._file.truncate()
+            if not whole:
+                self._write(self._format.header)
+        except BaseException:
+            self._file.close()
+            if kind is None:  # it was created here
+                with contextlib.suppress(OSError):
+                    Path(os.path.realpath(self._path)).unlink()
+            raise
 
     def write(self, record: Any) -> None:
         """Append a record. Raises FileError."""
@@ -318,8 +339,44 @@ class RecordFile:
         self._is_begun = True
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. Its records are on the disk when this returns. Raises FileError."""
+        try:
+            if not (self._file.closed or self._streams):
+                os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def __enter__(self) -> RecordFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _lock(self) -> None:
+        """Reserve the file until it is closed, so that no other process adds to it meanwhile."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileError(
+                f"cannot write '{self._path}': another process is writing it; wait for that, or "
+                "name another file"
+            ) from None
+        except OSError:  # a file system without locks
+            return
+
+    def _content(self) -> bytes:
+        """Return what the file contains. Raises InputError if no interrupted run left that."""
+        begin = self._file.read(_LONGEST_LINE)
+        if b"\n" not in begin:
+            expected = self._format.beginning.encode()
+            is_ours = begin.startswith(expected) or expected.startswith(begin)
+            if not is_ours or len(begin) == _LONGEST_LINE:
+                raise InputError(
+                    f"cannot resume '{self._path}': it does not contain results in this output "
+                    "format; name another file"
+                )
+        return begin + self._file.read()
 
     def _read(self, text: str) -> list[Any]:
         header = self._format.header
@@ -349,7 +406,7 @@ class RecordFile:
     def _metadata_path(self) -> Path:
         return self._path.with_name(f"{self._path.name}.meta.json")
 
-    def _read_metadata(self) -> Any:
+    def _read_metadata(self, *, needed: bool = False) -> Any:
         try:
             return json.loads(self._metadata_path.read_text("utf-8"))["made_by"]
         except FileNotFoundError:
@@ -357,12 +414,19 @@ class RecordFile:
         except OSError as error:
             raise FileError(f"cannot read '{self._metadata_path}': {error.strerror}") from None
         except (ValueError, KeyError, TypeError, RecursionError):
+            if needed:
+                raise FileError(
+                    f"'{self._metadata_path}' exists, where resrt writes what made '{self._path}'; "
+                    "name another file, or replace both with --overwrite"
+                ) from None
             raise InputError(
                 f"cannot resume '{self._path}': '{self._metadata_path}' is damaged; name another "
                 "file"
             ) from None
 
-    def _write_metadata(self) -> None:
+    def _write_metadata(self, *, overwrite: bool) -> None:
+        if not overwrite and file_kind(self._metadata_path) is not None:
+            self._read_metadata(needed=True)  # somebody else's file is not replaced
         with writing_whole(self._metadata_path) as file:
             json.dump({"made_by": self._made_by}, file, indent=2)
             file.write("\n")

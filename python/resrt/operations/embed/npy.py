@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -64,12 +65,12 @@ class NpyFile(FeatureFile):
         self.known = self._records.known
         self._rows = sum(one.error is None for one in self.known)
         try:
-            self._file = self._open()
+            self._file = self._open(overwrite=overwrite)
         except BaseException:
             self._records.close()
             raise
 
-    def _open(self) -> IO[bytes]:
+    def _open(self, *, overwrite: bool) -> IO[bytes]:
         """Open the array, and discard a row whose image is not in the list."""
         try:
             size = self.path.stat().st_size if self.path.exists() else 0
@@ -78,8 +79,9 @@ class NpyFile(FeatureFile):
                     f"cannot resume '{self.path}': it has fewer rows than '{self.images}' lists; "
                     "name another file"
                 )
-            file = self.path.open("r+b" if self._rows else "w+b", buffering=0)
-            if self._rows and file.read(_HEADER_BYTES)[: len(self._prefix())] != self._prefix():
+            file = self.path.open("w+b" if overwrite or not size else "r+b", buffering=0)
+            begin = file.read(_HEADER_BYTES)[: len(self._prefix())]
+            if not self._prefix().startswith(begin) or (self._rows and begin != self._prefix()):
                 file.close()
                 raise InputError(
                     f"cannot resume '{self.path}': it is not an array that resrt embed wrote; "
@@ -111,8 +113,13 @@ class NpyFile(FeatureFile):
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._file.close()
-        self._records.close()
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failure(error) from None
+        finally:
+            self._file.close()
+            self._records.close()
 
     def rows(self) -> Iterator[Embedding]:
         """Yield all images of the finished file with their features, reading a little at a time."""

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import openvino
 
 from resrt._core import EngineInfo
-from resrt.errors import InputError
+from resrt.errors import InputError, PackageError
 from resrt.operations.triton import config
 from resrt.operations.triton.settings import Settings, runs_on_gpu
 from resrt.weights.metadata import fields
@@ -173,9 +172,18 @@ class OpenVinoModel(Model):
         plan = _plan(self.source.file)
         length = int.from_bytes(plan[:8], "little")
         xml, constants = plan[8 : 8 + length], np.frombuffer(plan[8 + length :], np.uint8).copy()
+        openvino = _openvino()
         model = openvino.Core().read_model(xml, openvino.Tensor(constants))
         model.output(0).tensor.set_names({"logits"})
         openvino.serialize(model, folder / "model.xml")
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except RuntimeError as error:  # it looks for a file in the home folder
+        raise PackageError(f"cannot import openvino: {error}; set HOME to a folder") from None
+    return openvino
 
 
 class TensorRTModel(Model):

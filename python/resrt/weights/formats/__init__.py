@@ -112,7 +112,9 @@ def _read(file: str, key: str | None, *, selects: bool = True) -> Checkpoint:
     """Read a single file."""
     with opened(file) as source:
         # A file of another format is refused before the rest of it is read.
-        _reader_of(source.read(0, min(source.size, _BEGINNING)), file)
+        reader = _reader_of(source.read(0, min(source.size, _BEGINNING)), file)
+        if reader is safetensors_file:
+            safetensors_file.check_size(source, file)
         content = source.read(0, source.size)
     reader = _reader_of(content, file)
     checkpoint = _content(reader, content, file, key) if selects else reader.read(content, file)

@@ -18,6 +18,7 @@ from resrt.weights.formats.checkpoint import (
     shown,
     widen_bfloat16,
 )
+from resrt.weights.formats.content import File
 from resrt.weights.metadata import ours
 
 FORMAT = "safetensors"
@@ -46,17 +47,28 @@ def recognises(content: memoryview) -> bool:
     return len(content) > 8 and is_length and content[8] == ord("{")
 
 
+def check_size(file: File, path: str) -> None:
+    """Raise WeightsError unless the file has the size that its header implies.
+
+    Only the header is read.
+    """
+    end = 8 + int.from_bytes(file.read(0, 8), "little")
+    _check_header_size(end, file.size, path)
+    with reported(path, "safetensors file"):
+        _check_truncated(end, file.size)
+        header, _ = _header(file.read(0, end), end)
+        _check_adjacent(
+            {name: _place(name, entry) for name, entry in header.items()}, file.size - end
+        )
+
+
 def read(content: memoryview, path: str) -> Checkpoint:
     """Return the arrays, views of the content. Raises WeightsError.
 
     bfloat16 is widened to float32.
     """
     end = 8 + int.from_bytes(content[:8], "little")
-    if _LONGEST_HEADER < end <= len(content):
-        raise WeightsError(
-            f"'{path}' has a header of {end} bytes; resrt reads up to {_LONGEST_HEADER}, enough "
-            "for more arrays than any network has. Save only the network's weights"
-        )
+    _check_header_size(end, len(content), path)
     with reported(path, "safetensors file"):
         header, metadata = _header(content, end)
         data = content[end:]
@@ -78,10 +90,22 @@ def read(content: memoryview, path: str) -> Checkpoint:
     return Checkpoint(FORMAT, arrays, ours(metadata))
 
 
+def _check_header_size(end: int, size: int, path: str) -> None:
+    if _LONGEST_HEADER < end <= size:
+        raise WeightsError(
+            f"'{path}' has a header of {end} bytes; resrt reads up to {_LONGEST_HEADER}, enough "
+            "for more arrays than any network has. Save only the network's weights"
+        )
+
+
+def _check_truncated(end: int, size: int) -> None:
+    if end > size:
+        raise Malformed(f"it is truncated: its header ends at byte {end} of {size}")
+
+
 def _header(content: memoryview, end: int) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the entries of the arrays, which are not checked, and the metadata."""
-    if end > len(content):
-        raise Malformed(f"it is truncated: its header ends at byte {end} of {len(content)}")
+    _check_truncated(end, len(content))
     objects = 0
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
