@@ -26,9 +26,16 @@ namespace {
   throw FileError(concat("cannot ", what, " '", path, "': ", std::strerror(error)));
 }
 
-void write_all(const Descriptor& file, std::string_view bytes, const std::string& path) {
+void check_stop(const std::function<bool()>& stop, const std::string& path) {
+  if (stop && stop()) throw FileError(concat("writing '", path, "' was stopped by the caller"));
+}
+
+void write_all(const Descriptor& file, std::string_view bytes, const std::string& path,
+               const std::function<bool()>& stop) {
+  constexpr size_t most = size_t{8} << 20U;  // at once, which takes some hundredths of a second
   while (!bytes.empty()) {
-    const ssize_t written = ::write(file.get(), bytes.data(), bytes.size());
+    check_stop(stop, path);
+    const ssize_t written = ::write(file.get(), bytes.data(), std::min(most, bytes.size()));
     if (written < 0 && errno != EINTR) fail("write", path, errno);
     if (written > 0) bytes.remove_prefix(static_cast<size_t>(written));
   }
@@ -196,7 +203,8 @@ void sync_folder(const fs::path& folder, const std::string& path) {
 
 }  // namespace
 
-void write_file_atomically(const std::string& path, const std::vector<std::string_view>& parts) {
+void write_file_atomically(const std::string& path, const std::vector<std::string_view>& parts,
+                           const std::function<bool()>& stop) {
   struct stat status{};
   const bool exists = ::stat(path.c_str(), &status) == 0;
   if (!exists && errno != ENOENT) fail("write", path, errno);
@@ -204,7 +212,7 @@ void write_file_atomically(const std::string& path, const std::vector<std::strin
   if (own || (exists && !S_ISREG(status.st_mode))) {
     const Descriptor stream(own ? ::dup(*own) : ::open(path.c_str(), O_WRONLY | O_CLOEXEC));
     if (stream.get() < 0) fail("write", path, errno);
-    for (const std::string_view part : parts) write_all(stream, part, path);
+    for (const std::string_view part : parts) write_all(stream, part, path, stop);
     return;
   }
   const fs::path target = follow_links(path);
@@ -212,8 +220,11 @@ void write_file_atomically(const std::string& path, const std::vector<std::strin
   const int file = temporary.file().get();
   if (file < 0) fail("write", path, errno);
   if (exists && ::fchmod(file, status.st_mode & 07777U) != 0) fail("write", path, errno);
-  for (const std::string_view part : parts) write_all(temporary.file(), part, path);
-  if (::fsync(file) != 0 || !temporary.rename(target)) fail("write", path, errno);
+  for (const std::string_view part : parts) write_all(temporary.file(), part, path, stop);
+  check_stop(stop, path);
+  if (::fsync(file) != 0) fail("write", path, errno);
+  check_stop(stop, path);
+  if (!temporary.rename(target)) fail("write", path, errno);
   sync_folder(target.parent_path(), path);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <sys/stat.h>
@@ -62,8 +63,10 @@ RESRT_API std::string read_file(const std::string& path);
 // Writes the parts one after another to a temporary file next to `path` and renames it, so `path`
 // always holds a complete file, the old one or the new one. If this fails, the temporary file is
 // removed. Follows symbolic links and keeps the permissions of an existing file. If `path` is a
-// device or a pipe, the parts are written into it. Throws FileError.
+// device or a pipe, the parts are written into it. If `stop` is given, it is called again and again
+// and says whether to fail instead of writing the rest. Throws FileError.
 RESRT_API void write_file_atomically(const std::string& path,
-                                     const std::vector<std::string_view>& parts);
+                                     const std::vector<std::string_view>& parts,
+                                     const std::function<bool()>& stop = {});
 
 }  // namespace resrt

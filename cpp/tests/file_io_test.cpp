@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <gtest/gtest.h>
 #include <set>
 #include <sys/resource.h>
@@ -205,6 +206,30 @@ TEST_F(WriteFile, RemovesTheTemporaryFileIfItFails) {
   EXPECT_THROW(write(output_, content), FileError);
   ::setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(read_file(output_), "old");
+  EXPECT_EQ(names(), Names({"output"}));
+}
+
+TEST_F(WriteFile, RemovesTheTemporaryFileIfItIsStopped) {
+  write(output_, "old");
+  const std::string content(20 << 20, 'x');
+  int calls = 0;
+  const auto count = [&](const std::function<bool()>& stop) {
+    calls = 0;
+    write_file_atomically(output_, {content}, [&] { return ++calls, stop(); });
+  };
+  for (const int last : {1, 2}) {
+    EXPECT_THROW(count([&] { return calls == last; }), FileError);
+    EXPECT_EQ(calls, last);
+    EXPECT_EQ(read_file(output_), "old");
+    EXPECT_EQ(names(), Names({"output"}));
+  }
+  // A file of this size is written in three parts, synced and renamed.
+  count([] { return false; });
+  EXPECT_EQ(calls, 5);
+  EXPECT_EQ(read_file(output_), content);
+  write(output_, "old");
+  EXPECT_THROW(count([&] { return calls == 5; }), FileError);
   EXPECT_EQ(read_file(output_), "old");
   EXPECT_EQ(names(), Names({"output"}));
 }

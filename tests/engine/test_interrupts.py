@@ -61,6 +61,39 @@ def test_a_long_call_is_interrupted(
     np.testing.assert_array_equal(engine.infer(np.ones((1, 3, 224, 224), np.float32)), before)
 
 
+def test_a_save_that_waits_is_interrupted(engine: resrt.Engine, tmp_path: Path) -> None:
+    """Such as for a slow disk; here, for the reader of a pipe."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with interrupted():
+            engine.save(pipe)
+    finally:
+        os.close(reader)
+
+
+def test_an_interrupted_save_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Also if the process ends at once."""
+    resrt.build("resnet18", "random", input_size=64, precision="fp32").save(tmp_path / "x.engine")
+    script = """
+import os, signal, sys, threading
+import resrt
+engine = resrt.load(sys.argv[1] + "/x.engine")
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Timer(float(sys.argv[2]), os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    while True:
+        engine.save(sys.argv[1] + "/y.engine")
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+    for after in ("1", "1.03", "1.06", "1.09"):
+        done = subprocess.run([sys.executable, "-c", script, tmp_path, after], capture_output=True)
+        assert (done.returncode, done.stderr) == (7, b"")
+        assert {file.name for file in tmp_path.iterdir()} <= {"x.engine", "y.engine"}
+    assert resrt.inspect(tmp_path / "y.engine").info.model == "resnet18"
+
+
 def test_an_abandoned_profile_stops_after_an_inference(
     engine: resrt.Engine, tmp_path: Path
 ) -> None:

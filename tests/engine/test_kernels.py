@@ -108,7 +108,7 @@ def test_a_build_measures_and_stays_within_its_choices(tmp_path: Path) -> None:
         input_size=64,
         precision="fp32",
         max_batch=2,
-        tune=0.2,
+        tune=10,
         progress=lambda phase, done, steps: phases.append((phase, done)),
     )
     # Both kernels are measured in at least four rounds; the choice is the machine's.
@@ -127,6 +127,21 @@ def test_a_build_measures_and_stays_within_its_choices(tmp_path: Path) -> None:
     expected = usual.infer(batch)
     difference = np.abs(engine.infer(batch) - expected).max()
     assert difference <= 1e-5 * np.abs(expected).max()
+
+
+def test_without_time_the_default_kernels_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+    phases = []
+    with caplog.at_level(logging.INFO, "resrt"):
+        engine = resrt.build(
+            "resnet18",
+            "random",
+            input_size=64,
+            tune=0.001,
+            progress=lambda phase, done, steps: phases.append((phase, done)),
+        )
+    assert phases == [("choosing kernels", 0)]  # only they are loaded, and nothing is measured
+    assert engine.info.kernels == []
+    assert "could not be measured in 0.001 seconds" in caplog.text
 
 
 def test_an_interrupted_measurement_ends_the_build(tmp_path: Path) -> None:

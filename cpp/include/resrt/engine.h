@@ -188,7 +188,9 @@ class RESRT_API Engine {
   static Engine load(const std::string& path, const LoadOptions& options = {});
 
   // Writes the engine file. If that fails, it throws FileError and leaves no partial file behind.
-  void save(const std::string& path) const;
+  // If `stop` is given, it is called again and again and says whether to fail instead of writing
+  // the rest.
+  void save(const std::string& path, const std::function<bool()>& stop = {}) const;
 
   const EngineInfo& info() const;
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,8 +48,13 @@ class Context {
   // `batch` is a size that the executable's next_part returned, `outputs` has the memory for each
   // of the engine's outputs.
   virtual void infer(const float* images, int batch, float* const* outputs) = 0;
-  // The same in a GPU's memory; may return before it is complete. Only called if the executable has
-  // device_access.
+  // The same, but an inference that takes longer than the limit is stopped after the step that it
+  // is at. Returns whether it is complete. Only called by a backend on its own contexts.
+  virtual bool infer_within(std::chrono::duration<double>, const float*, int, float* const*) {
+    throw BackendError("this backend cannot stop an inference");
+  }
+  // Like infer, but in a GPU's memory; may return before it is complete. Only called if the
+  // executable has device_access.
   virtual void infer_on_device(const DeviceBatch&) {
     throw BackendError("this backend cannot read GPU memory");
   }

@@ -78,6 +78,18 @@ std::map<std::string, FloatArray> to_arrays(const Weights& weights) {
   return arrays;
 }
 
+// Returns arrays that share the weights' memory, which takes no time.
+std::map<std::string, FloatArray> to_shared_arrays(const Weights& weights) {
+  using Owner = std::shared_ptr<const float>;
+  std::map<std::string, FloatArray> arrays;
+  for (const auto& [name, array] : weights) {
+    const py::capsule owner(new Owner(array.data),
+                            [](void* data) { delete static_cast<Owner*>(data); });
+    arrays.emplace(name, FloatArray(array.shape, array.data.get(), owner));
+  }
+  return arrays;
+}
+
 std::vector<std::string> names(const std::vector<Precision>& precisions) {
   std::vector<std::string> all;
   for (const Precision precision : precisions) all.emplace_back(to_string(precision));
@@ -192,7 +204,7 @@ void bind_engine(py::module_& module) {
   module.def(
       "random_weights",
       [](const Graph& graph, uint64_t seed) {
-        return to_arrays(
+        return to_shared_arrays(
             interruptibly([graph, seed](const Abandoned&) { return random_weights(graph, seed); }));
       },
       py::arg("graph"), py::arg("seed"), "Return seeded random parameters that fit the graph.");
@@ -524,9 +536,8 @@ void bind_engine(py::module_& module) {
   module.def(
       "inspect",
       [](const py::bytes& path) {
-        const std::string file = path;
-        const ReleasedGil release;
-        return inspect(file);
+        return interruptibly(
+            [file = std::string(path)](const Abandoned&) { return inspect(file); });
       },
       py::arg("path"),
       "Read the description in an engine file. The backend need not be installed.");
@@ -603,9 +614,12 @@ void bind_engine(py::module_& module) {
       .def(
           "save",
           [](const MeasuredEngine& self, const py::bytes& path) {
-            const std::string file = path;
-            const ReleasedGil release;
-            self.save(file);
+            const auto engine = py::cast(self, py::return_value_policy::reference);
+            interruptibly([&self, file = std::string(path),
+                           owned = shared_with_gil(engine)](const Abandoned& abandoned) {
+              const DelayedExit until_its_temporary_file_is_removed;
+              self.save(file, [&] { return abandoned.load(); });
+            });
           },
           py::arg("path"))
       .def_property_readonly("info", &Engine::info)

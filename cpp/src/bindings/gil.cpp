@@ -19,8 +19,13 @@ constexpr std::chrono::milliseconds kLongestWait(500);
 constexpr std::chrono::milliseconds kLongestWait(10'000);
 #endif
 
-std::atomic<int> released = 0;            // how many ReleasedGil exist
+std::atomic<int> released = 0;            // how many ReleasedGil and DelayedExit exist
 thread_local int released_by_thread = 0;  // of them in this thread
+
+[[noreturn]] void sleep_until_exit() {
+  released -= released_by_thread;
+  for (;;) ::pause();
+}
 
 // Python before 3.14 calls pthread_exit in a thread that takes the GIL while the interpreter exits,
 // as a daemon thread does. That would unwind the thread, and abort the process in the first
@@ -30,8 +35,7 @@ void take_gil(Take take) {
   try {
     take();
   } catch (...) {  // the only exception here is that of pthread_exit
-    released -= released_by_thread;
-    for (;;) ::pause();
+    sleep_until_exit();
   }
 }
 
@@ -67,7 +71,18 @@ ReleasedGil::~ReleasedGil() {
   take_gil([this] { PyEval_RestoreThread(state_); });
 }
 
+DelayedExit::DelayedExit() {
+  ++released;
+}
+
+DelayedExit::~DelayedExit() {
+  --released;
+}
+
+// Python itself cannot be asked for the GIL in a thread that it does not know, such as one of
+// start_thread, once the interpreter is gone.
 HeldGil::HeldGil() {
+  if (Py_IsInitialized() == 0 && PyGILState_GetThisThreadState() == nullptr) sleep_until_exit();
   take_gil([this] { state_ = PyGILState_Ensure(); });
 }
 

@@ -20,6 +20,15 @@ class ReleasedGil {
   PyThreadState* state_;
 };
 
+// Lets the process exit only after its lifetime, as ReleasedGil does, in a thread without the GIL.
+class DelayedExit {
+ public:
+  DelayedExit();
+  ~DelayedExit();
+  DelayedExit(const DelayedExit&) = delete;
+  DelayedExit& operator=(const DelayedExit&) = delete;
+};
+
 // Holds the GIL for its lifetime, in any thread. The thread may hold it already.
 class HeldGil {
  public:

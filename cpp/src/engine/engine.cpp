@@ -422,8 +422,8 @@ Engine Engine::load(const std::string& path, const LoadOptions& options) {
   return Engine(std::move(state));
 }
 
-void Engine::save(const std::string& path) const {
-  write_engine_file(path, state_->info, state_->plan);
+void Engine::save(const std::string& path, const std::function<bool()>& stop) const {
+  write_engine_file(path, state_->info, state_->plan, stop);
 }
 
 const EngineInfo& Engine::info() const {

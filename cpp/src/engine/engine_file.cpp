@@ -419,7 +419,8 @@ void check_magic(const std::string& head, const std::string& path) {
 
 }  // namespace
 
-void write_engine_file(const std::string& path, const EngineInfo& info, const Plan& plan) {
+void write_engine_file(const std::string& path, const EngineInfo& info, const Plan& plan,
+                       const std::function<bool()>& stop) {
   const std::string metadata = encode(to_metadata(info));
   if (metadata.size() > kLongestMetadata) {
     throw InputError(concat("the labels and other metadata of the engine have ", metadata.size(),
@@ -433,7 +434,7 @@ void write_engine_file(const std::string& path, const EngineInfo& info, const Pl
   append(head, uint64_t{plan.bytes.size()});
   std::string tail;
   append(tail, crc32(plan.bytes.view(), crc32(head)));
-  write_file_atomically(path, {head, plan.bytes.view(), tail});
+  write_file_atomically(path, {head, plan.bytes.view(), tail}, stop);
 }
 
 EngineFile read_engine_file(const std::string& path) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "backends/backend.h"
@@ -22,8 +23,10 @@ struct EngineFile {
 //   plan
 //   u32      CRC-32 (as in zlib) of everything before it
 //
-// The lengths must add up to the size of the file. Unknown metadata keys are ignored.
-void write_engine_file(const std::string& path, const EngineInfo& info, const Plan& plan);
+// The lengths must add up to the size of the file. Unknown metadata keys are ignored. `stop` is
+// that of write_file_atomically.
+void write_engine_file(const std::string& path, const EngineInfo& info, const Plan& plan,
+                       const std::function<bool()>& stop = {});
 EngineFile read_engine_file(const std::string& path);
 
 }  // namespace resrt

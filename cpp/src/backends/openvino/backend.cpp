@@ -16,6 +16,7 @@
 #include "backends/openvino/guard.h"
 #include "backends/openvino/kernels.h"
 #include "backends/openvino/lower.h"
+#include "backends/openvino/model_xml.h"
 #include "cpus.h"
 #include "passes/passes.h"
 #include "passes/quantise.h"

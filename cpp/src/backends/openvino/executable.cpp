@@ -1,11 +1,13 @@
 #include "backends/openvino/executable.h"
 
 #include <algorithm>
+#include <chrono>
 #include <iterator>
 #include <map>
 #include <utility>
 #include <vector>
 
+#include <openvino/runtime/exception.hpp>
 #include <openvino/runtime/properties.hpp>
 
 #include "backends/openvino/guard.h"
@@ -46,24 +48,34 @@ class Requests : public Context {
   }
 
   void infer(const float* images, int batch, float* const* outputs) override {
-    auto& [request, counters] = requests_.lower_bound(batch)->second;
-    image_.front() = static_cast<size_t>(batch);
-    guard("run an inference", [&] {
-      // OpenVINO takes a pointer to mutable memory for inputs, but does not write to it.
-      request.set_input_tensor({ov::element::f32, image_, const_cast<float*>(images)});
-      for (size_t i = 0; i < outputs_.size(); ++i) {
-        Place& place = outputs_[i];
-        place.shape.front() = image_.front();
-        request.set_output_tensor(place.index, {ov::element::f32, place.shape, outputs[i]});
-      }
+    run(images, batch, outputs, [this](ov::InferRequest& request) {
       if (runs_ == Runs::in_caller) {
         request.infer();
       } else {
         request.start_async();
         request.wait();
       }
+      return true;
     });
-    counters.count_inference();
+  }
+
+  bool infer_within(std::chrono::duration<double> limit, const float* images, int batch,
+                    float* const* outputs) override {
+    return run(images, batch, outputs, [limit](ov::InferRequest& request) {
+      using std::chrono::milliseconds;
+      constexpr std::chrono::duration<double> longest = std::chrono::hours(24);  // or it overflows
+      const auto wait =
+          std::max(milliseconds(0), std::chrono::ceil<milliseconds>(std::min(limit, longest)));
+      request.start_async();
+      if (request.wait_for(wait)) return true;
+      request.cancel();
+      try {
+        request.wait();
+        return true;
+      } catch (const ov::Cancelled&) {
+        return false;
+      }
+    });
   }
 
   std::vector<StepTime> profile(int batch) override {
@@ -72,6 +84,25 @@ class Requests : public Context {
   }
 
  private:
+  // Sets the memory of an inference, and computes it by `compute`, whose result it returns.
+  template <class Compute>
+  bool run(const float* images, int batch, float* const* outputs, const Compute& compute) {
+    auto& [request, counters] = requests_.lower_bound(batch)->second;
+    image_.front() = static_cast<size_t>(batch);
+    const bool is_complete = guard("run an inference", [&] {
+      // OpenVINO takes a pointer to mutable memory for inputs, but does not write to it.
+      request.set_input_tensor({ov::element::f32, image_, const_cast<float*>(images)});
+      for (size_t i = 0; i < outputs_.size(); ++i) {
+        Place& place = outputs_[i];
+        place.shape.front() = image_.front();
+        request.set_output_tensor(place.index, {ov::element::f32, place.shape, outputs[i]});
+      }
+      return compute(request);
+    });
+    counters.count_inference();
+    return is_complete;
+  }
+
   // Where an output of the engine is among those of OpenVINO's model, and its shape.
   struct Place {
     size_t index;

@@ -4,23 +4,27 @@
 #include <array>
 #include <chrono>
 #include <map>
+#include <numeric>
+#include <optional>
 #include <random>
 #include <set>
+#include <span>
 #include <utility>
 
-#include "backends/openvino/profile.h"
 #include "resrt/error.h"
+#include "resrt/log.h"
 #include "text.h"
 
 namespace resrt::openvino {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Seconds = std::chrono::duration<double>;
 
 // A set of kernels: the list of names that OpenVINO tries first. It skips those that the processor,
 // the type or the shape does not allow, and continues with its own list, which prefers kernels
 // named brgconv. With jit_gemm, ResNet50 takes 100 times as long in bf16, and in fp32 OpenVINO
-// takes other kernels instead.
+// takes other kernels instead. If none of the names is allowed, it may take its reference kernels:
+// in fp16, where no kernel is named jit_avx512, these take hundreds of times as long.
 struct KernelSet {
   const char* name;
   const char* priorities;
@@ -36,6 +40,15 @@ constexpr std::array kKernelSets = {
 // Rounds of measuring, unless the time is over before.
 constexpr int kRounds = 10;
 constexpr int kFewestRounds = 4;
+// The share of the time for measuring the sets; the rest is for the verification of the choice.
+constexpr double kShareOfKinds = 0.7;
+// The factor by which the time may be exceeded to complete the fewest rounds, because only the time
+// of the inferences can be estimated, not that of other processes.
+constexpr double kMargin = 1.3;
+// A set that takes so many times as long as OpenVINO's own is given up in its first inference, but
+// not before this time: a short inference is easily disturbed.
+constexpr double kFarSlower = 4;
+constexpr Seconds kLeastLimit(0.5);
 // A choice that saves less than this is not worth a difference from OpenVINO's own.
 constexpr double kLeastGain = 0.01;
 
@@ -83,18 +96,26 @@ std::vector<Kind> kinds_of(const Graph& graph) {
 // The network, loaded with certain kernels, and what its inferences took.
 class Candidate {
  public:
-  Candidate(std::unique_ptr<Executable> executable, const EngineInfo& info)
-      : executable_(std::move(executable)), context_(executable_->create_context()) {
+  Candidate(std::unique_ptr<Executable> executable, const EngineInfo& info, const Now& now)
+      : executable_(std::move(executable)), context_(executable_->create_context()), now_(&now) {
     for (const EngineOutput& output : info.outputs) {
       memory_.emplace_back(static_cast<size_t>(output.size() * info.max_batch));
       outputs_.push_back(memory_.back().data());
     }
   }
 
+  // Returns what an inference took, or nothing if it was stopped because it took longer than the
+  // limit.
+  std::optional<Seconds> infer(const float* images, int batch, Seconds limit) {
+    const auto start = (*now_)();
+    if (!context_->infer_within(limit, images, batch, outputs_.data())) return std::nullopt;
+    return (*now_)() - start;
+  }
+
   void measure(const float* images, int batch) {
-    const auto start = Clock::now();
-    infer(images, batch);
-    const std::chrono::duration<double, std::milli> taken = Clock::now() - start;
+    const auto start = (*now_)();
+    context_->infer(images, batch, outputs_.data());
+    const std::chrono::duration<double, std::milli> taken = (*now_)() - start;
     totals_[batch].push_back(taken.count());
     std::map<std::string, double> of_layers;
     for (const StepTime& step : context_->profile(batch)) {
@@ -105,6 +126,12 @@ class Candidate {
       }
     }
     for (const auto& [layer, ms] : of_layers) layers_[batch][layer].push_back(ms);
+  }
+
+  // Forgets what was measured so far.
+  void forget() {
+    totals_.clear();
+    layers_.clear();
   }
 
   double total(int batch) const { return least(totals_.at(batch)); }
@@ -120,8 +147,6 @@ class Candidate {
     return sum;
   }
 
-  void infer(const float* images, int batch) { context_->infer(images, batch, outputs_.data()); }
-
   // The names of the kernels that a kind ran by.
   std::string kernels(const Kind& kind) const {
     std::set<std::string> names;
@@ -136,6 +161,7 @@ class Candidate {
  private:
   std::unique_ptr<Executable> executable_;
   std::unique_ptr<Context> context_;
+  const Now* now_;
   std::vector<std::vector<float>> memory_;
   std::vector<float*> outputs_;
   std::map<int, std::vector<double>> totals_;                         // by batch size
@@ -145,14 +171,15 @@ class Candidate {
 
 class Choosing {
  public:
-  Choosing(const Graph& graph, const EngineInfo& info, double seconds, const Progress& progress,
-           const LoadWithKernels& load)
+  Choosing(const Graph& graph, const EngineInfo& info, Seconds time, const Progress& progress,
+           const LoadWithKernels& load, const Now& now)
       : kinds_(kinds_of(graph)),
         info_(info),
         progress_(progress),
         load_(load),
-        start_(Clock::now()),
-        seconds_(seconds),
+        now_(now),
+        start_(now()),
+        time_(time),
         batches_(info.max_batch > 1 ? std::vector{1, info.max_batch} : std::vector{1}),
         images_(static_cast<size_t>(info.input.size() * info.max_batch)) {
     // Zeros and subnormal numbers could take another time than photographs do.
@@ -164,38 +191,102 @@ class Choosing {
   std::vector<KernelChoice> run() {
     if (kinds_.empty()) return {};
     std::vector<Candidate> candidates;
-    for (const KernelSet& set : kKernelSets) candidates.push_back(load(all_by(set)));
-    constexpr double share_of_kinds = 0.7;  // of the time; the rest is for the verification
-    measure(candidates, share_of_kinds * seconds_);
+    std::optional<Candidate> own = load_own();
+    if (!own) return without_time();
+    candidates.push_back(std::move(*own));
+    for (const KernelSet& set : std::span(kKernelSets).subspan(1)) {
+      std::optional<Candidate> other = load(all_by(set));
+      if (!other) return {};
+      candidates.push_back(std::move(*other));
+    }
+    const Seconds until = std::min(kShareOfKinds * time_, time_ - estimate_of_verification());
+    if (!measure(candidates, until)) return without_time();
     std::vector<KernelChoice> choices = choose(candidates);
     const auto is_own = [](const KernelChoice& choice) { return choice.priorities.empty(); };
     if (std::all_of(choices.begin(), choices.end(), is_own)) return {};
 
     // The kernels of one convolution also determine the memory layout of the next one's input, so
     // that only the whole network shows what the choice is worth.
-    std::vector<Candidate> whole;
-    whole.push_back(load({}));
-    whole.push_back(load(choices));
-    measure(whole, seconds_);
+    candidates.erase(candidates.begin() + 1, candidates.end());
+    candidates.front().forget();
+    std::optional<Candidate> chosen = load(choices);
+    if (!chosen) return {};
+    candidates.push_back(std::move(*chosen));
+    if (!measure(candidates, time_)) return without_time();
     double ratio = 0;
-    for (const int batch : batches_) ratio += whole[1].total(batch) / whole[0].total(batch);
+    for (const int batch : batches_) {
+      ratio += candidates[1].total(batch) / candidates[0].total(batch);
+    }
     const bool is_faster = ratio / static_cast<double>(batches_.size()) < 1 - kLeastGain;
     return is_faster ? choices : std::vector<KernelChoice>();
   }
 
  private:
-  // Loads the network and runs each batch size once, which takes longer than later inferences.
-  Candidate load(const std::vector<KernelChoice>& kernels) {
-    Candidate candidate(load_(kernels), info_);
-    for (const int batch : batches_) candidate.infer(images_.data(), batch);
-    if (batches_.size() > 1) {
-      const auto start = Clock::now();
-      candidate.infer(images_.data(), batches_.back());
-      const std::chrono::duration<double> taken = Clock::now() - start;
-      const double inferences = kFewestRounds * (kKernelSets.size() + 2);
-      if (inferences * taken.count() > seconds_) batches_.pop_back();
+  // Loads the network with OpenVINO's own kernels, and leaves out the largest batch if there is no
+  // time to measure it. Returns nothing if there is no time to measure anything.
+  std::optional<Candidate> load_own() {
+    report(0);
+    Candidate own(load_({}), info_, now_);
+    loading_ = passed();
+    for (const int batch : batches_) {
+      constexpr double largest_share = 0.25;
+      const Seconds left = kMargin * time_ - passed();
+      const bool is_large =
+          !first_inference_.empty() && first_inference_.front() * batch > largest_share * left;
+      if (is_large || left <= Seconds(0)) break;
+      const auto first = own.infer(images_.data(), batch, left);
+      const auto second = first ? own.infer(images_.data(), batch, left) : std::nullopt;
+      if (!second) break;
+      first_inference_.push_back(*first);
+      inference_.push_back(*second);
+    }
+    while (!first_inference_.empty() && passed() + estimate() > kMargin * time_) {
+      first_inference_.pop_back();
+      inference_.pop_back();
+    }
+    if (first_inference_.empty()) return std::nullopt;
+    batches_.resize(first_inference_.size());
+    return own;
+  }
+
+  // Loads the network with certain kernels and runs the first inference of each batch size, which
+  // takes longer than later ones. Returns nothing if one takes far longer than by OpenVINO's own
+  // kernels.
+  std::optional<Candidate> load(const std::vector<KernelChoice>& kernels) {
+    report(0);
+    Candidate candidate(load_(kernels), info_, now_);
+    for (size_t i = 0; i < batches_.size(); ++i) {
+      const Seconds limit = std::max(kFarSlower * first_inference_[i], kLeastLimit);
+      if (!candidate.infer(images_.data(), batches_[i], limit)) return std::nullopt;
     }
     return candidate;
+  }
+
+  Seconds passed() const { return now_() - start_; }
+
+  // What the fewest rounds with so many candidates take, and to load one of them before, by the
+  // times of OpenVINO's own kernels.
+  Seconds estimate_of_rounds(size_t candidates) const {
+    const auto rounds = static_cast<double>(kFewestRounds * candidates);
+    return rounds * std::accumulate(inference_.begin(), inference_.end(), Seconds());
+  }
+  Seconds estimate_of_loading() const {
+    return std::accumulate(first_inference_.begin(), first_inference_.end(), loading_);
+  }
+  Seconds estimate_of_verification() const { return estimate_of_loading() + estimate_of_rounds(2); }
+  // What is left to do once OpenVINO's own kernels are loaded.
+  Seconds estimate() const {
+    constexpr auto others = static_cast<double>(kKernelSets.size() - 1);
+    return others * estimate_of_loading() + estimate_of_rounds(kKernelSets.size()) +
+           estimate_of_verification();
+  }
+
+  std::vector<KernelChoice> without_time() const {
+    log(LogLevel::info, info_.backend,
+        concat("the kernels of ", info_.model, " could not be measured in ", time_.count(),
+               " seconds; the engine runs by OpenVINO's default kernels, unless it is built with a "
+               "longer time (--tune)"));
+    return {};
   }
 
   std::vector<KernelChoice> all_by(const KernelSet& set) const {
@@ -210,19 +301,22 @@ class Choosing {
     return choices;
   }
 
-  // Measures all candidates in rounds, in both orders in turn, until so many seconds have passed
-  // since the start.
-  void measure(std::vector<Candidate>& candidates, double until) const {
+  // Measures all candidates in rounds, in both orders in turn, until so much time has passed since
+  // the start. Returns whether the fewest rounds were completed before the time was far exceeded.
+  bool measure(std::vector<Candidate>& candidates, Seconds until) const {
     for (int round = 0; round < kRounds; ++round) {
       report(round);
       for (const int batch : batches_) {
-        for (Candidate& candidate : candidates) candidate.measure(images_.data(), batch);
+        for (Candidate& candidate : candidates) {
+          candidate.measure(images_.data(), batch);
+          if (round < kFewestRounds && passed() > kMargin * time_) return false;
+        }
       }
       std::reverse(candidates.begin(), candidates.end());
-      const std::chrono::duration<double> passed = Clock::now() - start_;
       const bool is_in_order = round % 2 == 1;
-      if (is_in_order && round + 1 >= kFewestRounds && passed.count() > until) return;
+      if (is_in_order && round + 1 >= kFewestRounds && passed() > until) break;
     }
+    return true;
   }
 
   std::vector<KernelChoice> choose(const std::vector<Candidate>& candidates) const {
@@ -265,70 +359,24 @@ class Choosing {
   const EngineInfo& info_;
   const Progress& progress_;
   const LoadWithKernels& load_;
-  Clock::time_point start_;
-  double seconds_;
+  const Now& now_;
+  std::chrono::steady_clock::time_point start_;
+  Seconds time_;
   std::vector<int> batches_;
+  // What OpenVINO's own kernels take: to load the network, for the first inference of each batch
+  // size, and for the next.
+  Seconds loading_{};
+  std::vector<Seconds> first_inference_;
+  std::vector<Seconds> inference_;
   std::vector<float> images_;
 };
 
-// Returns a text as the value of an attribute in XML.
-std::string escaped(const std::string& text) {
-  std::string result;
-  for (const char character : text) {
-    switch (character) {
-      case '&': result += "&amp;"; break;
-      case '<': result += "&lt;"; break;
-      case '>': result += "&gt;"; break;
-      case '"': result += "&quot;"; break;
-      default: result += character;
-    }
-  }
-  return result;
-}
-
-// Returns the value of an attribute of an XML tag, or nothing.
-std::string_view attribute(std::string_view tag, const std::string& name) {
-  const std::string start = " " + name + "=\"";
-  const size_t begin = tag.find(start);
-  if (begin == std::string_view::npos) return {};
-  const std::string_view value = tag.substr(begin + start.size());
-  return value.substr(0, value.find('"'));
-}
-
 }  // namespace
 
-std::string with_kernels(const std::string& xml, const std::vector<KernelChoice>& kernels) {
-  std::map<std::string, std::string, std::less<>> priorities;  // by layer
-  for (const KernelChoice& choice : kernels) {
-    if (choice.priorities.empty()) continue;
-    for (const std::string& layer : choice.layers) {
-      priorities.emplace(escaped(layer), choice.priorities);
-    }
-  }
-  if (priorities.empty()) return xml;
-  std::string result;
-  result.reserve(xml.size() + xml.size() / 8);
-  constexpr std::string_view layer_tag = "<layer ";
-  constexpr std::string_view data_tag = "<data";
-  size_t copied = 0;
-  for (size_t at = xml.find(layer_tag); at != std::string::npos;
-       at = xml.find(layer_tag, at + layer_tag.size())) {
-    const std::string_view tag = std::string_view(xml).substr(at, xml.find('>', at) - at);
-    const std::string_view type = attribute(tag, "type");
-    if (type != "Convolution" && type != "GroupConvolution") continue;
-    const auto found = priorities.find(layer_of_node(attribute(tag, "name")));
-    if (found == priorities.end()) continue;
-    const size_t end = xml.find(data_tag, at) + data_tag.size();
-    result.append(xml, copied, end - copied);
-    result += concat(" PrimitivesPriority=\"", found->second, "\"");
-    copied = end;
-  }
-  return result.append(xml, copied);
-}
-
 std::vector<KernelChoice> choose_kernels(const Graph& graph, const EngineInfo& info, double seconds,
-                                         const Progress& progress, const LoadWithKernels& load) {
-  return Choosing(graph, info, seconds, progress, load).run();
+                                         const Progress& progress, const LoadWithKernels& load,
+                                         const Now& now) {
+  return Choosing(graph, info, Seconds(seconds), progress, load, now).run();
 }
 
 }  // namespace resrt::openvino
