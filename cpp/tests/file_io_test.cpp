@@ -143,6 +143,17 @@ TEST_F(WriteFile, WritesIntoAnOpenDescriptor) {
 }
 
 // Other nodes than /dev/null and /dev/full, because a failure of this test could remove those.
+// As the standard output of a command that is appended to a log.
+TEST_F(WriteFile, ContinuesAFileThatIsAnOpenDescriptor) {
+  const int file = ::open(output_.c_str(), O_WRONLY | O_CREAT, 0600);
+  ASSERT_GE(file, 0);
+  EXPECT_EQ(::write(file, "old ", 4), 4);
+  write("/dev/fd/" + std::to_string(file), "new ");
+  EXPECT_EQ(::write(file, "newest", 6), 6);
+  ::close(file);
+  EXPECT_EQ(read_file(output_), "old new newest");
+}
+
 TEST_F(WriteFile, WritesIntoADevice) {
   const fs::path full = folder_ / "full";
   if (::mknod(output_.c_str(), S_IFCHR | 0666, ::makedev(1, 3)) != 0 ||

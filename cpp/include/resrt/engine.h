@@ -41,7 +41,8 @@ struct EngineNotes {
   std::vector<std::string> labels;
   Preprocessing preprocessing;
   std::string preprocessing_source;  // who says so, for people to read; may be empty
-  std::string build_key;  // what a cache knows it by: a hash of all that it depends on; may be empty
+  std::string
+      build_key;  // what a cache knows it by: a hash of all that it depends on; may be empty
 };
 
 // The largest supported max_batch.

@@ -557,8 +557,8 @@ void bind_engine(py::module_& module) {
              const std::string& weights_note, const std::string& weights_sha256,
              const std::vector<std::string>& labels, const Preprocessing& preprocessing,
              const std::string& preprocessing_source, const std::string& build_key,
-             std::optional<double> tuning_seconds,
-             std::optional<int> device, const std::optional<Calibration>& calibration,
+             std::optional<double> tuning_seconds, std::optional<int> device,
+             const std::optional<Calibration>& calibration,
              const std::optional<TensorRTOptions>& tensorrt, const std::optional<Step>& progress) {
             const auto steps = std::make_shared<Steps>(progress);
             BuildOptions options = {.backend = backend,
@@ -589,8 +589,7 @@ void bind_engine(py::module_& module) {
           py::arg("precision"), py::arg("max_batch"), py::arg("threads"), py::arg("weights_note"),
           py::arg("weights_sha256"), py::arg("labels"), py::arg("preprocessing"),
           py::arg("preprocessing_source"), py::arg("build_key"), py::arg("tuning_seconds"),
-          py::arg("device"),
-          py::arg("calibration"), py::arg("tensorrt"), py::arg("progress"))
+          py::arg("device"), py::arg("calibration"), py::arg("tensorrt"), py::arg("progress"))
       .def_static(
           "load",
           [](const py::bytes& path, int threads, bool for_throughput, std::optional<int> device,

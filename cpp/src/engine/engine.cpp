@@ -314,10 +314,10 @@ struct Engine::State {
     }
     if (batch < 1) throw InputError(concat("batch must be at least 1, not ", batch));
     if (const int64_t part = get_loaded().executable->next_part(batch); part != batch) {
-      throw InputError(concat("a profile requires a batch that runs at once, but this engine, as it "
-                              "was built and loaded, splits ",
-                              batch, " images and begins with ", part,
-                              "; choose another batch size"));
+      throw InputError(
+          concat("a profile requires a batch that runs at once, but this engine, as it "
+                 "was built and loaded, splits ",
+                 batch, " images and begins with ", part, "; choose another batch size"));
     }
     if (repeats < 1) throw InputError(concat("repeats must be at least 1, not ", repeats));
   }

@@ -11,12 +11,12 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import IO, TextIO
 
-from resrt.errors import Error, FileError
+from resrt.errors import Error, FileError, InputError
 
 # The paths of this process's own streams. Writing to one continues where the stream is.
 _OWN_STREAM = re.compile(r"/dev/(?:std(in|out|err)|fd/(\d{1,6}))|/proc/self/fd/(\d{1,6})")
@@ -33,6 +33,32 @@ def file_kind(path: str | PathLike[str]) -> int | None:
         return None
     except (OSError, ValueError):  # such as a folder that may not be searched, or a long name
         return 0
+
+
+def check_unchanged(path: Path, images: Iterable[str], since_ns: int) -> None:
+    """Raise InputError if an image was modified later than a file that has its result.
+
+    Args:
+        path: the file that is to be resumed.
+        images: the paths of the images in it. Those that no longer exist are not changed.
+        since_ns: when the last result was written, as in `st_mtime_ns`.
+    """
+    for image in images:
+        modified = file_version(image)[-1]
+        if modified is not None and modified > since_ns:
+            raise InputError(
+                f"cannot resume '{path}': '{image}' was modified after it; name another file, or "
+                "replace it with --overwrite"
+            )
+
+
+def file_version(image: str) -> tuple[int | None, int | None]:
+    """Return the size in bytes and the modification time in ns; None if there is no such file."""
+    try:
+        status = Path(image).stat()
+    except (OSError, ValueError):
+        return None, None
+    return status.st_size, status.st_mtime_ns
 
 
 def is_stream(path: Path) -> bool:

@@ -30,7 +30,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from resrt import _core
-from resrt._support.files import file_kind, is_stream, open_stream, writing_whole
+from resrt._support.files import (
+    check_unchanged,
+    file_kind,
+    file_version,
+    is_stream,
+    open_stream,
+    writing_whole,
+)
 from resrt.engine import backends
 from resrt.engine.engine import Engine
 from resrt.errors import Error, FileError, InputError
@@ -81,39 +88,13 @@ def listing(images: Iterable[LabelledImage]) -> dict[str, Any]:
 
     It is of their paths and labels, and of the sizes and modification times of the files.
     """
-    rows = [(image.image, image.label, *_version(image.image)) for image in images]
+    rows = [(image.image, image.label, *file_version(image.image)) for image in images]
     return {"images": len(rows), "images_sha256": _sha256(json.dumps(rows))}
 
 
 def folder_of(paths: Iterable[str]) -> str | None:
     """Return the current folder if one of the paths is relative to it."""
     return str(Path.cwd()) if any(not Path(path).is_absolute() for path in paths) else None
-
-
-def check_unchanged(path: Path, images: Iterable[str], since_ns: int) -> None:
-    """Raise InputError if an image was modified later than a file that has its result.
-
-    Args:
-        path: the file that is to be resumed.
-        images: the paths of the images in it. Those that no longer exist are not changed.
-        since_ns: when the last result was written, as in `st_mtime_ns`.
-    """
-    for image in images:
-        modified = _version(image)[-1]
-        if modified is not None and modified > since_ns:
-            raise InputError(
-                f"cannot resume '{path}': '{image}' was modified after it; name another file, or "
-                "replace it with --overwrite"
-            )
-
-
-def _version(image: str) -> tuple[int | None, int | None]:
-    """Return the size in bytes and the modification time in ns; None if there is no such file."""
-    try:
-        status = Path(image).stat()
-    except (OSError, ValueError):
-        return None, None
-    return status.st_size, status.st_mtime_ns
 
 
 def unescape(text: str) -> str:

@@ -145,3 +145,19 @@ def test_a_file_without_permission_to_read(path: Path, monkeypatch: pytest.Monke
 def test_files_of_the_system_without_a_size(path: str) -> None:
     with pytest.raises(resrt.WeightsError, match="unsupported weights format"):
         weights.read(path)
+
+
+@pytest.mark.parametrize("size", [1 << 33, 16_000_100])
+def test_a_safetensors_file_of_another_size_is_refused_by_its_header(path: Path, size: int) -> None:
+    """8 GiB of nothing behind the arrays would not fit into the memory that the test has."""
+    os.truncate(path, size)
+    with bounded_memory(1 << 28), pytest.raises(resrt.WeightsError, match="follow its header"):
+        resrt.weights.read(path)
+
+
+def test_a_safetensors_header_longer_than_any_is_refused(path: Path) -> None:
+    content = (7 << 30).to_bytes(8, "little") + path.read_bytes()[8:]
+    path.write_bytes(content)
+    os.truncate(path, 8 << 30)
+    with bounded_memory(1 << 28), pytest.raises(resrt.WeightsError, match="has a header of"):
+        resrt.weights.read(path)

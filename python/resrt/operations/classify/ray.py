@@ -16,13 +16,13 @@ from PIL import Image
 from resrt import _core, images
 from resrt._support.arguments import whole
 from resrt._support.extras import requires_extra
+from resrt._support.files import check_unchanged
 from resrt.engine import backends, cluster
 from resrt.engine.batches import LogitsOutcome
 from resrt.engine.engine import Engine
 from resrt.errors import FileError, InputError
 from resrt.operations.classify import find_images
 from resrt.operations.inspect import inspect
-from resrt.operations.records import check_unchanged
 
 if TYPE_CHECKING:
     import pyarrow

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from resrt._support.extras import requires_extra
-from resrt._support.files import replacing
+from resrt._support.files import check_unchanged, replacing
 from resrt.errors import InputError
 from resrt.operations.embed import Embedding
 from resrt.operations.embed.feature_file import FeatureFile
 from resrt.operations.embed.npy import NpyFile
-from resrt.operations.records import as_json, check_made_by, check_unchanged, escape, unescape
+from resrt.operations.records import as_json, check_made_by, escape, unescape
 
 with requires_extra("parquet", "writing Parquet files"):
     import pyarrow as pa
