@@ -80,6 +80,10 @@ from .operations.eval import LabelledImage as LabelledImage
 from .operations.eval import Rank as Rank
 from .operations.eval import eval as eval
 from .operations.eval import labelled_images as labelled_images
+from .operations.eval.multilabel import MultilabelEvaluation as MultilabelEvaluation
+from .operations.eval.multilabel import MultilabelledImage as MultilabelledImage
+from .operations.eval.multilabel import Scores as Scores
+from .operations.eval.multilabel import multilabelled_images as multilabelled_images
 from .operations.explain import Explanation as Explanation
 from .operations.export import Exported as Exported
 from .operations.export import export as export

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 
 import resrt
-from resrt import cli
+from resrt import _core, cli
 from resrt.operations import demo
 from support.paths import PHOTOS
 
@@ -139,6 +140,22 @@ def test_quiet_works_before_and_after_the_command(capsys: pytest.CaptureFixture[
         texts.append(capsys.readouterr().out)
     assert texts[1] == texts[2]
     assert len(texts[1]) < len(texts[0])
+
+
+def test_quiet_shows_no_warnings(tmp_path: Path) -> None:
+    """Without a handler, Python's logging prints them itself."""
+    source = tmp_path / "mine.safetensors"
+    save_file(_core.random_weights(resrt.build_graph("resnet18", classes=3), 0), source)
+    arguments = ["convert", source, tmp_path / "x.safetensors", "--overwrite"]
+    for options, warnings in (([], 1), (["--quiet"], 0)):
+        result = subprocess.run(
+            [sys.executable, "-m", "resrt", *arguments, *options],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert result.stderr.count("computes something else") == warnings
+        assert bool(result.stderr) == bool(warnings)
 
 
 @pytest.mark.parametrize(

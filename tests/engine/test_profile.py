@@ -102,7 +102,7 @@ def test_invalid_arguments(small_engine: resrt.Engine, load_with_counters: Load)
     with pytest.raises(resrt.InputError, match="loaded without counters; load it with the option"):
         small_engine.profile()
     engine = load_with_counters(small_engine)
-    with pytest.raises(resrt.InputError, match=r"at most the engine's max_batch \(4\), not 5"):
+    with pytest.raises(resrt.InputError, match=r"splits 5 images and begins with 4"):
         engine.profile(5)
     with pytest.raises(resrt.InputError, match="batch must be an integer of at least 1, not 0"):
         engine.profile(0)

@@ -371,9 +371,12 @@ def test_another_models_results_are_not_resumed(
     (folder / "a.jpg").write_bytes((folder / "c.webp").read_bytes())
     assert run(engine_file, "a.jpg", "c.webp", *options, "--resume") == 1
     error = capsys.readouterr().err
-    assert f"cannot resume '{out}': 'a.jpg' was modified after it; name another file" in error
+    assert f"cannot resume '{out}': 'a.jpg' was changed after it; name another file" in error
     (folder / "a.jpg").write_bytes(picture)
-    os.utime(folder / "a.jpg", ns=(0, 0))
+    os.utime(folder / "a.jpg", ns=(0, 0))  # as cp -p, with which another file may replace it
+    assert run(engine_file, "a.jpg", "c.webp", *options, "--resume") == 1
+    assert "'a.jpg' was changed after it" in capsys.readouterr().err
+    os.utime(out)
     # The same name in another folder is another image.
     monkeypatch.chdir(tmp_path)
     assert run(engine_file, "a.jpg", *options, "--resume") == 1

@@ -195,6 +195,9 @@ def test_a_row_whose_image_was_not_listed_is_discarded(
     assert embed_some(engine, files, out) == 3
     assert out.read_bytes() == whole.read_bytes()
     images.unlink()
+    with pytest.raises(resrt.InputError, match="is missing"):
+        embed_some(engine, files, out)
+    out.unlink()
     assert embed_some(engine, files, out) == 7
     out.write_bytes(whole.read_bytes()[:-1])
     with pytest.raises(resrt.InputError, match="it has fewer rows than"):
@@ -240,3 +243,19 @@ def test_outputs_that_cannot_be_written(engine_file: Path, folder: Path, tmp_pat
         resrt.open_features(tmp_path, engine)
     with pytest.raises(resrt.FileError, match="cannot write"):
         resrt.open_features(tmp_path / "none" / "x.npy", engine)
+
+
+def test_an_array_of_somebody_else_is_not_resumed(
+    engine_file: Path, folder: Path, tmp_path: Path
+) -> None:
+    engine, out = resrt.load(engine_file), tmp_path / "x.npy"
+    np.save(out, np.ones((50, CHANNELS), np.float32))
+    before = out.read_bytes()
+    images = tmp_path / "x.npy.jsonl"
+    with pytest.raises(resrt.InputError, match=r"as '.*x\.npy\.jsonl' is missing"):
+        resrt.open_features(out, engine, resume=True)
+    assert not images.exists()
+    images.touch()
+    with pytest.raises(resrt.InputError, match="it has rows that .* does not list"):
+        resrt.open_features(out, engine, resume=True)
+    assert out.read_bytes() == before

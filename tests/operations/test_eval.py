@@ -307,6 +307,9 @@ def test_another_models_results_are_not_resumed(
     assert "was made with images_sha256 " in capsys.readouterr().err
     Path(images[0]).write_bytes(content)
     os.utime(images[0], ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert run(engine_file, digits, "--limit", "20", "-o", out, "--resume") == 1
+    assert f"'{images[0]}' was changed after it" in capsys.readouterr().err
+    os.utime(out)
     # The number of workers and the name of the engine file make no difference.
     same = tmp_path / "same.engine"
     same.write_bytes(engine_file.read_bytes())

@@ -84,7 +84,7 @@ def test_profile(engine_file: Path, small_engine: resrt.Engine) -> None:
     ("batch_sizes", "message"),
     [
         ([1], "loaded without counters"),
-        ([5, 1], r"at most the engine's max_batch \(4\), not 5"),
+        ([5, 1], r"splits 5 images and begins with 4"),
         ([], "profile requires a batch size"),
     ],
 )

@@ -233,7 +233,7 @@ def test_a_read_only_cache_without_a_record(
     folder.mkdir(parents=True)
     (folder / FILE).write_bytes(WEIGHTS)
 
-    def read_only(folder: Path, name: str) -> Path:
+    def read_only(*_: object) -> Path:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("resrt._support.files._create", read_only)
@@ -262,7 +262,7 @@ def test_an_interrupt_after_a_download_keeps_it(
 
     server.answers = [whole()]
     with monkeypatch.context() as patch:
-        patch.setattr("resrt._support.files._sync", interrupt)
+        patch.setattr("resrt._support.files.sync", interrupt)
         with pytest.raises(KeyboardInterrupt):
             resrt.fetch(NAME)
     assert any(path.read_bytes() == WEIGHTS for path in folder.iterdir())

@@ -36,7 +36,9 @@ def file_kind(path: str | PathLike[str]) -> int | None:
 
 
 def check_unchanged(path: Path, images: Iterable[str], since_ns: int) -> None:
-    """Raise InputError if an image was modified later than a file that has its result.
+    """Raise InputError if an image was changed later than a file that has its result.
+
+    Also by being replaced with an older file, which changes the time of its status.
 
     Args:
         path: the file that is to be resumed.
@@ -44,21 +46,25 @@ def check_unchanged(path: Path, images: Iterable[str], since_ns: int) -> None:
         since_ns: when the last result was written, as in `st_mtime_ns`.
     """
     for image in images:
-        modified = file_version(image)[-1]
-        if modified is not None and modified > since_ns:
+        status = _status_or_none(image)
+        if status is not None and max(status.st_mtime_ns, status.st_ctime_ns) > since_ns:
             raise InputError(
-                f"cannot resume '{path}': '{image}' was modified after it; name another file, or "
+                f"cannot resume '{path}': '{image}' was changed after it; name another file, or "
                 "replace it with --overwrite"
             )
 
 
 def file_version(image: str) -> tuple[int | None, int | None]:
     """Return the size in bytes and the modification time in ns; None if there is no such file."""
+    status = _status_or_none(image)
+    return (None, None) if status is None else (status.st_size, status.st_mtime_ns)
+
+
+def _status_or_none(path: str) -> os.stat_result | None:
     try:
-        status = Path(image).stat()
+        return Path(path).stat()
     except (OSError, ValueError):
-        return None, None
-    return status.st_size, status.st_mtime_ns
+        return None
 
 
 def is_stream(path: Path) -> bool:

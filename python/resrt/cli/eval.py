@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resrt.cli.arguments import (
     DONE,
@@ -15,13 +16,14 @@ from resrt.cli.arguments import (
     add_records,
     add_shared,
     check_records,
+    fraction,
     loaded,
 )
 from resrt.cli.tables import print_json
 from resrt.cli.terminal import progress, report_number_skipped, report_skipped
 
 if TYPE_CHECKING:
-    from resrt import Evaluation, Rank
+    from resrt import Engine, Evaluation, Rank, Scores, records
 
 SUMMARY = "measure accuracy on labelled photographs"
 DESCRIPTION = (
@@ -38,15 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "data",
         metavar="DATA",
         help='a folder with a subfolder of images for each class, or a list file with a line "path '
-        'number" for each image',
+        'number" for each image; with --multilabel, lines "path number number ..."',
     )
     parser.add_argument(
         "--root",
         metavar="DIR",
         help="the folder to which a list's paths are relative; default: its own",
     )
-    add_shared(parser, "--limit")
-    add_records(parser, help="write each image's rank, as JSON")
+    add_shared(parser, "--limit", "--multilabel")
+    parser.add_argument(
+        "--threshold",
+        type=fraction,
+        metavar="P",
+        help="with --multilabel: the probability from which a class counts as found; default: 0.5",
+    )
+    add_records(parser, help="write each image's rank or probabilities, as JSON")
     add_shared(parser, "--format", "--workers", "--device")
     add_ray(parser, "evaluate images that all nodes see")
 
@@ -58,23 +66,15 @@ def run(options: argparse.Namespace) -> int:
     check_records(options)
     if options.root is not None and Path(options.data).is_dir():
         raise Misuse("--root is only for a list file; the images of a folder are in the folder")
+    if options.threshold is not None and not options.multilabel:
+        raise Misuse("--threshold requires --multilabel")
+    if options.ray is not None and options.multilabel:
+        raise Misuse("--ray does not support --multilabel")
     engine = loaded(options)
+    if options.multilabel:
+        return _run_multilabel(options, engine)
     listed = resrt.labelled_images(options.data, engine, root=options.root, limit=options.limit)
-    records = None
-    if options.output is not None:
-        records = resrt.records.RecordFile(
-            options.output,
-            resrt.records.JsonRanks(),
-            resume=options.resume,
-            overwrite=options.overwrite,
-            made_by=resrt.records.made_by(
-                engine,
-                limit=options.limit,
-                data=str(Path(options.data).absolute()),
-                root=None if options.root is None else str(Path(options.root).absolute()),
-                **resrt.records.listing(listed),
-            ),
-        )
+    records = _records(options, engine, resrt.records.JsonRanks(), listed)
     known = records.known if records else []
     with (
         records or contextlib.nullcontext(),
@@ -97,6 +97,71 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(found)
     return SKIPPED if found.skipped else DONE
+
+
+def _run_multilabel(options: argparse.Namespace, engine: Engine) -> int:
+    import resrt
+
+    listed = resrt.multilabelled_images(
+        options.data, engine, root=options.root, limit=options.limit
+    )
+    records = _records(options, engine, resrt.records.JsonScores(), listed)
+    known = records.known if records else []
+    with (
+        records or contextlib.nullcontext(),
+        progress("evaluating", len(listed), quiet=options.quiet, done=len(known)) as advance,
+    ):
+
+        def each(scores: Scores) -> None:
+            if records:
+                records.write(scores)
+            advance()
+
+        found = resrt.eval(
+            engine,
+            listed,
+            multilabel=True,
+            threshold=0.5 if options.threshold is None else options.threshold,
+            workers=options.workers,
+            known=known,
+            each=each,
+        )
+    for skipped in found.skipped:
+        report_skipped(skipped.error or "")
+    report_number_skipped(len(found.skipped), found.total + len(found.skipped))
+    if options.format == "json":
+        print_json(found)
+    else:
+        print(
+            f"{found.model} on {found.total} image{'' if found.total == 1 else 's'} of "
+            f"{found.classes} classes:\n"
+            f"  mean average precision  {found.mean_average_precision:.2%}\n"
+            f"  at a probability of {found.threshold:g}: precision {found.precision:.2%}, recall "
+            f"{found.recall:.2%}, F1 {found.f1:.2%}"
+        )
+    return SKIPPED if found.skipped else DONE
+
+
+def _records(
+    options: argparse.Namespace, engine: Engine, form: records.Format, listed: Sequence[Any]
+) -> records.RecordFile | None:
+    import resrt
+
+    if options.output is None:
+        return None
+    return resrt.records.RecordFile(
+        options.output,
+        form,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        made_by=resrt.records.made_by(
+            engine,
+            limit=options.limit,
+            data=str(Path(options.data).absolute()),
+            root=None if options.root is None else str(Path(options.root).absolute()),
+            **resrt.records.listing(listed),
+        ),
+    )
 
 
 def _print(found: Evaluation) -> None:

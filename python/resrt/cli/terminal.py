@@ -40,10 +40,9 @@ def warnings_shown(*, quiet: bool) -> Iterator[None]:
 
     Those of the inference libraries are for developers, and stay in `logging`.
     """
-    if quiet:
-        yield
-        return
-    logger, handler = logging.getLogger("resrt"), _Warnings(logging.WARNING)
+    logger = logging.getLogger("resrt")
+    # Without a handler, Python itself would print warnings.
+    handler = logging.NullHandler() if quiet else _Warnings(logging.WARNING)
     logger.addHandler(handler)
     try:
         yield

@@ -44,6 +44,7 @@ from resrt.errors import Error, FileError, InputError
 from resrt.images import Prediction
 from resrt.operations.classify import Classification
 from resrt.operations.eval import LabelledImage, Rank
+from resrt.operations.eval.multilabel import MultilabelledImage, Scores
 from resrt.weights.metadata import fields
 
 # A file that is to be resumed may contain anything.
@@ -83,12 +84,12 @@ def made_by(engine: Engine, **options: Any) -> dict[str, Any]:
     }
 
 
-def listing(images: Iterable[LabelledImage]) -> dict[str, Any]:
+def listing(images: Iterable[LabelledImage | MultilabelledImage]) -> dict[str, Any]:
     """Return the number of labelled images and a checksum that changes when one of them does.
 
     It is of their paths and labels, and of the sizes and modification times of the files.
     """
-    rows = [(image.image, image.label, *file_version(image.image)) for image in images]
+    rows = [[*vars(image).values(), *file_version(image.image)] for image in images]
     return {"images": len(rows), "images_sha256": _sha256(json.dumps(rows))}
 
 
@@ -240,6 +241,28 @@ class JsonRanks(JsonFormat):
 
     def _record(self, document: dict[str, Any]) -> Rank:
         return Rank(**document)
+
+
+class JsonScores(JsonFormat):
+    """A JSON object on each line: {"image": path, "labels": numbers, "probabilities", "error"}.
+
+    A probability that is NaN is null, because JSON has no number for it.
+    """
+
+    def _document(self, record: Scores) -> dict[str, Any]:
+        found = record.probabilities
+        return {
+            "image": record.image,
+            "labels": record.labels,
+            "probabilities": found and [one if math.isfinite(one) else None for one in found],
+            "error": record.error,
+        }
+
+    def _record(self, document: dict[str, Any]) -> Scores:
+        found = document["probabilities"]
+        if found is not None:
+            found = tuple(math.nan if one is None else float(one) for one in found)
+        return Scores(document["image"], tuple(document["labels"]), found, document["error"])
 
 
 class RecordFile:

@@ -59,6 +59,11 @@ class NpyFile(FeatureFile):
         self.path = path
         self.images = path.with_name(f"{path.name}.jsonl")
         self._channels = channels
+        if not overwrite and path.exists() and not self.images.exists():
+            raise InputError(
+                f"cannot resume '{path}': it is not known to be made by the same engine and "
+                f"options, as '{self.images}' is missing; name another file"
+            )
         self._records = RecordFile(
             self.images, _JsonRows(), resume=resume, overwrite=overwrite, made_by=made_by
         )
@@ -77,6 +82,12 @@ class NpyFile(FeatureFile):
             if self._rows and size < self._end():
                 raise InputError(
                     f"cannot resume '{self.path}': it has fewer rows than '{self.images}' lists; "
+                    "name another file"
+                )
+            one_row = _HEADER_BYTES + self._channels * _BYTES_PER_VALUE
+            if not (overwrite or self._rows) and size > one_row:
+                raise InputError(
+                    f"cannot resume '{self.path}': it has rows that '{self.images}' does not list; "
                     "name another file"
                 )
             file = self.path.open("w+b" if overwrite or not size else "r+b", buffering=0)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +23,18 @@ from resrt.engine.batches import LogitsOutcome
 from resrt.engine.engine import Engine
 from resrt.errors import FileError, InputError
 from resrt.operations.classify import find_images
+from resrt.operations.eval.lists import lines_of
+from resrt.operations.eval.multilabel import (
+    MultilabelEvaluation,
+    MultilabelledImage,
+    Scores,
+    eval_multilabel,
+)
 from resrt.operations.inspect import inspect
 
 if TYPE_CHECKING:
     import pyarrow
     import ray.data
-
-_LONGEST_LINE = 1 << 16  # characters
 
 # The 97.5 % quantile of the standard normal distribution, for 95 % confidence intervals.
 _Z = 1.959964
@@ -86,37 +91,85 @@ class Evaluation:
     skipped: list[Rank] = field(default_factory=list)
 
 
-def eval(  # noqa: A001 - named as the command is
+@overload
+def eval(  # noqa: A001
     engine: Engine | str | PathLike[str],
     data: str | PathLike[str] | Sequence[LabelledImage] | ray.data.Dataset,
     *,
+    multilabel: Literal[False] = False,
     root: str | PathLike[str] | None = None,
     limit: int | None = None,
     workers: int | None = None,
     ray: str | None = None,
     known: Collection[Rank] = (),
     each: Callable[[Rank], None] | None = None,
-) -> Evaluation:
-    """Measure top-1 and top-5 accuracy on labelled images, which are decoded at full size.
+) -> Evaluation: ...
+@overload
+def eval(  # noqa: A001
+    engine: Engine | str | PathLike[str],
+    data: str | PathLike[str] | Sequence[MultilabelledImage],
+    *,
+    multilabel: Literal[True],
+    threshold: float = 0.5,
+    root: str | PathLike[str] | None = None,
+    limit: int | None = None,
+    workers: int | None = None,
+    known: Collection[Scores] = (),
+    each: Callable[[Scores], None] | None = None,
+) -> MultilabelEvaluation: ...
+def eval(  # noqa: A001 - named as the command is
+    engine: Engine | str | PathLike[str],
+    data: Any,
+    *,
+    multilabel: bool = False,
+    threshold: float = 0.5,
+    root: str | PathLike[str] | None = None,
+    limit: int | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    known: Collection[Any] = (),
+    each: Callable[[Any], None] | None = None,
+) -> Evaluation | MultilabelEvaluation:
+    """Measure accuracy on labelled images, which are decoded at full size.
+
+    It is top-1 and top-5 accuracy, or with `multilabel` mean average precision, and precision,
+    recall and their harmonic mean (F1) over all labels.
 
     Args:
         engine: an engine, or the path of an engine file, which is loaded for throughput.
         data: a folder with a subfolder of images for each class, a list file, or labelled images;
             see `resrt.labelled_images`. Or a dataset of Ray, as for `resrt.classify`, with the
-            column "label" of class numbers, which is evaluated on its cluster.
+            column "label" of class numbers, which is evaluated on its cluster. With `multilabel`, a
+            list file or images as `resrt.multilabelled_images` returns them.
+        multilabel: whether an image may have several labels, or none. The network must have been
+            trained for that: the probability of a class is the sigmoid of its logit.
+        threshold: with `multilabel`, the probability from which a class counts as found.
         root: the folder to which the paths in a list file are relative; None: the list's folder.
         limit: the maximum number of images, sampled evenly; None: all.
         workers: threads that decode and infer; None: one per core. On a cluster: processors of each
             worker, which loads the engine once.
         ray: the address of a Ray cluster whose nodes all see the images, and evaluate them: "auto"
             for the one that this machine belongs to, "local" for one that is started here.
-        known: ranks from an earlier, interrupted run, which are not computed again.
-        each: called with each image's rank when it is known.
+        known: ranks, or scores, from an earlier, interrupted run, which are not computed again.
+        each: called with each image's Rank when it is known, with `multilabel` with its Scores.
 
     Raises what `resrt.load` and `resrt.labelled_images` raise, InputError if no image could be
     read or for an invalid RESRT_MAX_PIXELS, and BackendError without the cluster.
     """
     max_pixels()  # its errors are not those of an image
+    if multilabel:
+        if ray is not None or cluster.is_dataset(data):
+            raise InputError("images with several labels are not evaluated on a cluster")
+        return eval_multilabel(
+            batches.ready(engine),
+            data,
+            root=root,
+            limit=limit,
+            workers=workers,
+            threshold=threshold,
+            known=known,
+            each=each,
+        )
     if cluster.is_dataset(data):
         ranks = []
         for rank in _ranks_of_dataset(engine, data, workers):
@@ -213,7 +266,7 @@ def _numbers(names: list[str], engine: Engine) -> list[int] | None:
 
 def _from_list(path: Path, root: Path) -> list[LabelledImage]:
     listed = []
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines_of(path), 1):
         if not line.strip():
             continue
         name, label = (*line.rsplit(maxsplit=1), "")[:2]
@@ -226,21 +279,6 @@ def _from_list(path: Path, root: Path) -> list[LabelledImage]:
     if not listed:
         raise InputError(f"the list '{path}' is empty")
     return listed
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a list. A byte that is not UTF-8 is a surrogate, as in file names."""
-    try:
-        # Only a line feed ends a line: the name of a file may contain other line breaks.
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            while line := file.readline(_LONGEST_LINE):
-                if len(line) == _LONGEST_LINE:
-                    raise InputError(
-                        f"'{path}' is not a list: it has a line of {len(line)} characters"
-                    )
-                yield line.removesuffix("\n")
-    except OSError as error:
-        raise FileError(f"cannot read the list '{path}': {error.strerror}") from None
 
 
 def _check_labels(listed: Iterable[LabelledImage], engine: Engine) -> None:
