@@ -471,3 +471,16 @@ def test_a_network_of_ones_own_has_the_preprocessing_beside_its_weights(tmp_path
     found = resrt.build(config, tmp_path / "mine.safetensors", **options).info
     assert (found.preprocessing.resize, found.labels) == (71, LABELS)
     assert found.preprocessing_source == "config.json beside the weights"
+
+
+def test_what_was_given_before_is_named_once(weights: Path, tmp_path: Path) -> None:
+    converted = tmp_path / "converted.safetensors"
+    resrt.convert(weights, converted, network="resnet18", preprocessing={"std": 0.5, "mean": 0.5})
+    rest = "as given; the rest assumed as for resnet18.a1_in1k"
+    assert info(converted).preprocessing_source == f"std, mean {rest}"
+    changed = info(converted, preprocessing={"mean": 0.25, "crop_pct": 1})
+    assert changed.preprocessing_source == f"mean, crop_pct, std {rest}"
+    whole = {"mean": 0.5, "std": 0.5, "resize": 64, "crop_mode": "center"}
+    whole["interpolation"] = "bicubic"
+    given = ", ".join(whole)
+    assert info(weights, preprocessing=whole).preprocessing_source == f"{given} as given"

@@ -19,6 +19,7 @@ PreprocessingLike: TypeAlias = _core.Preprocessing | str | Mapping[str, Any]
 # The changes, under timm's names.
 CHANGES = ("mean", "std", "resize", "crop_pct", "crop_mode", "interpolation", "pipeline")
 
+_GIVEN = "as given"
 ASSUMED = "assumed"  # how the source of assumed preprocessing begins
 
 
@@ -45,9 +46,7 @@ def settle(
     """
     metadata = metadata.at(shape[1:])
     if isinstance(given, _core.Preprocessing):
-        return replace(
-            metadata, preprocessing=given, preprocessing_source="as given", crop_pct=None
-        )
+        return replace(metadata, preprocessing=given, preprocessing_source=_GIVEN, crop_pct=None)
     changes = _changes(given)
     like = changes.pop("like", None)
     if like is not None:
@@ -93,7 +92,7 @@ def _assume(
 
 def _changed(metadata: Metadata, changes: dict[str, Any], shape: tuple[int, int, int]) -> Metadata:
     assert metadata.preprocessing is not None
-    given = ", ".join(changes)
+    given = list(changes)
     steps = fields(metadata.preprocessing)
     if "crop_mode" in changes:
         changes["pipeline"] = pipeline_of(changes.pop("crop_mode"))
@@ -115,13 +114,24 @@ def _changed(metadata: Metadata, changes: dict[str, Any], shape: tuple[int, int,
             f"invalid preprocessing: {changes}; interpolation and pipeline are str"
         ) from None
     named = set(changes) | ({"resize"} if is_resize_given else set())
-    rest = "" if not set(steps) - named else f"; the rest {metadata.preprocessing_source}"
+    source = _GIVEN if named >= set(steps) else metadata.preprocessing_source
     return replace(
         metadata,
         preprocessing=changed,
-        preprocessing_source=f"{given} as given{rest}",
+        preprocessing_source=_source(given, source),
         crop_pct=crop_pct,
     )
+
+
+def _source(given: list[str], before: str) -> str:
+    """Return where preprocessing is from of which something was given, and the rest before."""
+    if before == _GIVEN:
+        return f"{', '.join(given)} {_GIVEN}" if given else _GIVEN
+    earlier, found, rest = before.partition(f" {_GIVEN}")
+    if not found:
+        return f"{', '.join(given)} {_GIVEN}; the rest {before}"
+    # Some of it was already given, for example when the weights were converted.
+    return f"{', '.join(dict.fromkeys([*given, *earlier.split(', ')]))} {_GIVEN}{rest}"
 
 
 def _changes(given: PreprocessingLike | None) -> dict[str, Any]:
