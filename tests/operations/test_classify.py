@@ -100,6 +100,21 @@ def unreadable(folder: Path) -> list[str]:
     return [str(folder / f"{'a' * 300}.jpg"), str(below_file), str(loop), "a\0b.jpg"]
 
 
+def test_paths_without_images_do_not_stop_the_others(
+    engine_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "empty").mkdir()
+    bad = [str(folder / "none*.jpg"), str(folder / "empty")]
+    good = str(folder / "a.jpg")
+    assert resrt.find_images([*bad, good]) == [*bad, good]
+    assert run(engine_file, *bad, good) == 3
+    out, error = capsys.readouterr()
+    assert out.startswith(good)
+    assert error.splitlines()[-1] == "resrt: skipped 2 of 3 images"
+    assert run(engine_file, *bad) == 1
+    assert "no file matches" in capsys.readouterr().err
+
+
 def test_unreadable_paths_are_reported(
     engine_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -180,23 +180,30 @@ def find_images(paths: Iterable[str | PathLike[str]], *, limit: int | None = Non
     A folder's images are the files with the suffix of a supported format, sorted by name; hidden
     files are omitted. A path such as ``photos/**/*.jpg`` is a pattern unless such a file exists.
     A path that cannot be read is listed too, also that of a folder, so that classifying it reports
-    the reason.
+    the reason. So are a pattern without a match and a folder without images, unless there is
+    nothing else.
 
     With `limit`, at most so many images are returned, sampled evenly.
 
-    Raises FileError for a pattern without a match or a folder without images, InputError for an
-    invalid limit.
+    Raises FileError if no path has images, InputError for an invalid limit.
     """
     found: list[str] = []
+    problems: list[FileError] = []
     for path in paths:
         name = fspath(path)
         kind = file_kind(name)
-        if kind == stat.S_IFDIR:
-            found += _in_folder(name)
-        elif kind is None and glob.has_magic(name):
-            found += _matching(name)
-        else:
+        try:
+            if kind == stat.S_IFDIR:
+                found += _in_folder(name)
+            elif kind is None and glob.has_magic(name):
+                found += _matching(name)
+            else:
+                found.append(name)
+        except FileError as error:
             found.append(name)
+            problems.append(error)
+    if problems and len(problems) == len(found):
+        raise problems[0]
     return evenly(found, limit)
 
 
