@@ -668,3 +668,19 @@ def test_a_lock_of_the_parent_does_not_stop_a_child() -> None:
         "assert os.waitpid(child, 0)[1] == 0\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_jpeg_of_too_many_scans_is_refused(tmp_path: Path, photograph: Path) -> None:
+    """Each scan of some bytes takes the time of decoding the whole image."""
+    buffer = io.BytesIO()
+    Image.open(photograph).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    last = content.rindex(b"\xff\xda")
+    for repeats, is_accepted in ((50, True), (300, False)):
+        path = tmp_path / f"{repeats}.jpg"
+        path.write_bytes(content[:last] + content[last:-2] * repeats + content[-2:])
+        if is_accepted:
+            assert images.open_image(path, 3).size == Image.open(photograph).size
+        else:
+            with pytest.raises(resrt.InputError, match="scans, more than the limit of 200"):
+                images.open_image(path, 3)

@@ -59,6 +59,10 @@ os.register_at_fork(after_in_child=_large_image._at_fork_reinit)  # type: ignore
 # The longest side, in pixels. Pillow has a pointer for each row.
 _LONGEST_SIDE = 1_000_000
 
+# Encoders write about 10 scans of a progressive JPEG. Those of the previews in a file count too.
+_START_OF_SCAN = b"\xff\xda"
+_MOST_SCANS = 200
+
 # Images are converted in squares with sides of this many pixels.
 _TILE = 2048
 
@@ -298,6 +302,8 @@ def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
                 f"the image {name} has {width} x {height} pixels; its sides may have at most "
                 f"{_LONGEST_SIDE}"
             )
+        if opened.info.get("progressive"):
+            _check_scans(file, name)
         copies, kind = _copies(opened)
         limit = max_pixels() / copies
         if width * height > limit:
@@ -333,6 +339,23 @@ def _tile_pixels(opened: ImageFile.ImageFile) -> int:
         return 0
     sides = [getattr(opened, "tag_v2", {}).get(tag, 0) for tag in (322, 323)]
     return math.prod(side if isinstance(side, int) else 0 for side in sides)
+
+
+def _check_scans(file: BinaryIO, name: str) -> None:
+    """Raise InputError for a JPEG with more scans than any encoder writes.
+
+    Each is decoded for the whole image, and may take a few bytes.
+    """
+    file.seek(0)
+    scans, last = 0, b""
+    while chunk := file.read(1 << 20):
+        scans += (last + chunk).count(_START_OF_SCAN)
+        last = chunk[-1:]
+    if scans > _MOST_SCANS:
+        raise InputError(
+            f"the image {name} has {scans} scans, more than the limit of {_MOST_SCANS}; save it "
+            "again"
+        )
 
 
 def _copies(opened: ImageFile.ImageFile) -> tuple[int, str]:
