@@ -61,6 +61,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def unicode_text(text: str) -> str:
+    """Return a text. A byte of the command line that is not UTF-8 is an error."""
+    with _expecting("UTF-8", ascii(text)):
+        text.encode()  # UnicodeEncodeError is a ValueError
+    return text
+
+
 def _device(text: str) -> str:
     with _expecting("a GPU such as cuda or cuda:1", text):
         if not re.fullmatch(r"cuda(:\d{1,4})?", text):

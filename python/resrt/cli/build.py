@@ -19,6 +19,7 @@ from resrt.cli.arguments import (
     count_or_zero,
     model,
     preprocessing,
+    unicode_text,
 )
 from resrt.cli.tables import outputs_row, preprocessing_row
 from resrt.cli.terminal import waiting
@@ -43,6 +44,7 @@ _TENSORRT: dict[str, dict[str, Any]] = {
         "help": "the batch size to tune kernels for; default: the largest",
     },
     "timing_cache": {
+        "type": unicode_text,
         "metavar": "FILE",
         "help": "kernel timings, read and written, which make the next build faster",
     },

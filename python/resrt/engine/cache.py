@@ -56,6 +56,7 @@ class CachedEngine:
             cached = file.open("rb")
         except OSError:
             return None
+        temporary = file
         try:
             with cached, replacing(output) as temporary:
                 with temporary.open("wb") as copy:
@@ -65,7 +66,8 @@ class CachedEngine:
                 info = _core.inspect(os.fsencode(temporary))
                 self._check(info)
         except EngineFileError as error:
-            _logger.warning("removed '%s' from the engine cache: %s", file, error)
+            reason = str(error).replace(str(temporary), str(file))
+            _logger.warning("removed '%s' from the engine cache: %s", file, reason)
             with contextlib.suppress(OSError):  # the next build is saved in its place
                 file.unlink()
             return None
