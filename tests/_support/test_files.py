@@ -191,6 +191,15 @@ def test_the_temporary_file_is_as_secret_as_the_file(output: Path) -> None:
         assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
 
 
+def test_a_file_that_is_only_to_be_read_is_replaced(output: Path) -> None:
+    """As by any rename. Root could write to it in any case."""
+    output.touch(0o444)
+    with replacing(output) as temporary:
+        assert temporary.stat().st_mode & stat.S_IWUSR
+        temporary.write_bytes(b"new")
+    assert stat.S_IMODE(output.stat().st_mode) == 0o444
+
+
 def test_a_folder_that_cannot_be_read_can_be_written_to(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

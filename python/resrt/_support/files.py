@@ -126,6 +126,8 @@ def replacing(path: Path) -> Iterator[Path]:
             with temporary.open("rb") as content, open_stream(target) as stream:
                 shutil.copyfileobj(content, stream)
         else:
+            if mode is not None:
+                temporary.chmod(mode)
             sync(temporary)
             temporary.replace(target)
             _sync_folder(target.parent)
@@ -179,16 +181,14 @@ def _status(target: Path) -> os.stat_result | None:
 
 
 def _create(folder: Path, name: str, mode: int | None) -> Path:
-    """Create an empty file under a name that nobody else uses, with these permissions.
+    """Create an empty file under a name that nobody else uses, for a file with these permissions.
 
     None: those of a new file.
     """
     begin = os.fsencode(name)[:100].decode("utf-8", "ignore")  # a file system counts bytes
     temporary = folder / f".{begin}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
-    # Less what the umask forbids; from the beginning, so that nobody else reads what is secret.
-    temporary.touch(mode=0o666 if mode is None else mode, exist_ok=False)
-    if mode is not None:
-        temporary.chmod(mode)
+    # Less what the umask forbids. Nobody else may read meanwhile what is secret, but we must write.
+    temporary.touch(mode=0o666 if mode is None else mode & 0o666 | 0o600, exist_ok=False)
     return temporary
 
 
