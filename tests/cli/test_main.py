@@ -102,6 +102,8 @@ def test_heavy_imports_would_be_detected() -> None:
         ("build resnet18 -o x.engine --weights random --max-batch 5000", 2),
         ("build resnet18 -o x.engine --weights random --outputs nosuch", 2),
         ("build resnet18 -o x.engine --weights random --workspace 1", 2),
+        ("build resnet18 -o x.engine --weights random --precision fp8", 2),
+        ("embed x.engine photos -o features.txt", 2),
         ("convert a.pth out.bin", 2),
         ("report --limit 3", 2),
         ("report --eval photos", 2),
@@ -154,7 +156,7 @@ def test_quiet_shows_no_warnings(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-        assert result.stderr.count("computes something else") == warnings
+        assert result.stderr.count("with other results") == warnings
         assert bool(result.stderr) == bool(warnings)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from resrt._core import precision_names
 from resrt.cli.terminal import waiting
-from resrt.errors import FileError, InputError, ModelError
+from resrt.errors import FileError, InputError, ModelError, PrecisionError
 
 if TYPE_CHECKING:
     from resrt import Calibration, Engine
@@ -30,7 +30,7 @@ class Misuse(InputError):
 
 # What is also misuse in commands whose only inputs are their arguments: in one that reads images,
 # an InputError may be about these.
-INVALID_ARGUMENT = (InputError, ModelError)
+INVALID_ARGUMENT = (InputError, ModelError, PrecisionError)
 
 
 def count(text: str) -> int:

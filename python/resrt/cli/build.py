@@ -106,7 +106,6 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     import resrt
 
-    check_output(options, options.output)
     given = {name: value for name, value in vars(options).items() if name in _TENSORRT}
     if not options.backend.startswith("tensorrt"):
         of_gpus = ["device"] * (options.device is not None) + list(given)
@@ -116,6 +115,7 @@ def run(options: argparse.Namespace) -> None:
                 "with --backend, or omit the option"
             )
     network = model(options)
+    check_output(options, options.output)
     ranges = calibration(options)
     with waiting(f"building {options.network or options.config}", quiet=options.quiet) as progress:
         built = resrt.build_file(

@@ -69,8 +69,8 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     import resrt
 
-    check_output(options, options.output)
     network = model(options)
+    check_output(options, options.output)
     described: dict[str, Any] = {
         "input_size": options.input_size,
         "classes": options.classes,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resrt.cli.arguments import DONE, SKIPPED, add_records, add_shared, image_paths, loaded
+from resrt.cli.arguments import DONE, SKIPPED, Misuse, add_records, add_shared, image_paths, loaded
 from resrt.cli.terminal import progress, report_skipped
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import resrt
 
+    if Path(options.output).suffix not in (".npy", ".parquet"):
+        raise Misuse(f"-o must name a .npy or .parquet file, not '{options.output}'")
     files = resrt.find_images(image_paths(options), limit=options.limit)
     engine = loaded(options)
     with resrt.open_features(

@@ -69,8 +69,8 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     import resrt
 
-    check_output(options, options.output)
     network = model(options)
+    check_output(options, options.output)
     ranges = calibration(options)
     with waiting(f"exporting {options.network or options.config}", quiet=options.quiet) as progress:
         exported = resrt.export(

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a shell pattern of names, quoted; case is ignored; default: all",
     )
     complete(pattern)
-    parser.add_argument("--source", help="PaddleClas, timm or torchvision")
+    parser.add_argument("--source", help="PaddleClas, timm, torchvision or paper")
     parser.add_argument("--family", help="ResNet, ResNeSt, RegNetX, RegNetY, RegNetV or RegNetZ")
     parser.add_argument(
         "--pretrained", action="store_true", default=None, help="only with pretrained weights"

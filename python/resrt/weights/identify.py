@@ -114,8 +114,8 @@ def only_network(checkpoint: Checkpoint, source: str, advice: str) -> str:
         ]
         if others and not _agreement(network, told):
             _LOG.warning(
-                "took the weights in '%s' for those of %s; they also fit %s, which computes "
-                "something else. %s if that is what they are of",
+                "took the weights in '%s' for those of %s; they also fit %s, with other results. "
+                "%s, if it is another",
                 source,
                 network,
                 " or ".join(others),
@@ -190,9 +190,9 @@ def _agreement(network: str, told: str) -> int:
     """Return how much of a text that names a network agrees with a name: 0 if it is another."""
     if told == network:
         return 1000
-    follows = told.lower()[len(network) :][:1]
-    is_named = told.lower().startswith(network.lower()) and not follows.isalnum()
-    return 2 * len(network) + told.startswith(network) if is_named else 0
+    word = rf"(?<![0-9a-z]){re.escape(network.lower())}(?![0-9a-z])"
+    is_named = re.search(word, told.lower()) is not None
+    return 2 * len(network) + (network in told) if is_named else 0
 
 
 @cache
