@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from resrt.cli.tables import print_json
 from resrt.cli.terminal import progress, report_number_skipped, report_skipped
 
 if TYPE_CHECKING:
-    from resrt import Engine, Evaluation, Rank, Scores, records
+    from resrt import Engine, Evaluation, MultilabelEvaluation, Rank, Scores, records
 
 SUMMARY = "measure accuracy on labelled photographs"
 DESCRIPTION = (
@@ -71,74 +72,41 @@ def run(options: argparse.Namespace) -> int:
     if options.ray is not None and options.multilabel:
         raise Misuse("--ray does not support --multilabel")
     engine = loaded(options)
+    listed: Sequence[Any]
+    form: records.Format
+    evaluate: Callable[..., Any]
+    show: Callable[[Any], None]
     if options.multilabel:
-        return _run_multilabel(options, engine)
-    listed = resrt.labelled_images(options.data, engine, root=options.root, limit=options.limit)
-    records = _records(options, engine, resrt.records.JsonRanks(), listed)
-    known = records.known if records else []
+        listed = resrt.multilabelled_images(
+            options.data, engine, root=options.root, limit=options.limit
+        )
+        form, show = resrt.records.JsonScores(), _print_multilabel
+        threshold = 0.5 if options.threshold is None else options.threshold
+        evaluate = functools.partial(resrt.eval, multilabel=True, threshold=threshold)
+    else:
+        listed = resrt.labelled_images(options.data, engine, root=options.root, limit=options.limit)
+        form, show = resrt.records.JsonRanks(), _print
+        evaluate = functools.partial(resrt.eval, ray=options.ray)
+    output = _records(options, engine, form, listed)
+    known = output.known if output else []
     with (
-        records or contextlib.nullcontext(),
+        output or contextlib.nullcontext(),
         progress("evaluating", len(listed), quiet=options.quiet, done=len(known)) as advance,
     ):
 
-        def each(rank: Rank) -> None:
-            if records:
-                records.write(rank)
+        def each(record: Rank | Scores) -> None:
+            if output:
+                output.write(record)
             advance()
 
-        found = resrt.eval(
-            engine, listed, workers=options.workers, ray=options.ray, known=known, each=each
-        )
+        found: Any = evaluate(engine, listed, workers=options.workers, known=known, each=each)
     for skipped in found.skipped:
         report_skipped(skipped.error or "")
     report_number_skipped(len(found.skipped), found.total + len(found.skipped))
     if options.format == "json":
         print_json(found)
     else:
-        _print(found)
-    return SKIPPED if found.skipped else DONE
-
-
-def _run_multilabel(options: argparse.Namespace, engine: Engine) -> int:
-    import resrt
-
-    listed = resrt.multilabelled_images(
-        options.data, engine, root=options.root, limit=options.limit
-    )
-    records = _records(options, engine, resrt.records.JsonScores(), listed)
-    known = records.known if records else []
-    with (
-        records or contextlib.nullcontext(),
-        progress("evaluating", len(listed), quiet=options.quiet, done=len(known)) as advance,
-    ):
-
-        def each(scores: Scores) -> None:
-            if records:
-                records.write(scores)
-            advance()
-
-        found = resrt.eval(
-            engine,
-            listed,
-            multilabel=True,
-            threshold=0.5 if options.threshold is None else options.threshold,
-            workers=options.workers,
-            known=known,
-            each=each,
-        )
-    for skipped in found.skipped:
-        report_skipped(skipped.error or "")
-    report_number_skipped(len(found.skipped), found.total + len(found.skipped))
-    if options.format == "json":
-        print_json(found)
-    else:
-        print(
-            f"{found.model} on {found.total} image{'' if found.total == 1 else 's'} of "
-            f"{found.classes} classes:\n"
-            f"  mean average precision  {found.mean_average_precision:.2%}\n"
-            f"  at a probability of {found.threshold:g}: precision {found.precision:.2%}, recall "
-            f"{found.recall:.2%}, F1 {found.f1:.2%}"
-        )
+        show(found)
     return SKIPPED if found.skipped else DONE
 
 
@@ -164,12 +132,24 @@ def _records(
     )
 
 
+def _images(found: Evaluation | MultilabelEvaluation) -> str:
+    return f"{found.model} on {found.total} image{'' if found.total == 1 else 's'}"
+
+
 def _print(found: Evaluation) -> None:
-    images = f"{found.total} image{'' if found.total == 1 else 's'}"
-    print(f"{found.model} on {images}, with 95% confidence intervals:")
+    print(f"{_images(found)}, with 95% confidence intervals:")
     for name, accuracy, published in (
         ("top-1", found.top1, found.published_top1),
         ("top-5", found.top5, found.published_top5),
     ):
         suffix = "" if published is None else f", published {published:.2%}"
         print(f"  {name}  {accuracy}{suffix}")
+
+
+def _print_multilabel(found: MultilabelEvaluation) -> None:
+    print(
+        f"{_images(found)} of {found.classes} classes:\n"
+        f"  mean average precision  {found.mean_average_precision:.2%}\n"
+        f"  at a probability of {found.threshold:g}: precision {found.precision:.2%}, recall "
+        f"{found.recall:.2%}, F1 {found.f1:.2%}"
+    )
