@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 import resrt
+from resrt import _core
 
 Batch = npt.NDArray[np.float32]
 PRECISIONS = resrt.backends()[0].precisions
@@ -68,3 +69,40 @@ def test_finite_values_are_not_mistaken(small_graph: resrt.Graph, images: Batch)
 
 def test_a_whole_batch_of_them(engine: resrt.Engine, images: Batch) -> None:
     assert np.isnan(engine.infer(np.full_like(images, np.inf))).all()
+
+
+def test_what_is_infinite_in_the_precision_of_the_engine(
+    small_graph: resrt.Graph, images: Batch
+) -> None:
+    """The limits are the magnitudes that round to infinity."""
+    limits = {
+        "fp16": np.float32(65520),
+        "bf16": np.array([0x7F7F8000], np.uint32).view(np.float32)[0],
+        "fp32": np.float32(np.inf),
+    }
+    for precision in limits.keys() & set(PRECISIONS):
+        engine = resrt.build(small_graph, "random", precision=precision, max_batch=4)
+        limit = limits[precision]
+        for sign in (-1, 1):
+            batch = images.copy()
+            batch[1, 0, 3, 3] = sign * limit
+            batch[2, 0, 3, 3] = sign * np.nextafter(limit, np.float32(0))
+            logits = engine.infer(batch)
+            assert np.isnan(logits[1]).all()
+            assert np.isfinite(logits[[0, 2, 3]]).all()
+
+
+@pytest.mark.skipif("fp16" not in PRECISIONS, reason="this processor has no fp16")
+def test_weights_that_are_infinite_in_fp16(small_graph: resrt.Graph) -> None:
+    weights = _core.random_weights(small_graph, 0)
+    name = next(name for name in weights if name.endswith("bn1.running_var"))
+    weights[name] = np.full_like(weights[name], 1e-12)
+    gamma = name.replace("running_var", "weight")
+    weights[gamma] = np.full_like(weights[gamma], 3e5)
+    message = r"infinite in fp16: .*; choose bf16 or fp32"
+    with pytest.raises(resrt.WeightsError, match=message):
+        resrt.build(small_graph, weights, precision="fp16")
+    resrt.build(small_graph, weights, precision="fp32")
+    weights[gamma] = np.full_like(weights[gamma], 3e38)
+    with pytest.raises(resrt.WeightsError, match="infinite in fp32: .*; check that they were"):
+        resrt.build(small_graph, weights, precision="fp32")

@@ -201,9 +201,10 @@ class RESRT_API Engine {
 
   // Computes the logits of `batch` images. `images` is float32 (batch, channels, height, width) in
   // row-major order, `logits` is float32 (batch, classes); the caller owns both. The batch may have
-  // any size, including 0. If an image has a value that is NaN or infinite, all its logits are NaN;
-  // the other images are unaffected. Throws InputError if the batch size is negative, BackendError
-  // if the device fails or is missing.
+  // any size, including 0. If an image has a value that is NaN, or infinite in the engine's
+  // precision (65520 and more in fp16), all its logits are NaN; the other images are unaffected.
+  // Throws InputError if the batch size is negative, BackendError if the device fails or is
+  // missing.
   //
   // If the network's outputs were selected by Graph::set_outputs, `logits` is the memory of the
   // only one, float32 (batch, *info().outputs.front().shape). Throws InputError if there are

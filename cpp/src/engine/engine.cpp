@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <future>
 #include <limits>
@@ -16,6 +15,7 @@
 #include "engine/fork.h"
 #include "engine/notes.h"
 #include "engine/pool.h"
+#include "engine/range.h"
 #include "engine/registry.h"
 #include "images/normalise.h"
 #include "resrt/error.h"
@@ -106,24 +106,13 @@ std::vector<EngineOutput> outputs_of(const Graph& graph) {
   return outputs;
 }
 
-// Returns whether no value is NaN or infinite. The exponent of such a value is all ones, so adding
-// one to it carries into the sign bit. This loop over integers is one that compilers vectorise.
-bool all_finite(const float* values, int64_t count) {
-  constexpr uint32_t exponent = 0x7F800000U;
-  constexpr uint32_t one = 0x00800000U;
-  constexpr uint32_t sign = 0x80000000U;
-  uint32_t carried = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    carried |= (std::bit_cast<uint32_t>(values[i]) & exponent) + one;
-  }
-  return (carried & sign) == 0;
-}
-
-// Returns the images of a batch that have a value that is NaN or infinite.
-std::vector<int64_t> find_non_finite(const float* images, int64_t batch, int64_t image_size) {
+// Returns the images of a batch that have a value that is NaN, or infinite in a precision.
+std::vector<int64_t> find_non_finite(const float* images, int64_t batch, int64_t image_size,
+                                     Precision precision) {
+  const float overflow = overflow_of(precision);
   std::vector<int64_t> found;
   for (int64_t image = 0; image < batch; ++image) {
-    if (!all_finite(images + image * image_size, image_size)) found.push_back(image);
+    if (!all_below(images + image * image_size, image_size, overflow)) found.push_back(image);
   }
   return found;
 }
@@ -449,7 +438,8 @@ void Engine::infer(const float* images, int64_t batch, std::span<float* const> o
   state_->check_outputs(outputs);
   // A backend's ReLU may replace NaN by 0. The images are tested before they are inferred, because
   // that costs less: it leaves them in the cache.
-  const std::vector<int64_t> non_finite = find_non_finite(images, batch, info().input.size());
+  const std::vector<int64_t> non_finite =
+      find_non_finite(images, batch, info().input.size(), info().precision);
   state_->run_in_parts(images, batch, outputs,
                        [](Lane& lane, const float* from, int size, float* const* to) {
                          lane.context->infer(from, size, to);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "resrt/engine.h"
 #include "resrt/graph.h"
 #include "resrt/weights.h"
 
@@ -15,6 +16,10 @@ struct Network {
 // Folds each batch normalisation that is the only reader of a convolution into the convolution's
 // weight and bias, and the one inside SplitAttention into its fc1.
 Network fold_batch_norm(const Network& network);
+
+// Throws a WeightsError that names the parameters with a value that is infinite in a precision.
+// Folded ones may be although the weights that were given are not.
+void check_range(const Network& network, Precision precision);
 
 // Fuses Conv2d -> Add -> Relu, Conv2d -> Add and Conv2d -> Relu into the Conv2d, unless another
 // layer reads an intermediate result.

@@ -87,8 +87,8 @@ class Engine:
         An engine that was built with `outputs` returns those: of a single one the array, of several
         a dict of arrays by name, in the order of `info.outputs`, each float32 with N first.
 
-        All logits of an image with a value that is NaN or infinite are NaN; the other images of
-        its batch are unaffected.
+        All logits of an image with a value that is NaN, or infinite in the engine's precision
+        (65520 and more in fp16), are NaN; the other images of its batch are unaffected.
 
         Args:
             batch: preprocessed images, float32 (N, channels, height, width). N may be 0 or larger

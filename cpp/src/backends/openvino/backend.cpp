@@ -135,6 +135,7 @@ class OpenVino : public Backend {
              const BuildOptions& options, int) override {
     return guard("build the network", [&] {
       Network network = fold_batch_norm({graph, weights});
+      check_range(network, info.precision);
       if (options.calibration) {
         network.graph = quantise(network.graph, *options.calibration,
                                  {.weight_bits = multiplies_8_bits() ? 8 : 7});

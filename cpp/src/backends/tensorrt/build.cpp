@@ -101,6 +101,7 @@ class Build {
   Plan run(const Graph& graph, const Weights& weights) {
     Constants constants;
     Network network = fold_batch_norm({graph, weights});
+    check_range(network, info_.precision);
     if (calibration_) {
       // TensorRT fuses a convolution with an addition, and rounds only the sum.
       network.graph = quantise(network.graph, *calibration_, {.round_branches = false});
