@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from importlib import resources
 from os import PathLike, fspath
-from pathlib import Path
 
+from resrt._support.files import read_text
 from resrt.errors import FileError, InputError
 
 _LARGEST = 16 << 20  # bytes
@@ -28,17 +28,13 @@ def read(path: str | PathLike[str]) -> list[str]:
     Raises FileError if the file cannot be read, InputError if it is neither.
     """
     try:
-        with Path(path).open("rb") as file:  # which may be a pipe
-            content = file.read(_LARGEST + 1)
-        text = content.decode("utf-8")
+        text = read_text(path, _LARGEST)
     except OSError as error:
         raise FileError(f"cannot read the labels '{fspath(path)}': {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"the labels '{fspath(path)}' are not UTF-8 text") from None
-    if len(content) > _LARGEST:
-        raise InputError(
-            f"'{fspath(path)}' has more than {_LARGEST >> 20} MiB, which no file of labels has"
-        )
+    except ValueError as error:
+        raise InputError(f"'{fspath(path)}' is not a file of labels: {error}") from None
     return parse(text)
 
 

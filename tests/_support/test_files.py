@@ -8,13 +8,14 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import resrt
-from resrt._support.files import replacing, writing_whole
+from resrt._support.files import read_text, replacing, writing_whole
 
 
 @pytest.fixture
@@ -227,3 +228,20 @@ def test_standard_output_that_is_a_file_is_continued(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", script], stdout=log, check=True)
         log.write(b"newest")
     assert (tmp_path / "log").read_bytes() == b"old new newest"
+
+
+def test_a_text_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"1234")
+    assert read_text(path, 4) == "1234"
+    with pytest.raises(ValueError, match="it has more than 0 MiB"):
+        read_text(path, 3)
+    with path.open("r+b") as file:
+        file.truncate(8 << 30)  # sparse
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="it has more than 64 MiB"):
+            read_text(path)
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()

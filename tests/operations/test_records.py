@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import resource
 import signal
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import resrt
+from resrt.operations import records as module
 from resrt.operations.records import (
     CsvClassifications,
     Format,
@@ -221,3 +224,44 @@ def test_the_option_that_differs_is_named_before_the_columns(tmp_path: Path) -> 
         file.write(CLASSIFICATIONS[0])
     with pytest.raises(resrt.InputError, match="it was made with topk 1, not with topk 2"):
         RecordFile(path, CsvClassifications(2), resume=True, made_by={"topk": 2})
+
+
+def test_a_kill_while_a_file_is_replaced_never_leaves_old_records_as_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each call that changes a file, a run that replaces the results of another is killed."""
+    path, form = tmp_path / "out.csv", CsvClassifications(1)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    for owner, name in ((os, "fsync"), (Path, "replace"), (module, "writing_whole")):
+        with RecordFile(path, form, overwrite=True, made_by={"x": 1}) as file:
+            file.write(CLASSIFICATIONS[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, kill)
+            with pytest.raises(Killed):
+                RecordFile(path, form, overwrite=True, made_by={"x": 2})
+        try:
+            with RecordFile(path, form, resume=True, made_by={"x": 2}) as file:
+                assert file.known == []
+        except resrt.InputError as error:
+            assert "it was made with x 1, not with x 2" in str(error)  # noqa: PT017 - either
+
+
+def test_a_line_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    write(path, JsonRanks(), RANKS)
+    with path.open("r+b") as file:
+        file.truncate(8 << 30)  # sparse
+    tracemalloc.start()
+    try:
+        with pytest.raises(resrt.InputError, match="does not contain results"):
+            RecordFile(path, JsonRanks(), resume=True)
+        assert tracemalloc.get_traced_memory()[1] < 400 << 20
+    finally:
+        tracemalloc.stop()
+    assert path.stat().st_size == 8 << 30

@@ -161,6 +161,18 @@ def writing_whole(path: Path) -> Iterator[TextIO]:
         yield file
 
 
+def read_text(path: str | PathLike[str], most_bytes: int = 64 << 20) -> str:
+    """Return a text file, which may be a pipe. Raises OSError.
+
+    Raises ValueError if it is not UTF-8, or longer than `most_bytes`, of which no more is read.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"it has more than {most_bytes >> 20} MiB")
+    return content.decode("utf-8")
+
+
 def sha256(file: Path) -> str:
     """Return the SHA-256 of a weights file, in hexadecimal. Raises FileError."""
     digest = hashlib.sha256()

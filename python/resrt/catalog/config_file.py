@@ -8,6 +8,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, get_args
 
+from resrt._support.files import read_text
 from resrt.catalog.models import Config
 from resrt.errors import FileError, InputError, ModelError
 
@@ -33,7 +34,7 @@ def read_config(file: str | PathLike[str]) -> Config:
     if parse is None:
         raise InputError(f"'{fspath(file)}' must be a .json or .toml file with parameters")
     try:
-        parameters = parse(Path(file).read_text("utf-8"))
+        parameters = parse(read_text(file))
     except OSError as error:
         raise FileError(f"cannot read '{fspath(file)}': {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from resrt import _core
-from resrt._support.files import writing_whole
+from resrt._support.files import read_text, writing_whole
 from resrt.engine.network import Network
 from resrt.errors import FileError, InputError
 from resrt.weights.fit import Weights
 
 _VERSION = 1
-_LONGEST = 64 << 20  # bytes; thousands of times what the largest network needs
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,9 @@ class Calibration:
         """
         name = fsdecode(file)
         try:
-            with Path(name).open("rb") as opened:
-                content = opened.read(_LONGEST + 1)
+            document = json.loads(read_text(name))
         except OSError as error:
             raise FileError(f"cannot read the calibration '{name}': {error.strerror}") from None
-        if len(content) > _LONGEST:
-            raise InputError(f"'{name}' is too large for a calibration; {_ADVICE}")
-        try:
-            document = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise InputError(f"'{name}' is not a calibration: {error}; {_ADVICE}") from None
         try:

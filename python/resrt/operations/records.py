@@ -24,10 +24,10 @@ import math
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from resrt import _core
 from resrt._support.files import (
@@ -36,6 +36,7 @@ from resrt._support.files import (
     file_version,
     is_stream,
     open_stream,
+    read_text,
     writing_whole,
 )
 from resrt.engine import backends
@@ -297,45 +298,49 @@ class RecordFile:
             self._streams = is_stream(self._path)
             if self._streams:  # such as /dev/stdout
                 self._file: IO[bytes] = open_stream(self._path)
-                content = b""
             else:
                 # An existing file is only replaced if asked: it may be hours of work.
                 mode = "r+b" if kind is not None and (resume or overwrite) else "x+b"
                 # A link may point to a file that does not exist yet.
                 target = Path(os.path.realpath(self._path))
                 self._file = target.open(mode, buffering=0)
-                self._lock()
-                written_ns = os.fstat(self._file.fileno()).st_mtime_ns
-                content = b"" if overwrite else self._content()
         except FileExistsError:
             raise FileError(
                 f"'{path}' exists; resume it with --resume, or name another file, or replace it "
                 "with --overwrite"
             ) from None
-        except Error:
-            self._file.close()
-            raise
         except OSError as error:
             raise self._failure(error) from None
         try:
-            whole = content[: content.rfind(b"\n") + 1]
-            self.known = self._read(whole.decode(**_ENCODING)) if whole else []
-            if self.known:
-                check_unchanged(self._path, (record.image for record in self.known), written_ns)
-            self._is_begun = bool(self.known)
-            if not self._streams:
-                if not (self._is_begun or self._made_by is None or format_.has_metadata):
-                    self._write_metadata(overwrite=overwrite)
-                self._file.seek(len(whole))
-                self._file.truncate()
-            if not whole:
-                self._write(self._format.header)
-        except BaseException:
+            self._begin(overwrite=overwrite)
+        except BaseException as error:
             self._file.close()
             if kind is None:  # it was created here
                 with contextlib.suppress(OSError):
                     Path(os.path.realpath(self._path)).unlink()
+            if isinstance(error, OSError) and not isinstance(error, Error):
+                raise self._failure(error) from None
             raise
+
+    def _begin(self, *, overwrite: bool) -> None:
+        """Read the records to continue, and write what comes before the first."""
+        self.known: list[Any] = []
+        end = 0
+        if not self._streams:
+            self._lock()
+            written_ns = os.fstat(self._file.fileno()).st_mtime_ns
+            if not overwrite:
+                self.known, end = self._read()
+                check_unchanged(self._path, (record.image for record in self.known), written_ns)
+            self._file.seek(end)
+            self._file.truncate()
+            if not (self.known or self._made_by is None or self._format.has_metadata):
+                # Whatever happens, old records are never beside the metadata of new ones.
+                os.fsync(self._file.fileno())
+                self._write_metadata(overwrite=overwrite)
+        self._is_begun = bool(self.known)
+        if end == 0:
+            self._write(self._format.header)
 
     def write(self, record: Any) -> None:
         """Append a record. Raises FileError."""
@@ -369,42 +374,66 @@ class RecordFile:
         except OSError:  # a file system without locks
             return
 
-    def _content(self) -> bytes:
-        """Return what the file contains. Raises InputError if no interrupted run left that."""
-        begin = self._file.read(_LONGEST_LINE)
-        if b"\n" not in begin:
-            expected = self._format.beginning.encode()
-            is_ours = begin.startswith(expected) or expected.startswith(begin)
-            if not is_ours or len(begin) == _LONGEST_LINE:
-                raise InputError(
-                    f"cannot resume '{self._path}': it does not contain results in this output "
-                    "format; name another file"
-                )
-        return begin + self._file.read()
+    def _read(self) -> tuple[list[Any], int]:
+        """Return the records, and where the last whole line ends, in bytes.
 
-    def _read(self, text: str) -> list[Any]:
-        header = self._format.header
-        if not self._format.has_metadata and text.count("\n") > header.count("\n"):
-            missing = f", as '{self._metadata_path}' is missing"
-            check_made_by(self._path, self._read_metadata(), self._made_by, missing)
-        if not text.startswith(header):
+        Raises OSError, FileError, and InputError if no run of the same left the file.
+        """
+        known: list[Any] = []
+        with contextlib.closing(self._lines()) as lines:
+            header = next(lines, b"") if self._format.header else b""
+            end = len(header)
+            for number, line in enumerate(lines, 1):
+                if number == 1 and not self._format.has_metadata:
+                    missing = f", as '{self._metadata_path}' is missing"
+                    check_made_by(self._path, self._read_metadata(), self._made_by, missing)
+                if number == 1:
+                    self._check_header(header)
+                text = line.decode(**_ENCODING).removesuffix("\n")
+                try:
+                    known.append(self._format.read(text))
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    raise InputError(
+                        f"cannot resume '{self._path}': record {number} does not match this output "
+                        "format; name another file"
+                    ) from None
+                if number == 1 and self._format.has_metadata:
+                    check_made_by(self._path, self._format.made_by(text), self._made_by)
+                end += len(line)
+            if header:
+                self._check_header(header)
+        return known, end
+
+    def _check_header(self, header: bytes) -> None:
+        if header.decode(**_ENCODING) != self._format.header:
             raise InputError(
                 f"cannot resume '{self._path}': its columns differ from this output format; resume "
                 "it with the options that it was started with, or name another file"
             )
-        known = []
-        lines = text.removeprefix(header).split("\n")[:-1]
-        for number, line in enumerate(lines, 1):
-            try:
-                known.append(self._format.read(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise InputError(
-                    f"cannot resume '{self._path}': record {number} does not match this output "
-                    "format; name another file"
-                ) from None
-        if known and self._format.has_metadata:
-            check_made_by(self._path, self._format.made_by(lines[0]), self._made_by)
-        return known
+
+    def _lines(self) -> Generator[bytes, None, None]:
+        """Yield the lines of the file that are whole.
+
+        Raises OSError, and InputError if no interrupted run left a last line as it is.
+        """
+        reader = io.BufferedReader(cast("io.RawIOBase", self._file))
+        try:
+            is_first = True
+            while line := reader.readline(_LONGEST_LINE):
+                if line.endswith(b"\n"):
+                    yield line
+                elif len(line) == _LONGEST_LINE or (is_first and not self._is_beginning(line)):
+                    raise InputError(
+                        f"cannot resume '{self._path}': it does not contain results in this output "
+                        "format; name another file"
+                    )
+                is_first = False
+        finally:
+            reader.detach()
+
+    def _is_beginning(self, line: bytes) -> bool:
+        expected = self._format.beginning.encode()
+        return line.startswith(expected) or expected.startswith(line)
 
     @property
     def _metadata_path(self) -> Path:
@@ -412,7 +441,7 @@ class RecordFile:
 
     def _read_metadata(self, *, needed: bool = False) -> Any:
         try:
-            return json.loads(self._metadata_path.read_text("utf-8"))["made_by"]
+            return json.loads(read_text(self._metadata_path))["made_by"]
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 from resrt._support.environment import is_offline
 from resrt._support.extras import requires_extra
+from resrt._support.files import read_text
 from resrt.errors import DownloadError, InputError
 
 _PREFIX = "hf-hub:"
@@ -136,7 +137,7 @@ def _is_cached(repository: str, revision: str | None) -> bool:
 def _parts(index: Path) -> list[str]:
     """Return the names of the files that an index lists. `files_of` checks an invalid index."""
     try:
-        listed = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        listed = json.loads(read_text(index))["weight_map"].values()
         return sorted({file for file in listed if Path(file).name == file})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []

@@ -272,13 +272,9 @@ def write(measurements: Measurements, file: Path) -> None:
 def read(file: Path) -> Measurements:
     """Read a file that `write` wrote. Raises FileError, and InputError for any other file."""
     try:
-        text = file.read_text("utf-8")
+        return _parse(json.loads(files.read_text(file)))
     except OSError as error:
         raise FileError(f"cannot read the measurements '{file}': {error.strerror}") from None
-    except UnicodeDecodeError:
-        text = ""
-    try:
-        return _parse(json.loads(text))
     except (
         AttributeError,
         KeyError,
