@@ -219,6 +219,36 @@ def test_the_array_is_complete_after_each_row(
             assert np.load(out, mmap_mode="r").shape == (i, CHANNELS)
 
 
+@pytest.mark.parametrize("removed", [0, 1])
+def test_a_run_that_was_killed_after_the_parquet_file_was_finished(
+    engine_file: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int
+) -> None:
+    """The array of which the file was made is still there, with its list or without."""
+    pytest.importorskip("pyarrow")
+    engine, files = resrt.load(engine_file), resrt.find_images([folder])
+    out = tmp_path / "x.parquet"
+    unlink, calls = Path.unlink, []
+
+    def kill(path: Path, **options: bool) -> None:
+        if path.name.startswith("x.parquet.part"):
+            calls.append(path)
+            if len(calls) > removed:
+                raise Interrupted
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kill)
+        with pytest.raises(Interrupted):
+            embed_some(engine, files[:6], out)
+    before = content(out)
+    assert len(list(tmp_path.glob("x.parquet.part*"))) == 2 - removed
+    assert embed_some(engine, files[:6], out) == 0
+    assert content(out) == before
+    assert list(tmp_path.glob("x.parquet.part*")) == []
+    assert embed_some(engine, files, out) == 1
+    assert len(content(out)["image"]) == 7
+
+
 def test_another_parquet_file_is_not_resumed(engine_file: Path, tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -20,6 +20,11 @@ _HEADER_BYTES = 128
 _BYTES_PER_VALUE = 4
 
 
+def images_of(path: Path) -> Path:
+    """Return the path of the list of an array's images."""
+    return path.with_name(f"{path.name}.jsonl")
+
+
 class _JsonRows(JsonFormat):
     """{"image": path, "row": number}, or {"image": path, "error": reason}."""
 
@@ -57,7 +62,7 @@ class NpyFile(FeatureFile):
         overwrite: bool,
     ) -> None:
         self.path = path
-        self.images = path.with_name(f"{path.name}.jsonl")
+        self.images = images_of(path)
         self._channels = channels
         if not overwrite and path.exists() and not self.images.exists():
             raise InputError(

@@ -15,7 +15,7 @@ from resrt._support.files import check_unchanged, replacing
 from resrt.errors import InputError
 from resrt.operations.embed import Embedding
 from resrt.operations.embed.feature_file import FeatureFile
-from resrt.operations.embed.npy import NpyFile
+from resrt.operations.embed.npy import NpyFile, images_of
 from resrt.operations.records import as_json, check_made_by, escape, unescape
 
 with requires_extra("parquet", "writing Parquet files"):
@@ -54,7 +54,11 @@ class ParquetFile(FeatureFile):
         self._resumes = resume and path.exists()
         finished = self._finished(as_json(made_by)) if self._resumes else []
         part = path.with_name(f"{path.name}.part.npy")
-        self._part = NpyFile(part, channels, made_by, resume=resume, overwrite=overwrite)
+        if self._resumes:
+            overwrite |= _is_merged(part, {one.image for one in finished})
+        self._part = NpyFile(
+            part, channels, made_by, resume=resume and not overwrite, overwrite=overwrite
+        )
         self.known = finished + self._part.known
         self._is_changed = not self._resumes or bool(self._part.known)
 
@@ -93,8 +97,9 @@ class ParquetFile(FeatureFile):
         if self._is_changed:
             with replacing(self._path) as temporary:
                 self._finish(temporary)
-        self._part.path.unlink(missing_ok=True)
+        # An array without a list is not resumed, and a list without its array cannot be.
         self._part.images.unlink(missing_ok=True)
+        self._part.path.unlink(missing_ok=True)
 
     def _finish(self, target: Path) -> None:
         with pq.ParquetWriter(target, self._schema) as writer:
@@ -117,6 +122,21 @@ class ParquetFile(FeatureFile):
         errors = [None if row.error is None else escape(row.error) for row in rows]
         columns = [pa.array([escape(row.image) for row in rows]), pa.array(errors, pa.string())]
         return pa.record_batch([*columns, features], schema=self._schema)
+
+
+def _is_merged(part: Path, finished: set[str]) -> bool:
+    """Return whether an array only has images that the finished file has too.
+
+    A run that was killed after it had finished the file, but before it removed the array, leaves
+    such a one, or one without a list. A resumed run only adds images that the file does not have.
+    """
+    try:
+        with images_of(part).open(encoding="utf-8") as lines:
+            return all(json.loads(line)["image"] in finished for line in lines)
+    except FileNotFoundError:
+        return part.exists()
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # opening it says why
 
 
 def _in_groups(rows: Iterator[Embedding]) -> Iterator[list[Embedding]]:
