@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import io
 import json
+import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -224,6 +227,82 @@ def test_all_models_or_none(
         resrt.triton(engine_file, repository, name="b", instances=1, batch_sizes=[1])
     assert files(repository) == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["repository"]
+
+
+def test_an_interrupted_run_is_named(
+    engine_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill leaves no model that the others need without them."""
+    replace = Path.replace
+
+    class Killed(BaseException):
+        pass
+
+    def kill_before_the_last(self: Path, target: Path) -> Path:
+        if target.name == "small":
+            monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            raise Killed
+        return replace(self, target)
+
+    folder = tmp_path / "r"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", kill_before_the_last)
+        with pytest.raises(Killed):
+            resrt.triton(engine_file, folder, instances=1, batch_sizes=[1])
+    assert sorted(entry.name for entry in folder.iterdir()) == ["small_photographs", "small_uint8"]
+    for options in ({"instances": 1, "batch_sizes": [1]}, {"new_version": True}):
+        with pytest.raises(resrt.FileError, match=r"small_uint8' exists without .*; remove it"):
+            resrt.triton(engine_file, folder, **options)
+
+
+def test_files_are_on_the_disk_before_models_are_moved(
+    engine_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    missing: list[set[str]] = []
+
+    def record(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def check(self: Path, target: Path) -> Path:
+        missing.append({str(path) for path in (self, *self.rglob("*"))} - set(synced))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(Path, "replace", check)
+    resrt.triton(engine_file, tmp_path / "r", instances=1, batch_sizes=[1])
+    assert missing == [set()] * 3
+    assert synced.count(str(tmp_path / "r")) == 3
+
+
+@pytest.mark.parametrize("error", [errno.EXDEV, errno.EACCES])
+def test_a_repository_that_is_a_volume(
+    engine_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """Nothing can be moved into a mounted volume from beside it, or its parent is read-only."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    rename, mkdir = Path.rename, Path.mkdir
+
+    def refuse(self: Path, target: Path) -> Path:
+        if error == errno.EXDEV and volume in target.parents and volume not in self.parents:
+            raise OSError(error, os.strerror(error))
+        return rename(self, target)
+
+    def refuse_folder(self: Path, *arguments: Any, **options: Any) -> None:
+        if error == errno.EACCES and self.parent == tmp_path and self != volume:
+            raise OSError(error, os.strerror(error))
+        mkdir(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse_folder)
+    (tmp_path / "link").symlink_to(volume)
+    resrt.triton(engine_file, tmp_path / "link", instances=1, batch_sizes=[1])
+    names = ["small", "small_photographs", "small_uint8"]
+    assert sorted(entry.name for entry in volume.iterdir()) == names
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["link", "volume"]
 
 
 def test_command(engine_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

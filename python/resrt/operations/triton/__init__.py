@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
+import os
 import re
 import secrets
 import shutil
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from resrt._support.arguments import choice, whole
 from resrt._support.arguments import path as checked_path
-from resrt._support.files import TEMPORARY_SUFFIX
+from resrt._support.files import TEMPORARY_SUFFIX, move, read_text, sync
 from resrt.errors import Error, FileError, InputError
 from resrt.operations.inspect import inspect
 from resrt.operations.triton import config, models
@@ -151,11 +153,23 @@ def _check_repository(folder: Path) -> None:
 
 
 def _check_free(listed: list[Model], folder: Path) -> None:
+    _check_whole(listed, folder)
     for model in listed:
         if (folder / model.name).exists():
             raise FileError(
                 f"the model '{folder / model.name}' exists; add a version to it (--new-version), "
                 "or choose another name or repository"
+            )
+
+
+def _check_whole(listed: list[Model], folder: Path) -> None:
+    """Raise FileError for models without the first, which they call, and which is moved last."""
+    first, *others = (folder / model.name for model in listed)
+    for other in others:
+        if other.exists() and not first.exists():
+            raise FileError(
+                f"the model '{other}' exists without '{first}': a run that was interrupted may "
+                "have left it; remove it, or choose another name or repository"
             )
 
 
@@ -193,7 +207,7 @@ def _settings(
 def _add_models(
     listed: list[Model], settings: Settings, folder: Path, stage: Path, moves: list[_Move]
 ) -> list[ServedModel]:
-    for model in listed:
+    for model in reversed(listed):
         made = stage / model.name
         version = made / "1"
         version.mkdir(parents=True)
@@ -209,10 +223,11 @@ def _add_models(
 def _add_version(
     source: Source, listed: list[Model], folder: Path, stage: Path, moves: list[_Move]
 ) -> list[ServedModel]:
+    _check_whole(listed, folder)
     newest = [_newest_version(folder / model.name) for model in listed]
     _check_same(source, folder, newest[0])
     version = max(newest) + 1
-    for model in listed:
+    for model in reversed(listed):
         made = stage / model.name / str(version)
         made.mkdir(parents=True)
         model.write_version(made)
@@ -256,7 +271,7 @@ def _add_overview(sources: list[Source], folder: Path, stage: Path, moves: list[
     file = folder / models.OVERVIEW_FILE
     if file.is_file():
         try:
-            known = json.loads(file.read_text("utf-8"))["model_config_list"]
+            known = json.loads(read_text(file))["model_config_list"]
         except (ValueError, KeyError, OSError):
             raise FileError(
                 f"'{file}' is not a configuration of OpenVINO Model Server; move it away"
@@ -279,16 +294,19 @@ def _staging(folder: Path) -> Iterator[tuple[Path, list[_Move]]]:
 
     Raises FileError if something cannot be written, and then leaves nothing behind.
     """
-    stage = folder.parent / f".{folder.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    folder = Path(os.path.realpath(folder))
+    stage: Path | None = None
     moves: list[_Move] = []
     done: list[Path] = []
     is_new = not folder.exists()
     try:
-        stage.mkdir(parents=True)
+        stage = _create_stage(folder)
         yield stage, moves
         folder.mkdir(exist_ok=True)
         for made, target in moves:
-            made.replace(target)
+            for path in made.rglob("*"):
+                sync(path)
+            move(made, target)
             done.append(target)
     except BaseException as error:
         for target in done:
@@ -304,4 +322,30 @@ def _staging(folder: Path) -> Iterator[tuple[Path, list[_Move]]]:
             ) from None
         raise
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _create_stage(folder: Path) -> Path:
+    """Create a folder from which models can be moved into a repository. Raises OSError.
+
+    It is beside the repository, where no server looks; or in it, if that is a mounted volume or its
+    parent may not be written.
+    """
+    name = f".{folder.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    stage = folder.parent / name
+    if not folder.exists():
+        stage.mkdir(parents=True)
+        return stage
+    try:
+        stage.mkdir()
+        probe = stage.rename(folder / name)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            stage.rmdir()
+        if error.errno not in (errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        stage = folder / name
+        stage.mkdir()
+        return stage
+    return probe.rename(stage)
