@@ -177,6 +177,26 @@ def test_unreadable_folders_are_reported(
     assert resrt.find_images([locked, locked / "b[1].jpg"]) == [str(locked), f"{locked}/b[1].jpg"]
 
 
+def test_folders_that_a_pattern_cannot_read_are_reported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = folder / "locked"
+    (locked / "deeper").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    access = os.access
+
+    def refuse(path: str | Path, mode: int) -> bool:
+        return Path(path) not in (locked, folder / ".hidden") and access(path, mode)
+
+    monkeypatch.setattr(os, "access", refuse)
+    for pattern in ("**/*.jpg", "*/*.jpg", "*/deeper/*.jpg", "l*/x.jpg"):
+        found = resrt.find_images([folder / pattern])
+        assert str(locked) in found
+        assert str(folder / ".hidden") not in found
+        assert str(folder / "a.jpg") in found or pattern != "**/*.jpg"
+    assert str(locked) not in resrt.find_images([folder / "*.jpg"])
+
+
 def test_links_to_folders_are_not_followed(folder: Path) -> None:
     (folder / "deeper" / "again").symlink_to(folder)
     assert len(resrt.find_images([folder])) == IMAGES

@@ -191,6 +191,19 @@ def test_unreadable_folder_of_a_class_is_skipped(
     assert found.total > 300
 
 
+def test_folders_of_classes_that_cannot_be_reached_are_skipped(
+    engine_file: Path, digits: Path, tmp_path: Path
+) -> None:
+    for name in ("0", "1"):
+        (tmp_path / name).symlink_to(digits / name)
+    (tmp_path / "2").symlink_to(tmp_path / "2")
+    (tmp_path / "3").symlink_to(tmp_path / "nowhere")
+    found = resrt.eval(engine_file, tmp_path)
+    assert [(Path(rank.image).name, rank.label) for rank in found.skipped] == [("2", 2), ("3", 3)]
+    assert "Too many levels of symbolic links" in (found.skipped[0].error or "")
+    assert run(engine_file, tmp_path) == 3
+
+
 @pytest.mark.parametrize("name", ["a" * 300, "list.txt/x"])
 def test_unreadable_data(engine_file: Path, digits: Path, name: str) -> None:
     with pytest.raises(resrt.FileError, match=f"cannot read the list '{digits / name}': "):

@@ -232,6 +232,22 @@ def _in_folder(folder: str) -> list[str]:
 def _matching(pattern: str) -> list[str]:
     # Path.glob does not support absolute patterns.
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
-    if files := sorted(path for path in matches if file_kind(path) in (stat.S_IFREG, 0, None)):
+    files = [path for path in matches if file_kind(path) in (stat.S_IFREG, 0, None)]
+    if files := sorted({*files, *_unreadable(pattern)}):
         return files
     raise FileError(f"no file matches '{pattern}'")
+
+
+def _unreadable(pattern: str) -> Iterator[str]:
+    """Yield the folders in which a pattern could have matches, but that may not be read.
+
+    glob leaves them out without a word.
+    """
+    folder = os.path.dirname(pattern)  # noqa: PTH120 - Path would normalise the pattern
+    while folder and folder != os.path.dirname(folder):  # noqa: PTH120
+        for found in glob.iglob(os.path.join(folder, ""), recursive=True):  # noqa: PTH118, PTH207
+            if not os.access(found, os.R_OK | os.X_OK):
+                yield str(Path(found))
+        if not glob.has_magic(folder):
+            break
+        folder = os.path.dirname(folder)  # noqa: PTH120

@@ -233,7 +233,8 @@ def _from_folders(path: Path, engine: Engine) -> list[LabelledImage]:
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise FileError(f"cannot read the folder '{path}': {error.strerror}") from None
-    folders = [entry for entry in entries if file_kind(entry) == stat.S_IFDIR]
+    # What cannot be reached, such as a link to nothing, may be a class, and is not left out.
+    folders = [entry for entry in entries if file_kind(entry) in (stat.S_IFDIR, 0, None)]
     if not folders:
         raise FileError(f"'{path}' has no subfolders; expected one per class, with its images")
     numbers = _numbers([folder.name for folder in folders], engine)
