@@ -74,6 +74,8 @@ def test_preprocessing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert expected in capsys.readouterr().out
         assert cli.main(["inspect", out]) == 0
         assert expected in capsys.readouterr().out
+    assert cli.main([*arguments, "--input-size", "96x64", "--overwrite"]) == 0
+    assert "resnet18: 3x96x64 -> 1000 classes" in capsys.readouterr().out
     for options in (["--resize", "70", "--crop-pct", "1"], ["--crop-mode", "border"]):
         with pytest.raises(SystemExit, match="2"):
             cli.main([*arguments, *options])

@@ -73,10 +73,19 @@ def steps(found: resrt.EngineInfo) -> tuple[object, ...]:
     return given["resize"], given["interpolation"], mean, std, given["pipeline"]
 
 
-@pytest.mark.parametrize("name", ["config", "pretrained_cfg"])
-def test_timm(weights: Path, name: str) -> None:
-    flat = {**TIMM["pretrained_cfg"], "architecture": "resnet18", "label_names": LABELS}
-    write(weights.parent, **{name: TIMM if name == "config" else flat})
+NESTED = TIMM["pretrained_cfg"] | {"label_names": LABELS}
+
+
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("config", TIMM),
+        ("config", {"architecture": "resnet18", "pretrained_cfg": NESTED}),
+        ("pretrained_cfg", {"architecture": "resnet18", **NESTED}),
+    ],
+)
+def test_timm(weights: Path, name: str, document: dict[str, Any]) -> None:
+    write(weights.parent, **{name: document})
     found = info(weights)
     assert found.input_shape == (3, 64, 64)
     assert steps(found) == (71, "bilinear", [0.5, 0.4, 0.3], [0.25, 0.25, 0.5], "torchvision")
@@ -155,10 +164,12 @@ def test_other_image_processors(
         ("preprocessor_config", {"size": 96, "rescale_factor": 1}, "rescale_factor must be 1/255"),
         ("preprocessor_config", {"size": 96, "do_resize": False}, "do_resize and do_rescale"),
         ("preprocessor_config", {"size": {"longest_edge": 9}}, "'height' is missing"),
-        ("preprocessor_config", {"size": "large"}, "it crops nothing"),
+        ("preprocessor_config", {"size": "large"}, "the shortest edge must be an integer"),
+        ("preprocessor_config", {"size": {"shortest_edge": [1, 2]}}, "not [1, 2]"),
+        ("preprocessor_config", {"size": 96, "crop_size": 0.5}, "crop_size must be an integer"),
         ("config", TIMM["pretrained_cfg"] | {"crop_mode": "border"}, "crop_mode must be one of"),
         ("config", TIMM["pretrained_cfg"] | {"mean": ["x"]}, "could not convert string"),
-        ("config", TIMM["pretrained_cfg"] | {"crop_pct": "x"}, "unsupported operand"),
+        ("config", TIMM["pretrained_cfg"] | {"crop_pct": "x"}, "crop_pct must be a number"),
         ("config", TIMM["pretrained_cfg"] | {"input_size": [3]}, "not enough values"),
     ],
 )
@@ -285,7 +296,7 @@ def test_changes(weights: Path, given: Any, expected: dict[str, Any]) -> None:
     ("given", "message"),
     [
         ({"crop": 1}, "unknown preprocessing option 'crop'; expected like, mean, std"),
-        ({"crop_pct": 1.5}, "crop_pct must be a number above 0 and at most 1, not 1.5"),
+        ({"crop_pct": 1.5}, "crop_pct must be a number from 0.01 to 1, not 1.5"),
         ({"crop_pct": 1, "resize": 64}, "resize and crop_pct exclude each other"),
         ({"crop_mode": "border"}, "crop_mode must be one of center, squash, not 'border'"),
         ({"interpolation": "nearest"}, "nearest"),

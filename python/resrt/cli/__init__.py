@@ -99,7 +99,9 @@ def _run(arguments: Sequence[str] | None) -> int:
                 import argcomplete
 
                 argcomplete.autocomplete(parser)
-            parser.parse_args(arguments, options)
+            _, unknown = parser.parse_known_args(arguments, options)
+            if unknown:  # `parse_args` would show the usage of resrt, not that of the command
+                options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
             if getattr(options, "offline", False):
                 os.environ["RESRT_OFFLINE"] = "1"
             with warnings_shown(quiet=options.quiet):
@@ -159,6 +161,8 @@ def _parser() -> argparse.ArgumentParser:
             epilog=f"example: {command.EXAMPLE}",
             parents=[common],
         )
-        subparser.set_defaults(run=command.run, misuse=getattr(command, "MISUSE", Misuse))
+        subparser.set_defaults(
+            parser=subparser, run=command.run, misuse=getattr(command, "MISUSE", Misuse)
+        )
         command.add_arguments(subparser)
     return parser

@@ -28,6 +28,8 @@ class Misuse(InputError):
     """Options that do not belong together. The exit status is MISUSED."""
 
 
+_LONGEST_LINE = 1 << 16  # of a list of files, in bytes
+
 # What is also misuse in commands whose only inputs are their arguments: in one that reads images,
 # an InputError may be about these.
 INVALID_ARGUMENT = (InputError, ModelError, PrecisionError)
@@ -41,6 +43,15 @@ def count(text: str) -> int:
 def count_or_zero(text: str) -> int:
     """Parse an integer of at least 0."""
     return _whole(text, 0)
+
+
+def _input_size(text: str) -> int | tuple[int, int]:
+    """Parse a height and width, such as 224 or 192x256."""
+    with _expecting("an integer of at least 1, or two such as 192x256", text):
+        sides = tuple(int(side) for side in text.split("x"))
+        if len(sides) > 2 or not all(0 < side < 2**31 for side in sides):
+            raise ValueError
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def fraction(text: str) -> float:
@@ -107,7 +118,11 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": 'a weights file, hf-hub:OWNER/NAME, or "random"; default: the pretrained weights, '
         "downloaded if needed",
     },
-    "--input-size": {"type": count, "metavar": "N", "help": "height and width in pixels"},
+    "--input-size": {
+        "type": _input_size,
+        "metavar": "N|HxW",
+        "help": "height and width in pixels, such as 224 or 192x256",
+    },
     "--offline": {
         "action": "store_true",
         "help": "do not download anything; use only local weights",
@@ -218,9 +233,13 @@ def image_paths(options: argparse.Namespace) -> Iterator[str]:
         if argument == "-":
             if sys.stdin is None:
                 raise InputError("standard input is closed; - requires a list of files there")
-            yield from filter(
-                None, (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
-            )
+            while line := sys.stdin.buffer.readline(_LONGEST_LINE):
+                if len(line) == _LONGEST_LINE:
+                    raise InputError(
+                        f"standard input is not a list of files: a line has {len(line)} bytes"
+                    )
+                if path := line.rstrip(b"\r\n"):
+                    yield os.fsdecode(path)
         else:
             yield argument
 
@@ -228,7 +247,10 @@ def image_paths(options: argparse.Namespace) -> Iterator[str]:
 def model(options: argparse.Namespace) -> str | Config:
     """Return the network of NETWORK's arguments."""
     if (options.network is None) == (options.config is None):
-        raise Misuse("requires either the name of a network or a file of parameters in --config")
+        raise Misuse(
+            "requires either the name of a network or a file of parameters in --config; resrt "
+            "weights FILE says which networks a weights file fits"
+        )
     if options.config is None:
         name: str = options.network
         return name

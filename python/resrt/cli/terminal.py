@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
@@ -38,14 +39,17 @@ def report_error(message: str) -> None:
 def warnings_shown(*, quiet: bool) -> Iterator[None]:
     """Show the warnings that resrt logs on standard error, each once.
 
-    Those of the inference libraries are for developers, and stay in `logging`.
+    Those of the inference libraries are for developers, and stay in `logging`. Those of Pillow are
+    about details of a file that they do not name.
     """
     logger = logging.getLogger("resrt")
     # Without a handler, Python itself would print warnings.
     handler = logging.NullHandler() if quiet else _Warnings(logging.WARNING)
     logger.addHandler(handler)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
     finally:
         logger.removeHandler(handler)
 

@@ -63,7 +63,7 @@ class Network:
         if self.sha256 and self.metadata.preprocessing_source.startswith(ASSUMED):
             _logger.warning(
                 "the weights from %s do not say how photographs are preprocessed: %s; if that is "
-                "wrong, give preprocessing",
+                "wrong, give preprocessing (in the command --mean, --std and others, or --like)",
                 self.metadata.origin,
                 self.metadata.preprocessing_source,
             )

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from resrt import _core
+from resrt._support.arguments import whole
+from resrt._support.files import read_text
 from resrt.errors import InputError, WeightsError
-from resrt.weights.metadata import Metadata, Recommended, before_crop
+from resrt.weights.metadata import Metadata, Recommended, before_crop, crop_fraction
 
 _logger = logging.getLogger("resrt")
 
@@ -88,7 +90,7 @@ def of_timm(config: Mapping[str, Any]) -> Metadata:
     if not {"mean", "std", "crop_pct", "interpolation"} & set(config):
         return Metadata()
     channels, height, width = config.get("input_size") or (3, 224, 224)
-    crop_pct = config.get("crop_pct") or 0.875
+    crop_pct = crop_fraction(config.get("crop_pct") or 0.875)
     pipeline = pipeline_of(config.get("crop_mode") or "center")
     steps = _core.Preprocessing(
         resize=before_crop((height, width), crop_pct, pipeline),
@@ -133,8 +135,7 @@ def of_transformers(processor: Mapping[str, Any]) -> Metadata:
         std=processor.get("image_std", _IMAGENET_STD) if is_normalised else [1.0] * 3,
         pipeline=pipeline,
     )
-    height, width = input_size
-    return Metadata(preprocessing=steps, input_size=(int(height), int(width)))
+    return Metadata(preprocessing=steps, input_size=input_size)
 
 
 def _sizes(
@@ -145,26 +146,38 @@ def _sizes(
     is_cropped = processor.get("do_center_crop", False)
     if isinstance(size, int) and not is_convnext and not is_cropped:
         size = {"height": size, "width": size}
-    height, width = (crop["height"], crop["width"]) if isinstance(crop, Mapping) else (crop, crop)
+    if isinstance(crop, Mapping):
+        input_size = _side(crop, "height"), _side(crop, "width")
+    else:
+        input_size = (whole("crop_size", crop),) * 2
     short = size.get("shortest_edge") if isinstance(size, Mapping) else size
+    if short is not None:
+        short = whole("the shortest edge", short)
     if is_convnext and short is not None:
         if short >= 384:
             return short, (short, short), "squash"
-        return int(short / (processor.get("crop_pct") or 0.875)), (short, short), "torchvision"
+        crop_pct = crop_fraction(processor.get("crop_pct") or 0.875)
+        return int(short / crop_pct), (short, short), "torchvision"
     if short is not None:
         if not is_cropped:
             raise InputError("it crops nothing, so that images have no common size")
-        return short, (height, width), "torchvision"
+        return short, input_size, "torchvision"
+    resized = _side(size, "height"), _side(size, "width")
     if not is_cropped:
-        height, width = size["height"], size["width"]
-    resized = size["height"], size["width"]
-    is_square = resized[0] == resized[1] and height == width
-    return resized[0] if is_square else resized, (height, width), "squash"
+        input_size = resized
+    is_square = resized[0] == resized[1] and input_size[0] == input_size[1]
+    return resized[0] if is_square else resized, input_size, "squash"
+
+
+def _side(size: Mapping[str, Any], name: str) -> int:
+    return whole(name, size[name])
 
 
 def labels_of(config: Mapping[str, Any]) -> list[str] | None:
     """Return the labels in a config.json of timm or Transformers, if it has any."""
     names = config.get("label_names")
+    if names is None and isinstance(own := config.get("pretrained_cfg"), Mapping):
+        names = own.get("label_names")
     if isinstance(names, Sequence) and names and all(isinstance(name, str) for name in names):
         return list(names)
     numbered = config.get("id2label")
@@ -233,7 +246,7 @@ def _is_of(document: Mapping[str, Any], network: str | None, file: Path) -> bool
 
 def _read(file: Path) -> Mapping[str, Any] | None:
     try:
-        document = json.loads(file.read_text("utf-8"))
+        document = json.loads(read_text(file))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

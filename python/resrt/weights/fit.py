@@ -127,4 +127,10 @@ def _float32(name: str, array: Array, origin: str) -> npt.NDArray[np.float32]:
         raise WeightsError(
             f"{origin}: {shown(name)} has the dtype {array.dtype}; parameters are floats"
         )
-    return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
+    try:
+        with np.errstate(over="ignore"):  # what becomes infinite is an error of its own
+            return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
+    except MemoryError:
+        raise WeightsError(
+            f"{origin}: {shown(name)} of shape {array.shape} is larger than this machine's memory"
+        ) from None

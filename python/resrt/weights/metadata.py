@@ -165,6 +165,14 @@ class Metadata:
         return dataclasses.replace(self, labels=chosen)
 
 
+def crop_fraction(value: object) -> float:
+    """Return a valid crop_pct. Raises InputError."""
+    least = 0.01
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= 1:
+        return float(value)
+    raise InputError(f"crop_pct must be a number from {least} to 1, not {value!r}")
+
+
 def before_crop(
     input_size: tuple[int, int], crop_pct: float, pipeline: str
 ) -> int | tuple[int, int]:
@@ -229,9 +237,9 @@ def _preprocessing(
         _check_size(*(steps.resize if isinstance(steps.resize, tuple) else (steps.resize,)))
         if not isinstance(source, str):
             raise TypeError
-        if crop_pct is not None and not 0 < crop_pct <= 1:
-            raise ValueError
-    except (AttributeError, TypeError, ValueError, RecursionError):
+        if crop_pct is not None:
+            crop_pct = crop_fraction(crop_pct)
+    except (AttributeError, InputError, TypeError, ValueError, RecursionError):
         raise InputError(
             f"invalid preprocessing in the weights file's metadata: {text[:100]!r}; convert the "
             "weights again"

@@ -11,7 +11,7 @@ from resrt._support.arguments import whole
 from resrt.catalog import pretrained
 from resrt.errors import InputError
 from resrt.weights.configs import pipeline_of
-from resrt.weights.metadata import Metadata, before_crop, fields
+from resrt.weights.metadata import Metadata, before_crop, crop_fraction, fields
 
 # What the public functions accept: all steps, the name of weights that have the same, or changes.
 PreprocessingLike: TypeAlias = _core.Preprocessing | str | Mapping[str, Any]
@@ -100,7 +100,7 @@ def _changed(metadata: Metadata, changes: dict[str, Any], shape: tuple[int, int,
     if "resize" in changes:
         changes["resize"], crop_pct = _resize(changes["resize"]), None
     elif "crop_pct" in changes:
-        crop_pct = _fraction(changes.pop("crop_pct"))
+        crop_pct = crop_fraction(changes.pop("crop_pct"))
     if crop_pct is not None:
         pipeline = changes.get("pipeline", steps["pipeline"])
         steps["resize"] = before_crop(shape[1:], crop_pct, pipeline)
@@ -164,12 +164,6 @@ def _named(like: object) -> pretrained.Pretrained:
             "`resrt.list_pretrained()` lists those that have"
         )
     return entry
-
-
-def _fraction(value: object) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
-        return float(value)
-    raise InputError(f"crop_pct must be a number above 0 and at most 1, not {value!r}")
 
 
 def _resize(value: object) -> int | tuple[int, int]:
