@@ -195,6 +195,14 @@ def test_the_command(
     folder = OverlayFolder("m")
     assert folder.path("../x/a.jpg") == Path("m", *(tmp_path / "x").parts[1:], "a.jpg.cam.jpg")
     assert folder.path("./deeper/../a.jpg") == Path("m/a.jpg.cam.jpg")
+    # A file system has names of at most 255 bytes.
+    shortened = {folder.path(name).name for name in ("ä" * 124 + "xa.jpg", "ä" * 124 + "xb.jpg")}
+    assert len(shortened) == 2
+    for name in shortened:
+        assert len(name.encode()) <= 255
+        assert name.startswith("ä" * 100)
+        assert name.endswith(".cam.jpg")
+    assert folder.path("a" * 247).name == "a" * 247 + ".cam.jpg"
 
 
 def test_pictures_that_cannot_be_written_end_the_run(engine: resrt.Engine, tmp_path: Path) -> None:

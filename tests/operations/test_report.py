@@ -314,6 +314,7 @@ def test_latency_is_the_median_of_the_rounds() -> None:
         ({"output": "a" * 300}, "cannot write 'a{300}': File name too long"),
         ({"save_measurements": "kept.json/x"}, "cannot write 'kept.json/x': Not a directory"),
         ({"save_measurements": "kept.json"}, "exists"),
+        ({"save_measurements": "/dev/null"}, "'/dev/null': it is not a regular file"),
         ({"save_measurements": "nowhere/kept.json"}, "its folder does not exist; create it first"),
         ({"save_measurements": "new.json", "measurements": "kept.json"}, "not both"),
         ({"measurements": "missing.json"}, "cannot read"),

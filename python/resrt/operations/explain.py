@@ -7,6 +7,7 @@ can as well be applied at each position before the mean: the values of a class a
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from resrt.images import ImageLike, Prediction
 
 # The outputs of an engine that can explain.
 OUTPUTS = ("logits", "cam")
+
+_SUFFIX = ".cam.jpg"
+_LONGEST_NAME = 255  # of a file, in bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +110,8 @@ class OverlayFolder:
     """A folder for overlays, which has the tree of the photographs.
 
     Those of photographs below the current folder have the same path below this one, and others
-    their absolute path, each followed by ".cam.jpg".
+    their absolute path, each followed by ".cam.jpg". A name that becomes too long is shortened, and
+    a checksum of it is added.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
@@ -117,7 +122,12 @@ class OverlayFolder:
         absolute = Path(os.path.normpath(Path.cwd() / photograph))
         base = Path.cwd() if absolute.is_relative_to(Path.cwd()) else Path(absolute.anchor)
         relative = absolute.relative_to(base)
-        return self._folder / relative.with_name(f"{relative.name}.cam.jpg")
+        name = relative.name
+        if len(os.fsencode(name)) + len(_SUFFIX) > _LONGEST_NAME:
+            checksum = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+            kept = os.fsencode(name)[: _LONGEST_NAME - len(f".{checksum}{_SUFFIX}")]
+            name = f"{kept.decode(errors='ignore')}.{checksum}"
+        return self._folder / relative.with_name(f"{name}{_SUFFIX}")
 
     def write(self, photograph: str, explanation: Explanation) -> None:
         """Write the overlay of a photograph. Raises FileError."""

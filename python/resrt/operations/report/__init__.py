@@ -8,6 +8,7 @@ at any time.
 from __future__ import annotations
 
 import dataclasses
+import stat
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -155,6 +156,8 @@ def _check_destination(file: str | PathLike[str]) -> None:
 def _check_new(file: str | PathLike[str]) -> None:
     """Raise FileError for a file that exists or cannot be written."""
     _check_destination(file)
+    if files.file_kind(file) not in (None, stat.S_IFREG):
+        raise FileError(f"cannot save measurements to '{fspath(file)}': it is not a regular file")
     if Path(file).exists():
         raise FileError(
             f"'{fspath(file)}' exists; give it as measurements to draw or resume it, or remove it"
