@@ -25,7 +25,7 @@ DESCRIPTION = (
     "Measures an engine's latency and throughput at several batch sizes, and the time for loading, "
     "the first inference and preprocessing. Also prints the latencies that PaddleClas publishes."
 )
-EXAMPLE = "resrt time resnest50.engine --batch 1 8 --duration 3 --output times.json"
+EXAMPLE = "resrt time resnest50.engine --batch 1 8 --duration 3 -o times.json"
 MISUSE = INVALID_ARGUMENT
 
 _ms = "{:.2f}".format
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also measure the time of each layer, at the first batch size; only for OpenVINO",
     )
-    parser.add_argument("--output", metavar="FILE.json", help="also write everything as JSON")
+    parser.add_argument("-o", "--output", metavar="FILE.json", help="also write everything as JSON")
     add_shared(parser, "--overwrite", "--format")
 
 
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
     import resrt
 
     if options.overwrite and options.output is None:
-        raise Misuse("--overwrite requires the file to overwrite: name it with --output")
+        raise Misuse("--overwrite requires the file to overwrite: name it with -o")
     check_output(options, options.output)
     with steps(quiet=options.quiet) as progress:
         found = resrt.time(
