@@ -670,12 +670,19 @@ def test_a_lock_of_the_parent_does_not_stop_a_child() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_a_jpeg_of_too_many_scans_is_refused(tmp_path: Path, photograph: Path) -> None:
+@pytest.mark.parametrize("is_progressive", [True, False])
+def test_a_jpeg_of_too_many_scans_is_refused(
+    tmp_path: Path, photograph: Path, is_progressive: bool
+) -> None:
     """Each scan of some bytes takes the time of decoding the whole image."""
     buffer = io.BytesIO()
-    Image.open(photograph).save(buffer, "JPEG", progressive=True)
+    Image.open(photograph).save(buffer, "JPEG", progressive=is_progressive)
     content = buffer.getvalue()
     last = content.rindex(b"\xff\xda")
+    if not is_progressive:  # a sequential file may have a scan for each component
+        assert content[last : last + 5] == b"\xff\xda\x00\x0c\x03"
+        scan = b"\xff\xda\x00\x08\x01" + content[last + 5 : last + 7] + content[last + 11 : -2]
+        content = content[:last] + scan + content[-2:]
     for repeats, is_accepted in ((50, True), (300, False)):
         path = tmp_path / f"{repeats}.jpg"
         path.write_bytes(content[:last] + content[last:-2] * repeats + content[-2:])
@@ -684,3 +691,60 @@ def test_a_jpeg_of_too_many_scans_is_refused(tmp_path: Path, photograph: Path) -
         else:
             with pytest.raises(resrt.InputError, match="scans, more than the limit of 200"):
                 images.open_image(path, 3)
+
+
+def test_a_jpeg_with_one_scan_is_not_read_twice(
+    photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting scans reads the whole file, which takes a share of the time that decoding does."""
+    counted = []
+    monkeypatch.setattr(images, "_check_scans", lambda *_: counted.append(1))
+    for mode in ("RGB", "L", "CMYK"):
+        buffer = io.BytesIO()
+        Image.open(photograph).convert(mode).save(buffer, "JPEG")
+        images.open_image(buffer.getvalue(), 3)
+    assert not counted
+    buffer = io.BytesIO()
+    Image.open(photograph).save(buffer, "JPEG", progressive=True)
+    images.open_image(buffer.getvalue(), 3)
+    assert counted
+
+
+def test_a_tiff_that_is_cut_does_not_end_the_process(tmp_path: Path, photograph: Path) -> None:
+    """libtiff would map the file, of which another process may cut off the end."""
+    path = tmp_path / "a.tif"
+    Image.open(photograph).resize((2000, 1500)).save(path, compression="tiff_lzw")
+    script = (
+        "import mmap, sys\n"
+        "from resrt import images\n"
+        "size = images.open_image(sys.argv[1], 3).size\n"
+        "print(size, sys.argv[1] in open('/proc/self/maps').read())\n"
+    )
+    mapped = (
+        "from PIL import TiffImagePlugin as t\n"
+        "load = t.TiffImageFile._load_libtiff\n"
+        "def check(self):\n"
+        "    assert not hasattr(self.fp, 'name'), 'libtiff gets the file itself'\n"
+        "    return load(self)\n"
+        "t.TiffImageFile._load_libtiff = check\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", mapped + script, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout == "(2000, 1500) False\n"
+
+
+def test_a_tiff_that_is_larger_than_its_pixels_is_refused(
+    tmp_path: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.tif"
+    Image.open(photograph).resize((64, 64)).save(path, compression="tiff_lzw")
+    monkeypatch.setenv("RESRT_MAX_PIXELS", "5000")
+    assert images.open_image(path, 3).size == (64, 64)
+    with path.open("r+b") as file:
+        file.truncate(40001)
+    with pytest.raises(resrt.InputError, match="the limit for a compressed TIFF"):
+        images.open_image(path, 3)

@@ -157,10 +157,11 @@ std::string_view shortened(std::string_view name, size_t most) {
 }
 
 // A file next to `target` that does not exist yet, under a name like those that the Python package
-// gives. The destructor removes it unless it was renamed.
+// gives, with these permissions less what the umask forbids. The destructor removes it unless it
+// was renamed.
 class Temporary {
  public:
-  explicit Temporary(const fs::path& target) {
+  Temporary(const fs::path& target, mode_t mode) {
     constexpr size_t most_of_the_name = 100;
     const std::string name = target.filename();
     std::random_device random;
@@ -169,7 +170,7 @@ class Temporary {
       std::snprintf(digits, sizeof digits, "%08x%08x", random(), random());
       path_ = target.parent_path() /
               concat(".", shortened(name, most_of_the_name), ".", digits, ".tmp");
-      file_ = Descriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+      file_ = Descriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
     } while (file_.get() < 0 && errno == EEXIST);
   }
   ~Temporary() {
@@ -189,6 +190,17 @@ class Temporary {
   Descriptor file_{-1};
   bool renamed_ = false;
 };
+
+// Gives a file the owner, as far as this process may, and the permissions of another.
+void copy_owner_and_mode(const struct stat& status, int file, const std::string& path) {
+  constexpr auto unchanged_user = static_cast<uid_t>(-1);
+  constexpr auto unchanged_group = static_cast<gid_t>(-1);
+  if ((::fchown(file, unchanged_user, status.st_gid) != 0 && errno != EPERM) ||
+      (::fchown(file, status.st_uid, unchanged_group) != 0 && errno != EPERM) ||
+      ::fchmod(file, status.st_mode & 07777U) != 0) {  // last, as fchown clears some of them
+    fail("write", path, errno);
+  }
+}
 
 // Makes a renaming durable. Some file systems cannot do so for a folder, and a folder may be
 // writable but not readable; the file is there all the same.
@@ -216,10 +228,12 @@ void write_file_atomically(const std::string& path, const std::vector<std::strin
     return;
   }
   const fs::path target = follow_links(path);
-  Temporary temporary(target);
+  constexpr mode_t all = 0666;
+  // Nobody else may read meanwhile what is secret, but this process must write.
+  Temporary temporary(target, exists ? (status.st_mode & all) | 0600U : all);
   const int file = temporary.file().get();
   if (file < 0) fail("write", path, errno);
-  if (exists && ::fchmod(file, status.st_mode & 07777U) != 0) fail("write", path, errno);
+  if (exists) copy_owner_and_mode(status, file, path);
   for (const std::string_view part : parts) write_all(temporary.file(), part, path, stop);
   check_stop(stop, path);
   if (::fsync(file) != 0) fail("write", path, errno);

@@ -109,6 +109,34 @@ TEST_F(WriteFile, KeepsPermissions) {
   }
 }
 
+TEST_F(WriteFile, IsNeverReadableForOthersIfTheOldFileWasNot) {
+  write(output_, "old");
+  ::chmod(output_.c_str(), 0600);
+  int checked = 0;
+  write_file_atomically(output_, {"new"}, [&] {
+    for (const std::string& name : names()) {
+      if (name != "output") EXPECT_EQ(mode(folder_ / name), 0600U) << name;
+      if (name != "output") ++checked;
+    }
+    return false;
+  });
+  EXPECT_GT(checked, 0);
+  EXPECT_EQ(read_file(output_), "new");
+}
+
+TEST_F(WriteFile, KeepsTheOwner) {
+  if (::getuid() != 0) GTEST_SKIP() << "only root may give a file away";
+  constexpr uid_t user = 12345;
+  constexpr gid_t group = 23456;
+  write(output_, "old");
+  ASSERT_EQ(::chown(output_.c_str(), user, group), 0);
+  write(output_, "new");
+  struct stat status{};
+  ASSERT_EQ(::stat(output_.c_str(), &status), 0);
+  EXPECT_EQ(status.st_uid, user);
+  EXPECT_EQ(status.st_gid, group);
+}
+
 TEST_F(WriteFile, WritesIntoAPipe) {
   ASSERT_EQ(::mkfifo(output_.c_str(), 0600), 0);
   const std::string sent(1 << 20, 'x');

@@ -50,7 +50,8 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # The modes of Pillow with four bytes for each pixel. Large files in these are decoded in place.
 _WIDE = ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "LA", "I")
 
-# Files with more pixels are decoded one at a time, whatever the number of threads.
+# Files with more pixels, or if they are copied into memory, bytes, are decoded one at a time,
+# whatever the number of threads.
 _LARGE = 50_000_000
 _large_image = threading.Lock()
 # A thread that holds the lock does not exist in a child process.
@@ -59,7 +60,8 @@ os.register_at_fork(after_in_child=_large_image._at_fork_reinit)  # type: ignore
 # The longest side, in pixels. Pillow has a pointer for each row.
 _LONGEST_SIDE = 1_000_000
 
-# Encoders write about 10 scans of a progressive JPEG. Those of the previews in a file count too.
+# Encoders write about 10 scans of a progressive JPEG, and at most 4 of others. Those of the
+# previews in a file count too.
 _START_OF_SCAN = b"\xff\xda"
 _MOST_SCANS = 200
 
@@ -260,10 +262,14 @@ def _from_file(
         if least is not None:
             _reduce(opened, least)
         decode = _convert
-        if math.prod(opened.size) > _LARGE:
+        is_large = math.prod(opened.size) > _LARGE
+        is_mapped = getattr(opened, "use_load_libtiff", False) and not isinstance(file, io.BytesIO)
+        if is_large or (is_mapped and file.seek(0, os.SEEK_END) > _LARGE):
             turn.enter_context(_turn())
-            if opened.mode in _WIDE and not _turns_itself(opened):
-                decode = _decode_in_place
+        if is_mapped:
+            opened = _identify(_copied(file, name), name)
+        if is_large and opened.mode in _WIDE and not _turns_itself(opened):
+            decode = _decode_in_place
         pixels = decode(opened, mode)
         orientation = _orientation(opened)
         del opened  # frees Pillow's memory
@@ -275,6 +281,24 @@ def _from_file(
             raise FileError(f"cannot read the image {name}: {error.strerror}") from None
         # Pillow raises many kinds of exceptions for damaged files and unsupported modes.
         raise InputError(f"cannot decode the image {name}: {error}") from None
+
+
+def _copied(file: BinaryIO, name: str) -> BinaryIO:
+    """Return a file's content in memory.
+
+    libtiff, which decodes compressed TIFFs, would map the file. Another process that cut it
+    meanwhile would end this one. Raises InputError for a file that is larger than its pixels can
+    be.
+    """
+    longest = int(min(8 * max_pixels(), 1 << 40))
+    file.seek(0)
+    content = file.read(longest + 1)
+    if len(content) > longest:
+        raise InputError(
+            f"the image {name} has more than {longest >> 20} MiB, the limit for a compressed TIFF; "
+            "set RESRT_MAX_PIXELS to a higher limit to read it"
+        )
+    return io.BytesIO(content)
 
 
 def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
@@ -295,6 +319,7 @@ def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
             opened = factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue  # it is of another format
+        has_one_scan = _has_one_scan(opened, file)
         _check_numbers(opened, name)
         width, height = opened.size
         if max(width, height) > _LONGEST_SIDE:
@@ -302,7 +327,7 @@ def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
                 f"the image {name} has {width} x {height} pixels; its sides may have at most "
                 f"{_LONGEST_SIDE}"
             )
-        if opened.info.get("progressive"):
+        if not has_one_scan:
             _check_scans(file, name)
         copies, kind = _copies(opened)
         limit = max_pixels() / copies
@@ -339,6 +364,25 @@ def _tile_pixels(opened: ImageFile.ImageFile) -> int:
         return 0
     sides = [getattr(opened, "tag_v2", {}).get(tag, 0) for tag in (322, 323)]
     return math.prod(side if isinstance(side, int) else 0 for side in sides)
+
+
+def _has_one_scan(opened: ImageFile.ImageFile, file: BinaryIO) -> bool:
+    """Return whether an image has a single scan; False for a JPEG of which that is not known.
+
+    The file is where Pillow has left it, after the header of the first scan.
+    """
+    if opened.format not in ("JPEG", "MPO"):
+        return True
+    if opened.info.get("progressive"):
+        return False
+    components = getattr(opened, "layers", 0)
+    length = 6 + 2 * components
+    header = _START_OF_SCAN + length.to_bytes(2, "big") + bytes([components])
+    end = file.tell()
+    file.seek(max(0, end - 2 - length))
+    found = file.read(len(header))
+    file.seek(end)
+    return found == header
 
 
 def _check_scans(file: BinaryIO, name: str) -> None:

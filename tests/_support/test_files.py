@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import resrt
-from resrt._support.files import read_text, replacing, writing_whole
+from resrt._support.files import is_folder, is_regular, read_text, replacing, writing_whole
 
 
 @pytest.fixture
@@ -245,3 +245,36 @@ def test_a_text_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 200 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_the_owner_is_kept(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output.touch()
+    output.chmod(0o640)
+    calls = []
+
+    def chown(path: Path, user: int, group: int) -> None:
+        calls.append((user, group))
+        if user != -1:
+            raise PermissionError  # only root may give a file away
+
+    monkeypatch.setattr(os, "chown", chown)
+    write(output)
+    status = output.stat()
+    assert calls == [(-1, status.st_gid), (status.st_uid, -1)]
+    assert stat.S_IMODE(status.st_mode) == 0o640
+    if os.getuid() == 0:
+        monkeypatch.undo()
+        os.chown(output, 12345, 23456)
+        write(output, b"again")
+        assert (output.stat().st_uid, output.stat().st_gid) == (12345, 23456)
+
+
+def test_what_may_not_be_looked_up_is_neither_a_folder_nor_a_file(tmp_path: Path) -> None:
+    """`Path.is_dir` and `Path.is_file` raise an error for these before Python 3.14."""
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in (tmp_path / ("a" * 300), tmp_path / "file" / "x", tmp_path / "loop", "a\0b"):
+        assert not is_folder(path)
+        assert not is_regular(path)
+    assert is_folder(tmp_path)
+    assert is_regular(tmp_path / "file")

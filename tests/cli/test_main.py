@@ -93,6 +93,8 @@ def test_heavy_imports_would_be_detected() -> None:
         ("models no-such-network", 1),
         ("time no-such.engine", 1),
         ("weights no-such.pth", 1),
+        (f"weights {'a' * 300}", 1),
+        (f"build resnet18 -o x.engine --weights {'a' * 300}", 1),
         ("build resnet51 -o x.engine --weights random", 2),
         ("build resnet18 -o x.engine --weights random --mean 0.5 0.5", 2),
         ("build resnet18 -o x.engine --weights random --mean 127", 2),
@@ -216,6 +218,18 @@ def test_output_that_cannot_be_written(
     result = _redirected(arguments, ">&-")
     message = "resrt: standard output is closed; redirect it to a file\n"
     assert (result.returncode, result.stderr) == (1, message)
+
+
+def test_standard_output_that_is_a_file_does_not_exist_already(
+    small_engine: resrt.Engine, tmp_path: Path
+) -> None:
+    engine, file = tmp_path / "small.engine", tmp_path / "times.json"
+    small_engine.save(engine)
+    for path in ("/dev/stdout", "/proc/self/fd/1"):
+        arguments = f"--quiet time {engine} --batch 1 --duration 0.01 -o {path}"
+        result = _redirected(arguments, f"> {file}")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert '"timings"' in file.read_text()
 
 
 def test_standard_error_and_input_may_be_closed(small_engine: resrt.Engine, tmp_path: Path) -> None:

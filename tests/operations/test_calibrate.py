@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 import resrt
 from resrt import demo
@@ -241,6 +242,13 @@ def test_images_that_cannot_be_calibrated_with_are_refused(
     (tmp_path / "photo.jpg").write_bytes(b"no photo")
     with pytest.raises(resrt.InputError, match="photo.jpg"):
         resrt.calibrate(small_graph, "random", tmp_path)
+    Image.new("RGB", (40, 40)).save(tmp_path / "whole.png")
+    found = resrt.calibrate(small_graph, "random", tmp_path)
+    assert (found.images, found.skipped) == (1, 1)
+    assert len(resrt.sensitivity(small_graph, "random", tmp_path, calibration=found)) > 3
+    arguments = ["calibrate", "ResNet18", "--weights", "random", "--input-size", "32"]
+    arguments += ["--images", str(tmp_path)]
+    assert main([*arguments, "-o", str(tmp_path / "out.json")]) == 3
     with pytest.raises(resrt.WeightsError, match="'input' of small has values that are not finite"):
         resrt.calibrate(small_graph, "random", np.full((1, 3, 32, 32), np.nan, np.float32))
 

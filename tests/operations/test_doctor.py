@@ -155,9 +155,15 @@ def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESRT_OFFLINE", "0")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     assert doctor._cache() == doctor.Cache(str(tmp_path / "new/folder"), False, 0, False, None)
+    # Such as the home folder of another user, which may not be looked into.
+    monkeypatch.setenv("RESRT_CACHE", str(tmp_path / ("a" * 300)))
+    found = doctor._cache()
+    assert (found.exists, found.size) == (False, 0)
+    assert "is not writable (File name too long)" in (found.problem or "")
     monkeypatch.setenv("RESRT_CACHE", str(tmp_path / "b/folder"))
     assert doctor._cache().problem == (
-        f"'{tmp_path / 'b'}' is not writable (Not a directory); name another folder in RESRT_CACHE"
+        f"'{tmp_path / 'b/folder'}' is not writable (Not a directory); name another folder in "
+        "RESRT_CACHE"
     )
 
 

@@ -265,3 +265,10 @@ def test_a_line_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert path.stat().st_size == 8 << 30
+
+
+def test_nested_json_is_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_text('{"image": "a", "error": ' + "[" * 200_000 + "\n")
+    with pytest.raises(resrt.InputError, match="record 1 does not match"):
+        RecordFile(path, JsonRanks(), resume=True)

@@ -122,6 +122,14 @@ def test_openvino_form(
     assert listed["config"]["plugin_config"]["INFERENCE_PRECISION_HINT"] == "f32"
 
 
+@pytest.mark.parametrize("content", ["[" * 200_000, "[]", '{"model_config_list": 3}'])
+def test_another_configuration_is_kept(engine_file: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(resrt.FileError, match="not a configuration of OpenVINO Model Server"):
+        resrt.triton(engine_file, tmp_path, form="openvino", instances=1, batch_sizes=[1])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_tensorrt_form_requires_its_engine(engine_file: Path, tmp_path: Path) -> None:
     with pytest.raises(resrt.InputError, match="an engine of openvino, not of tensorrt"):
         resrt.triton(engine_file, tmp_path / "r", form="tensorrt", instances=1, batch_sizes=[4])
@@ -263,7 +271,7 @@ def test_files_are_on_the_disk_before_models_are_moved(
     missing: list[set[str]] = []
 
     def record(descriptor: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         fsync(descriptor)
 
     def check(self: Path, target: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -495,3 +496,11 @@ def test_what_was_given_before_is_named_once(weights: Path, tmp_path: Path) -> N
     whole["interpolation"] = "bicubic"
     given = ", ".join(whole)
     assert info(weights, preprocessing=whole).preprocessing_source == f"{given} as given"
+
+
+def test_a_pipe_in_the_place_of_a_config_is_ignored(
+    weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(weights.parent / "config.json")
+    assert info(weights).labels == []
+    assert "config.json', which is not a regular file" in caplog.text

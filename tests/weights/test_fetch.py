@@ -224,6 +224,9 @@ def test_a_cache_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(resrt.FileError, match="cannot write .*file.*RESRT_CACHE"):
         resrt.fetch(NAME, cache=tmp_path / "file")
+    # Such as the home folder of another user, which may not be looked into.
+    with pytest.raises(resrt.FileError, match="File name too long.*RESRT_CACHE"):
+        resrt.fetch(NAME, cache=tmp_path / ("a" * 300))
 
 
 def test_a_read_only_cache_without_a_record(

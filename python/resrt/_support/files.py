@@ -35,6 +35,24 @@ def file_kind(path: str | PathLike[str]) -> int | None:
         return 0
 
 
+def is_folder(path: str | PathLike[str]) -> bool:
+    """Return whether a path is a folder. Unlike `Path.is_dir`, this never raises."""
+    return file_kind(path) == stat.S_IFDIR
+
+
+def is_regular(path: str | PathLike[str]) -> bool:
+    """Return whether a path is a regular file. Unlike `Path.is_file`, this never raises."""
+    return file_kind(path) == stat.S_IFREG
+
+
+def current_folder() -> Path:
+    """Return the current folder. Raises FileError if it does not exist any more."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise FileError(f"the current folder cannot be used: {error.strerror}") from None
+
+
 def check_unchanged(path: Path, images: Iterable[str], since_ns: int) -> None:
     """Raise InputError if an image was changed later than a file that has its result.
 
@@ -119,15 +137,16 @@ def replacing(path: Path) -> Iterator[Path]:
         if not streams:  # a link such as /dev/stdout may point to a pipe, which has no path
             target = Path(os.path.realpath(path))
         folder = Path(tempfile.gettempdir()) if streams else target.parent
-        mode = None if streams or status is None else stat.S_IMODE(status.st_mode)
+        status = None if streams else status
+        mode = None if status is None else stat.S_IMODE(status.st_mode)
         temporary = _create(folder, target.name, mode)
         yield temporary
         if streams:
             with temporary.open("rb") as content, open_stream(target) as stream:
                 shutil.copyfileobj(content, stream)
         else:
-            if mode is not None:
-                temporary.chmod(mode)
+            if status is not None:
+                _copy_owner_and_mode(status, temporary)
             sync(temporary)
             temporary.replace(target)
             _sync_folder(target.parent)
@@ -202,6 +221,14 @@ def _create(folder: Path, name: str, mode: int | None) -> Path:
     # Less what the umask forbids. Nobody else may read meanwhile what is secret, but we must write.
     temporary.touch(mode=0o666 if mode is None else mode & 0o666 | 0o600, exist_ok=False)
     return temporary
+
+
+def _copy_owner_and_mode(status: os.stat_result, path: Path) -> None:
+    """Give a file the owner, as far as this process may, and the permissions of another."""
+    for user, group in ((-1, status.st_gid), (status.st_uid, -1)):
+        with contextlib.suppress(PermissionError):
+            os.chown(path, user, group)
+    path.chmod(stat.S_IMODE(status.st_mode))  # afterwards, because chown clears some of them
 
 
 def _sync_folder(folder: Path) -> None:

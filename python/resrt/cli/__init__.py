@@ -117,6 +117,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+    except MemoryError:
+        if options.debug:
+            raise
+        report_error("this machine does not have enough memory for that")
+        return FAILED
     return DONE if status is None else status
 
 

@@ -7,13 +7,13 @@ import contextlib
 import math
 import os
 import re
-import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resrt._core import precision_names
+from resrt._support.files import is_regular, is_stream
 from resrt.cli.terminal import waiting
 from resrt.errors import FileError, InputError, ModelError, PrecisionError
 
@@ -99,7 +99,7 @@ def _expecting(what: str, text: str) -> Iterator[None]:
     try:
         yield
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be {what}, not '{text}'") from None
+        raise argparse.ArgumentTypeError(f"must be {what}, not '{text[:100]}'") from None
 
 
 _SHARED: dict[str, dict[str, Any]] = {
@@ -362,12 +362,7 @@ def check_records(options: argparse.Namespace) -> None:
 
 def check_output(options: argparse.Namespace, output: str | None) -> None:
     """Raise FileError if a file exists that the command would replace without --overwrite."""
-    if output is not None and not options.overwrite and _is_file(output):
+    if output is None or options.overwrite:
+        return
+    if is_regular(output) and not is_stream(Path(output)):
         raise FileError(f"'{output}' exists; name another file, or replace it with --overwrite")
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return stat.S_ISREG(Path(path).stat().st_mode)
-    except (OSError, ValueError):  # writing it will say why
-        return False

@@ -6,8 +6,10 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from resrt.cli.arguments import (
+    DONE,
     INVALID_ARGUMENT,
     NETWORK,
+    SKIPPED,
     add_preprocessing,
     add_shared,
     check_output,
@@ -65,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_preprocessing(parser)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import resrt
 
@@ -106,3 +108,4 @@ def run(options: argparse.Namespace) -> None:
                 progress=progress,
             )
         show(costs, _COLUMNS, "table")
+    return SKIPPED if found.skipped else DONE

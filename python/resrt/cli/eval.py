@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resrt._support.files import is_folder
 from resrt.cli.arguments import (
     DONE,
     SKIPPED,
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     import resrt
 
     check_records(options)
-    if options.root is not None and Path(options.data).is_dir():
+    if options.root is not None and is_folder(options.data):
         raise Misuse("--root is only for a list file; the images of a folder are in the folder")
     if options.threshold is not None and not options.multilabel:
         raise Misuse("--threshold requires --multilabel")

@@ -38,6 +38,8 @@ LogitsOutcome: TypeAlias = Outcome[npt.NDArray[np.float32]]
 # at about the same time.
 _LARGEST_SHARE = 4
 
+_MOST_WORKERS = 1024
+
 
 def ready(engine: Engine | str | PathLike[str]) -> Engine:
     """Return the engine. An engine file is loaded for throughput.
@@ -71,6 +73,8 @@ def infer_files(
     Raises InputError if the engine lacks one of the outputs, or for other arguments.
     """
     count = machine.usable_cores() if workers is None else whole("workers", workers)
+    if count > _MOST_WORKERS:
+        raise InputError(f"workers must be an integer of at most {_MOST_WORKERS}, not {count}")
     engine.require_outputs(*outputs)
     images.require_photographs(engine.info.input_shape[0])
     keep_image_memory(2 * count)

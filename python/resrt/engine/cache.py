@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from resrt import _core
 from resrt._support.environment import cache_folder, cache_limit
-from resrt._support.files import TEMPORARY_SUFFIX, replacing
+from resrt._support.files import TEMPORARY_SUFFIX, is_regular, replacing
 from resrt.engine.backends import backends
 from resrt.engine.engine import Engine
 from resrt.engine.network import Network
@@ -51,20 +51,22 @@ class CachedEngine:
         """
         try:
             file = self._file()
-            if not file.is_file():  # it might be a pipe, which would wait
+            if not is_regular(file):  # it might be a pipe, which would wait
                 return None
             cached = file.open("rb")
         except OSError:
             return None
         temporary = file
         try:
-            with cached, replacing(output) as temporary:
-                with temporary.open("wb") as copy:
-                    for chunk in _chunks(cached):
-                        copy.write(chunk)
-                # What is checked is the copy, which nobody else can replace.
-                info = _core.inspect(os.fsencode(temporary))
-                self._check(info)
+            with cached:
+                _check_whole(file)
+                with replacing(output) as temporary:
+                    with temporary.open("wb") as copy:
+                        for chunk in _chunks(cached):
+                            copy.write(chunk)
+                    # What is checked is the copy, which nobody else can replace.
+                    info = _core.inspect(os.fsencode(temporary))
+                    self._check(info)
         except EngineFileError as error:
             reason = str(error).replace(str(temporary), str(file))
             _logger.warning("removed '%s' from the engine cache: %s", file, reason)
@@ -80,7 +82,7 @@ class CachedEngine:
         try:
             file = self._file()
             file.parent.mkdir(parents=True, exist_ok=True)
-            if not file.is_file() and os.path.lexists(file):
+            if not is_regular(file) and os.path.lexists(file):
                 file.unlink()  # a link, or whatever else is no engine file
             engine.save(file)
             _trim(file.parent, self._limit)
@@ -159,6 +161,14 @@ def _trim(folder: Path, room: float) -> None:
         with contextlib.suppress(OSError):
             if time.time() - file.stat().st_mtime > _ABANDONED_S:
                 file.unlink()
+
+
+def _check_whole(file: Path) -> None:
+    """Raise EngineFileError for a damaged file. One of a wrong size could fill a disk."""
+    try:
+        _core.inspect(os.fsencode(file))
+    except OSError as error:
+        raise EngineFileError(f"it cannot be read: {error}") from None
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike, fsdecode
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,6 +34,7 @@ class Calibration:
         ranges: the lowest and the highest value of each tensor, by the name of the layer that
             returns it. A convolution includes its batch normalisation.
         keep: the convolutions that stay in floating point, and the additions whose inputs do.
+        skipped: the number of images that could not be read, when it was measured.
     """
 
     network: str
@@ -43,6 +44,7 @@ class Calibration:
     method: str
     ranges: Mapping[str, tuple[float, float]]
     keep: frozenset[str] = frozenset()
+    skipped: int = field(default=0, compare=False)
 
     def save(self, file: str | PathLike[str]) -> None:
         """Write the calibration as JSON. The file is written completely or not at all.

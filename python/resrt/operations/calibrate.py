@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
@@ -19,11 +20,13 @@ from resrt.engine.calibration import Calibration, rounded_tensors
 from resrt.engine.engine import Engine, build_network
 from resrt.engine.network import BuildProgress, Model, Network, WeightsLike, resolve
 from resrt.engine.ranges import CALIBRATION_METHODS, Values, estimate
-from resrt.errors import InputError, WeightsError
+from resrt.errors import Error, FileError, InputError, WeightsError
 from resrt.operations.classify import find_images
 from resrt.weights.preprocessing import PreprocessingLike
 
 DEFAULT_LIMIT = 512
+
+_logger = logging.getLogger("resrt")
 
 ImagesLike = str | PathLike[str] | Sequence[str | PathLike[str]] | npt.NDArray[np.float32]
 
@@ -47,7 +50,7 @@ def calibrate(
 
     A few hundred images suffice. They are preprocessed as the weights require and computed in
     float32, each by one thread, so the same images give the same ranges on the same machine, to the
-    last bit, with any number of threads.
+    last bit, with any number of threads. An image that cannot be read is logged and skipped.
 
     Args:
         model: as for `resrt.build`.
@@ -66,8 +69,8 @@ def calibrate(
         key: an entry of a checkpoint, or a prefix.
         progress: called with a phase, the number of images that are done, and their number.
 
-    Raises what `resrt.build` and `resrt.find_images` raise, InputError if there are no images or
-    one is invalid, and WeightsError if the network computes values that are not finite.
+    Raises what `resrt.build` and `resrt.find_images` raise, InputError or FileError if none of the
+    images can be read, and WeightsError if the network computes values that are not finite.
     """
     if method not in CALIBRATION_METHODS:
         raise InputError(f"method must be one of {', '.join(CALIBRATION_METHODS)}, not {method}")
@@ -76,15 +79,16 @@ def calibrate(
     )
     network.warn_of_assumption()
     chosen = sample(images, network, limit)
-    values = _measure(network, frozenset(keep), chosen, progress)
+    values, skipped = _measure(network, frozenset(keep), chosen, progress)
     return Calibration(
         network=network.graph.name,
         weights=network.metadata.origin,
         weights_sha256=network.sha256,
-        images=len(chosen),
+        images=len(chosen) - skipped,
         method=method,
         ranges={name: estimate(found, method) for name, found in values.items()},
         keep=frozenset(keep),
+        skipped=skipped,
     )
 
 
@@ -112,8 +116,8 @@ def sample(images: ImagesLike, network: Network, limit: int) -> list[object]:
 
 def _measure(
     network: Network, keep: frozenset[str], images: list[object], progress: BuildProgress | None
-) -> Mapping[str, Values]:
-    """Return what the tensors' values are on the images, by the names of the tensors."""
+) -> tuple[Mapping[str, Values], int]:
+    """Return what the tensors' values are on the images, by name, and how many were skipped."""
     graph, weights, names = rounded_tensors(network, keep)
     # The images themselves are one of the tensors, and no engine returns its input.
     images_name = graph.layers[0].name
@@ -126,8 +130,11 @@ def _measure(
     for _ in range(workers):
         totals.put({name: Values() for name in names})
 
-    def measure(image: object) -> None:
-        batch = to_input(image, network)
+    def measure(image: object) -> Error | None:
+        try:
+            batch = to_input(image, network)
+        except (FileError, InputError) as error:
+            return error
         total = totals.get()
         try:
             if images_name in total:
@@ -136,16 +143,22 @@ def _measure(
                 total[name].add(array)
         finally:
             totals.put(total)
+        return None
 
+    problems: list[Error] = []
     with ThreadPoolExecutor(workers) as pool:
         done = [pool.submit(measure, image) for image in images]
         try:
             for number, image in enumerate(done):
                 if progress is not None:
                     progress("calibrating, image", number, len(images))
-                image.result()
+                if (problem := image.result()) is not None:
+                    _logger.warning("skipped: %s", problem)
+                    problems.append(problem)
         finally:
             pool.shutdown(cancel_futures=True)
+    if len(problems) == len(images):
+        raise problems[0]
     merged = totals.get()
     while not totals.empty():
         other = totals.get()
@@ -157,7 +170,7 @@ def _measure(
                 f"'{name}' of {graph.name} has values that are not finite for these images; check "
                 "the weights and the images"
             )
-    return merged
+    return merged, len(problems)
 
 
 def to_input(image: object, network: Network) -> npt.NDArray[np.float32]:
@@ -178,3 +191,18 @@ def _outputs(
     else:
         (name,) = engine.info.outputs
         yield name, found
+
+
+def to_inputs(images: list[object], network: Network) -> list[npt.NDArray[np.float32]]:
+    """Return the images that can be read, each as a batch of one. Raises an error if none can."""
+    inputs: list[npt.NDArray[np.float32]] = []
+    problems: list[Error] = []
+    for image in images:
+        try:
+            inputs.append(to_input(image, network))
+        except (FileError, InputError) as error:
+            _logger.warning("skipped: %s", error)
+            problems.append(error)
+    if not inputs:
+        raise problems[0]
+    return inputs

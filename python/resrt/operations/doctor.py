@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.metadata
+import os
 import re
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 
 from resrt import _core
 from resrt._support.environment import cache_folder, is_offline
+from resrt._support.files import file_kind, file_version, is_folder
 from resrt.errors import Error, FileError
 from resrt.system import gpus, limits, machine
 from resrt.system.gpus import Gpus
@@ -230,7 +232,9 @@ def _cache() -> Cache:
         folder = cache_folder()
     except FileError as error:
         return Cache("none", exists=False, size=0, is_offline=is_offline(), problem=str(error))
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(
+        path for path in (folder, *folder.absolute().parents) if file_kind(path) is not None
+    )
     try:
         with tempfile.TemporaryFile(dir=existing):
             problem = None
@@ -240,8 +244,12 @@ def _cache() -> Cache:
         )
     return Cache(
         folder=str(folder),
-        exists=folder.is_dir(),
-        size=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        exists=is_folder(folder),
+        size=sum(
+            file_version(os.path.join(here, name))[0] or 0  # noqa: PTH118 - what os.walk gives
+            for here, _, names in os.walk(folder)
+            for name in names
+        ),
         is_offline=is_offline(),
         problem=problem,
     )

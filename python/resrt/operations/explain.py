@@ -20,7 +20,7 @@ from PIL import Image
 
 from resrt import _core, images
 from resrt._support.arguments import fraction, whole
-from resrt._support.files import replacing
+from resrt._support.files import current_folder, replacing
 from resrt.engine.engine import Engine
 from resrt.errors import FileError, InputError
 from resrt.images import ImageLike, Prediction
@@ -119,8 +119,9 @@ class OverlayFolder:
 
     def path(self, photograph: str) -> Path:
         """Return the path of a photograph's overlay."""
-        absolute = Path(os.path.normpath(Path.cwd() / photograph))
-        base = Path.cwd() if absolute.is_relative_to(Path.cwd()) else Path(absolute.anchor)
+        here = current_folder()
+        absolute = Path(os.path.normpath(here / photograph))
+        base = here if absolute.is_relative_to(here) else Path(absolute.anchor)
         relative = absolute.relative_to(base)
         name = relative.name
         if len(os.fsencode(name)) + len(_SUFFIX) > _LONGEST_NAME:

@@ -32,6 +32,7 @@ from typing import IO, Any, cast
 from resrt import _core
 from resrt._support.files import (
     check_unchanged,
+    current_folder,
     file_kind,
     file_version,
     is_stream,
@@ -96,7 +97,7 @@ def listing(images: Iterable[LabelledImage | MultilabelledImage]) -> dict[str, A
 
 def folder_of(paths: Iterable[str]) -> str | None:
     """Return the current folder if one of the paths is relative to it."""
-    return str(Path.cwd()) if any(not Path(path).is_absolute() for path in paths) else None
+    return str(current_folder()) if any(not Path(path).is_absolute() for path in paths) else None
 
 
 def unescape(text: str) -> str:
@@ -139,7 +140,7 @@ class Format(ABC):
     def read(self, line: str) -> Any:
         """Return the record of a line.
 
-        Raises ValueError, KeyError, TypeError or AttributeError if it has none.
+        Raises ValueError, KeyError, TypeError, AttributeError or RecursionError if it has none.
         """
 
     def made_by(self, line: str) -> Any:
@@ -392,7 +393,7 @@ class RecordFile:
                 text = line.decode(**_ENCODING).removesuffix("\n")
                 try:
                     known.append(self._format.read(text))
-                except (ValueError, KeyError, TypeError, AttributeError):
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     raise InputError(
                         f"cannot resume '{self._path}': record {number} does not match this output "
                         "format; name another file"

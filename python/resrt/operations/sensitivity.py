@@ -13,7 +13,7 @@ from resrt.engine.calibration import CalibrationLike, given
 from resrt.engine.engine import build_network
 from resrt.engine.network import BuildProgress, Model, Network, WeightsLike, resolve
 from resrt.errors import WeightsError
-from resrt.operations.calibrate import ImagesLike, sample, to_input
+from resrt.operations.calibrate import ImagesLike, sample, to_inputs
 from resrt.weights.preprocessing import PreprocessingLike
 
 DEFAULT_LIMIT = 32
@@ -77,8 +77,7 @@ def sensitivity(
         model, weights, input_size, classes, in_channels, None, preprocessing, progress, key
     )
     ranges = given(calibration, network)
-    inputs = [to_input(image, network) for image in sample(images, network, limit)]
-    batch = np.concatenate(inputs)
+    batch = np.concatenate(to_inputs(sample(images, network, limit), network))
     network = replace(network, graph=_core.select_outputs(network.graph, ["logits"]))
     exact = _logits(network, batch)
     if not np.isfinite(exact).all():

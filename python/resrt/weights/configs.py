@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -13,7 +14,7 @@ from typing import Any, TypeAlias
 
 from resrt import _core
 from resrt._support.arguments import whole
-from resrt._support.files import read_text
+from resrt._support.files import file_kind, read_text
 from resrt.errors import InputError, WeightsError
 from resrt.weights.metadata import Metadata, Recommended, before_crop, crop_fraction
 
@@ -245,10 +246,14 @@ def _is_of(document: Mapping[str, Any], network: str | None, file: Path) -> bool
 
 
 def _read(file: Path) -> Mapping[str, Any] | None:
+    kind = file_kind(file)
+    if kind is None:
+        return None
+    if kind not in (stat.S_IFREG, 0):  # a pipe would wait
+        _logger.warning("ignored '%s', which is not a regular file", file)
+        return None
     try:
         document = json.loads(read_text(file))
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, RecursionError) as error:
         _logger.warning("ignored '%s', which cannot be read: %s", file, error)
         return None

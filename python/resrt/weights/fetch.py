@@ -25,7 +25,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resrt._support.environment import cache_folder, is_offline
-from resrt._support.files import move, sha256, writing_to_cache, writing_whole
+from resrt._support.files import (
+    file_kind,
+    is_regular,
+    move,
+    sha256,
+    writing_to_cache,
+    writing_whole,
+)
 from resrt.catalog.pretrained import Pretrained, find
 from resrt.errors import DownloadError, FileError, InputError, PackageError, WeightsError
 from resrt.weights import formats, hub
@@ -80,7 +87,7 @@ def fetch_checked(
             f"there are no pretrained weights for {name}; give a file of your own as weights"
         )
     found = path = cache_folder(cache) / entry.name / entry.url.rpartition("/")[2]
-    if not path.exists():
+    if file_kind(path) in (None, 0):
         with _advice(entry, path):
             found = _obtain(entry, path, offline or is_offline(), progress)
     return found, _check(found, path, called=f"'{found}'")
@@ -108,13 +115,13 @@ def _obtain(entry: Pretrained, path: Path, offline: bool, progress: Progress | N
         return hub.download(entry.hub, entry.file, offline=offline)
     url = _mirrored(entry.url)
     if isinstance(url, Path):
-        if not url.is_file():
+        if not is_regular(url):
             raise DownloadError(f"the mirror has no file '{url}'")
         return url
     if offline:
         raise DownloadError("downloads are disabled, and the file is not cached")
     with _lock(path):
-        if not path.exists():  # another process may have downloaded it in the meantime
+        if file_kind(path) is None:  # another process may have downloaded it in the meantime
             _from_server(url, path, progress)
     return path
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from resrt import _core
+from resrt._support.files import is_folder
 from resrt.errors import InputError, ModelError
 from resrt.weights import configs, hub, identify, names
 from resrt.weights.fit import as_arrays
@@ -310,7 +310,7 @@ def _metadata(module: Any, network: str, channels: int) -> Metadata:
 def _of_processor(module: Any, network: str) -> Metadata:
     """Return the preprocessing in the folder or repository that a model was loaded from."""
     origin = getattr(module.config, "_name_or_path", "") or ""
-    if not origin or Path(origin).is_dir():
+    if not origin or is_folder(origin):
         return configs.beside(origin, network) if origin else Metadata()
     cached = hub.cached(origin, configs.PROCESSOR)
     return configs.beside(cached.parent, network) if cached is not None else Metadata()

@@ -51,9 +51,9 @@ def open_features(
     (channels,) = engine.info.outputs["features"]
     file = Path(path)
     kind = file_kind(file)
-    if kind not in (None, stat.S_IFREG):
+    if kind not in (None, 0, stat.S_IFREG):
         raise FileError(f"cannot write '{file}': it is not a regular file")
-    if kind is not None and not (resume or overwrite):
+    if kind == stat.S_IFREG and not (resume or overwrite):
         raise FileError(
             f"'{file}' exists; resume it with --resume, or name another file, or replace it with "
             "--overwrite"

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from resrt._support.files import file_kind, is_regular
 from resrt.errors import FileError, InputError
 from resrt.operations.embed import Embedding
 from resrt.operations.embed.feature_file import FeatureFile
@@ -64,7 +65,8 @@ class NpyFile(FeatureFile):
         self.path = path
         self.images = images_of(path)
         self._channels = channels
-        if not overwrite and path.exists() and not self.images.exists():
+        is_listed = file_kind(self.images) is not None
+        if not overwrite and is_regular(path) and not is_listed:
             raise InputError(
                 f"cannot resume '{path}': it is not known to be made by the same engine and "
                 f"options, as '{self.images}' is missing; name another file"
@@ -83,7 +85,7 @@ class NpyFile(FeatureFile):
     def _open(self, *, overwrite: bool) -> IO[bytes]:
         """Open the array, and discard a row whose image is not in the list."""
         try:
-            size = self.path.stat().st_size if self.path.exists() else 0
+            size = self.path.stat().st_size if is_regular(self.path) else 0
             if self._rows and size < self._end():
                 raise InputError(
                     f"cannot resume '{self.path}': it has fewer rows than '{self.images}' lists; "

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from resrt._support.extras import requires_extra
-from resrt._support.files import check_unchanged, replacing
+from resrt._support.files import check_unchanged, is_regular, replacing
 from resrt.errors import InputError
 from resrt.operations.embed import Embedding
 from resrt.operations.embed.feature_file import FeatureFile
@@ -51,7 +51,7 @@ class ParquetFile(FeatureFile):
             metadata={_MADE_BY: json.dumps(made_by)},
         )
         self._channels = channels
-        self._resumes = resume and path.exists()
+        self._resumes = resume and is_regular(path)
         finished = self._finished(as_json(made_by)) if self._resumes else []
         part = path.with_name(f"{path.name}.part.npy")
         if self._resumes:
@@ -134,7 +134,7 @@ def _is_merged(part: Path, finished: set[str]) -> bool:
         with images_of(part).open(encoding="utf-8") as lines:
             return all(json.loads(line)["image"] in finished for line in lines)
     except FileNotFoundError:
-        return part.exists()
+        return is_regular(part)
     except (OSError, ValueError, KeyError, TypeError):
         return False  # opening it says why
 

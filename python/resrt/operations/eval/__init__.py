@@ -23,7 +23,7 @@ from resrt.engine.batches import LogitsOutcome
 from resrt.engine.engine import Engine
 from resrt.errors import FileError, InputError
 from resrt.operations.classify import find_images
-from resrt.operations.eval.lists import lines_of
+from resrt.operations.eval.lists import is_number, lines_of
 from resrt.operations.eval.multilabel import (
     MultilabelEvaluation,
     MultilabelledImage,
@@ -271,7 +271,7 @@ def _from_list(path: Path, root: Path) -> list[LabelledImage]:
         if not line.strip():
             continue
         name, label = (*line.rsplit(maxsplit=1), "")[:2]
-        if not label.isdecimal():
+        if not is_number(label):
             raise InputError(
                 f"line {number} of '{path}' must be a path and a class number, such as "
                 f"'val/1.jpg 65', not '{line[:80]}'"

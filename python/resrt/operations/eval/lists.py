@@ -10,6 +10,12 @@ from resrt.errors import FileError, InputError
 _LONGEST_LINE = 1 << 16  # characters
 
 
+def is_number(text: str) -> bool:
+    """Return whether a text may be the number of a class."""
+    most_digits = 9
+    return text.isdecimal() and len(text) <= most_digits
+
+
 def lines_of(path: Path) -> Iterator[str]:
     """Yield the lines of a list. A byte that is not UTF-8 is a surrogate, as in file names.
 

@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from resrt import images
 from resrt._support.arguments import fraction
+from resrt._support.files import is_folder
 from resrt._support.sampling import evenly
 from resrt.engine import batches
 from resrt.engine.engine import Engine
 from resrt.errors import FileError, InputError
-from resrt.operations.eval.lists import lines_of
+from resrt.operations.eval.lists import is_number, lines_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def multilabelled_images(
     Raises FileError if the file cannot be read, InputError for lines that name no image or class.
     """
     path = Path(data)
-    if path.is_dir():
+    if is_folder(path):
         raise FileError(
             f"'{path}' is a folder, whose subfolders give each image one class; several are in a "
             "list file, with a line 'path 3 17' for each image"
@@ -126,7 +127,7 @@ def _parsed(line: str, where: str, engine: Engine) -> tuple[str, tuple[int, ...]
                 f"{engine.info.model}, with commas between them"
             )
         numbers = [str(i) for i, flag in enumerate(flags) if flag == "1"]
-    if not name or not all(number.isdecimal() for number in numbers):
+    if not name or not all(map(is_number, numbers)):
         raise InputError(
             f"{where} must be a path, a tab and class numbers, such as 'val/1.jpg\\t3 17', not "
             f"'{line[:80]}'"

@@ -145,9 +145,9 @@ def _check_destination(file: str | PathLike[str]) -> None:
         pass
     except OSError as error:
         raise FileError(f"cannot write '{fspath(file)}': {error.strerror}") from None
-    if Path(file).is_dir():
+    if files.is_folder(file):
         raise FileError(f"cannot write '{fspath(file)}': it is a folder; name a file")
-    if not Path(file).parent.is_dir():
+    if not files.is_folder(Path(file).parent):
         raise FileError(
             f"cannot write '{fspath(file)}': its folder does not exist; create it first"
         )
@@ -158,7 +158,7 @@ def _check_new(file: str | PathLike[str]) -> None:
     _check_destination(file)
     if files.file_kind(file) not in (None, stat.S_IFREG):
         raise FileError(f"cannot save measurements to '{fspath(file)}': it is not a regular file")
-    if Path(file).exists():
+    if files.file_kind(file) is not None:
         raise FileError(
             f"'{fspath(file)}' exists; give it as measurements to draw or resume it, or remove it"
         )

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike, fsdecode
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from resrt._support.arguments import choice, whole
 from resrt._support.arguments import path as checked_path
-from resrt._support.files import TEMPORARY_SUFFIX, move, read_text, sync
+from resrt._support.files import TEMPORARY_SUFFIX, file_kind, is_regular, move, read_text, sync
 from resrt.errors import Error, FileError, InputError
 from resrt.operations.inspect import inspect
 from resrt.operations.triton import config, models
@@ -148,14 +149,14 @@ def _sources(files: Sequence[str | PathLike[str]], name: str | None, exact: bool
 
 
 def _check_repository(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
+    if file_kind(folder) not in (None, 0, stat.S_IFDIR):  # writing says why it is unknown
         raise FileError(f"'{folder}' is not a folder; name another for the model repository")
 
 
 def _check_free(listed: list[Model], folder: Path) -> None:
     _check_whole(listed, folder)
     for model in listed:
-        if (folder / model.name).exists():
+        if file_kind(folder / model.name) not in (None, 0):
             raise FileError(
                 f"the model '{folder / model.name}' exists; add a version to it (--new-version), "
                 "or choose another name or repository"
@@ -166,7 +167,7 @@ def _check_whole(listed: list[Model], folder: Path) -> None:
     """Raise FileError for models without the first, which they call, and which is moved last."""
     first, *others = (folder / model.name for model in listed)
     for other in others:
-        if other.exists() and not first.exists():
+        if file_kind(other) is not None and file_kind(first) is None:
             raise FileError(
                 f"the model '{other}' exists without '{first}': a run that was interrupted may "
                 "have left it; remove it, or choose another name or repository"
@@ -239,7 +240,7 @@ def _newest_version(model: Path) -> int:
     """Return the highest version of a model. Raises FileError if it has none."""
     with contextlib.suppress(OSError):
         found = [int(entry.name) for entry in model.iterdir() if entry.name.isdecimal()]
-        if found and (model / _CONFIG_FILE).is_file():
+        if found and is_regular(model / _CONFIG_FILE):
             return max(found)
     raise FileError(
         f"there is no model '{model}' to add a version to; write it without --new-version first"
@@ -249,7 +250,7 @@ def _newest_version(model: Path) -> int:
 def _check_same(source: Source, folder: Path, version: int) -> None:
     """Raise InputError if a new version takes other inputs or has other classes than the last."""
     last = folder / source.name / str(version) / models.ENGINE_FILE
-    if not last.is_file():  # of another form than python, whose server checks the shapes
+    if not is_regular(last):  # of another form than python, whose server checks the shapes
         return
     old, new = inspect(last).info, source.info
     for what, before, now in (
@@ -269,10 +270,10 @@ def _add_overview(sources: list[Source], folder: Path, stage: Path, moves: list[
     """Add the configuration of OpenVINO Model Server, with the models that it has already."""
     document = models.overview({source.name: source for source in sources})
     file = folder / models.OVERVIEW_FILE
-    if file.is_file():
+    if file_kind(file) is not None:
         try:
-            known = json.loads(read_text(file))["model_config_list"]
-        except (ValueError, KeyError, OSError):
+            known = [*json.loads(read_text(file))["model_config_list"]]
+        except (ValueError, KeyError, TypeError, RecursionError, OSError):
             raise FileError(
                 f"'{file}' is not a configuration of OpenVINO Model Server; move it away"
             ) from None
@@ -298,7 +299,7 @@ def _staging(folder: Path) -> Iterator[tuple[Path, list[_Move]]]:
     stage: Path | None = None
     moves: list[_Move] = []
     done: list[Path] = []
-    is_new = not folder.exists()
+    is_new = file_kind(folder) is None
     try:
         stage = _create_stage(folder)
         yield stage, moves
@@ -334,7 +335,7 @@ def _create_stage(folder: Path) -> Path:
     """
     name = f".{folder.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     stage = folder.parent / name
-    if not folder.exists():
+    if file_kind(folder) is None:
         stage.mkdir(parents=True)
         return stage
     try:

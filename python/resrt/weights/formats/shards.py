@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from resrt._support.files import file_kind, is_folder, is_regular
 from resrt.errors import FileError, WeightsError
 from resrt.weights.formats.checkpoint import Malformed, reported, shorten
 from resrt.weights.formats.content import opened
@@ -28,9 +29,9 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
     For an index, also return the names of the arrays that it lists. Raises FileError if a folder
     has no weights under the usual names, and WeightsError for an invalid index.
     """
-    if Path(path).is_dir():
+    if is_folder(path):
         candidates = [Path(path) / f"{name}{end}" for name in WEIGHTS for end in ("", INDEX)]
-        found = next((file for file in candidates if file.exists()), None)
+        found = next((file for file in candidates if file_kind(file) is not None), None)
         if found is None:
             raise FileError(
                 f"cannot read the weights '{path}': not a regular file, and as a folder it has "
@@ -56,11 +57,11 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
 def _check_whole(path: str) -> None:
     """Raise WeightsError for one of the several files of a checkpoint."""
     match = _PART.fullmatch(Path(path).name)
-    if match is None or int(match["count"]) < 2 or not Path(path).is_file():
+    if match is None or int(match["count"]) < 2 or not is_regular(path):
         return
     index = Path(path).parent / f"{match['stem']}{match['suffix']}{INDEX}"
     advice = f"give its index, '{index}', or the folder"
-    if not index.exists():
+    if file_kind(index) is None:
         advice = f"copy the others and the index, '{index.name}', beside it, and give that index"
     raise WeightsError(
         f"'{path}' is part {int(match['part'])} of {int(match['count'])} of a checkpoint in "
