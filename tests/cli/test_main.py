@@ -285,6 +285,7 @@ def test_options_that_do_not_belong_together(
         ["build", "resnet18", "-o", "x", "--input-size", "3x64x64"],
         ["compare", "resnet18", "--rounds", "0"],
         ["classify", "x", "y", "--topk", "0"],
+        ["classify", "x", "y", "--workers", "2000000000"],
         ["classify", "x", "y", "-o", "z", "--format", "csv", "--resume", "--overwrite"],
         ["eval", "x", "y", "--limit", "none"],
         ["export", "resnet18", "-o", "x", "--batch", "0"],

@@ -40,6 +40,15 @@ def count(text: str) -> int:
     return _whole(text, 1)
 
 
+def _workers(text: str) -> int:
+    most = 1024  # as in resrt.engine.batches
+    with _expecting(f"an integer from 1 to {most}", text):
+        value = int(text)
+        if not 1 <= value <= most:
+            raise ValueError
+    return value
+
+
 def count_or_zero(text: str) -> int:
     """Parse an integer of at least 0."""
     return _whole(text, 0)
@@ -184,7 +193,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "action": "store_true",
         "help": "the network was trained for several labels per image: probabilities are sigmoids",
     },
-    "--workers": {"type": count, "metavar": "N", "help": "threads; default: one per core"},
+    "--workers": {"type": _workers, "metavar": "N", "help": "threads; default: one per core"},
     "--device": {
         "type": _device,
         "metavar": "GPU",

@@ -153,12 +153,10 @@ def _measure(
                 if progress is not None:
                     progress("calibrating, image", number, len(images))
                 if (problem := image.result()) is not None:
-                    _logger.warning("skipped: %s", problem)
                     problems.append(problem)
         finally:
             pool.shutdown(cancel_futures=True)
-    if len(problems) == len(images):
-        raise problems[0]
+    _report(problems, len(images))
     merged = totals.get()
     while not totals.empty():
         other = totals.get()
@@ -201,8 +199,14 @@ def to_inputs(images: list[object], network: Network) -> list[npt.NDArray[np.flo
         try:
             inputs.append(to_input(image, network))
         except (FileError, InputError) as error:
-            _logger.warning("skipped: %s", error)
             problems.append(error)
-    if not inputs:
-        raise problems[0]
+    _report(problems, len(images))
     return inputs
+
+
+def _report(problems: list[Error], images: int) -> None:
+    """Log why images were skipped. Raises the first reason if there is no other image."""
+    if len(problems) == images:
+        raise problems[0]
+    for problem in problems:
+        _logger.warning("skipped: %s", problem)
