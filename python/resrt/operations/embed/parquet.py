@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ with requires_extra("parquet", "writing Parquet files"):
     import pyarrow.parquet as pq
 
 _ROWS_AT_ONCE = 1024
+_LONGEST_LINE = 1 << 20  # of the list of images, in characters
 _MADE_BY = b"resrt.made_by"
 
 
@@ -131,11 +133,12 @@ def _is_merged(part: Path, finished: set[str]) -> bool:
     such a one, or one without a list. A resumed run only adds images that the file does not have.
     """
     try:
-        with images_of(part).open(encoding="utf-8") as lines:
+        with images_of(part).open(encoding="utf-8") as file:
+            lines = iter(functools.partial(file.readline, _LONGEST_LINE), "")
             return all(json.loads(line)["image"] in finished for line in lines)
     except FileNotFoundError:
         return is_regular(part)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False  # opening it says why
 
 
