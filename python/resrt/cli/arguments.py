@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resrt._core import precision_names
-from resrt._support.files import is_regular, is_stream
 from resrt.cli.terminal import waiting
 from resrt.errors import FileError, InputError, ModelError, PrecisionError
 
@@ -29,6 +28,9 @@ class Misuse(InputError):
 
 
 _LONGEST_LINE = 1 << 16  # of a list of files, in bytes
+
+# Paths of this process's own streams, which may be redirected to a file.
+_OWN_STREAM = re.compile(r"/dev/(?:std(?:out|err)|fd/\d+)|/proc/self/fd/\d+")
 
 # What is also misuse in commands whose only inputs are their arguments: in one that reads images,
 # an InputError may be about these.
@@ -373,5 +375,5 @@ def check_output(options: argparse.Namespace, output: str | None) -> None:
     """Raise FileError if a file exists that the command would replace without --overwrite."""
     if output is None or options.overwrite:
         return
-    if is_regular(output) and not is_stream(Path(output)):
+    if os.path.isfile(output) and not _OWN_STREAM.fullmatch(output):  # noqa: PTH113 - never raises
         raise FileError(f"'{output}' exists; name another file, or replace it with --overwrite")

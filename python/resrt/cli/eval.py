@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resrt._support.files import is_folder
 from resrt.cli.arguments import (
     DONE,
     SKIPPED,
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     import resrt
 
     check_records(options)
-    if options.root is not None and is_folder(options.data):
+    if options.root is not None and os.path.isdir(options.data):  # noqa: PTH112
         raise Misuse("--root is only for a list file; the images of a folder are in the folder")
     if options.threshold is not None and not options.multilabel:
         raise Misuse("--threshold requires --multilabel")

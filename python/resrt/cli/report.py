@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resrt._core import precision_names
-from resrt._support.files import file_kind
 from resrt.cli.arguments import INVALID_ARGUMENT, Misuse, add_shared, check_output, complete, count
 from resrt.cli.terminal import report_error, stages, visible
 
@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> None:
             )
     except KeyboardInterrupt:
         if kept and not options.quiet:
-            if file_kind(kept) is not None:
+            if os.path.exists(kept):  # noqa: PTH110
                 report_error(f"resume with: resrt report --measurements {shlex.quote(kept)}")
             else:
                 report_error("no measurements were saved yet")
