@@ -153,8 +153,7 @@ def test_files_of_other_kinds_are_named(content: bytes, what: str, tmp_path: Pat
     [
         ("x.onnx.data", "external data of an ONNX file.*give the .onnx file"),
         ("x.onnx_data", "external data of an ONNX file.*give the .onnx file"),
-        ("inference.pdiparams", "exported for inference.*give the .pdparams file"),
-        ("inference.pdmodel", "exported for inference.*give the .pdparams file"),
+        ("inference.pdmodel", "exported for inference.*give the .pdiparams file"),
     ],
 )
 def test_files_without_a_mark_are_named(name: str, what: str, tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def _graph(
 ) -> _core.Graph:
     """Build the graph. What the user leaves open is taken from the weights."""
     if checkpoint is not None and (classes is None or in_channels is None):
-        trained = identify.head_and_stem(checkpoint.arrays, build_graph(model))
+        trained = identify.head_and_stem(checkpoint.arrays, build_graph(model), checkpoint.trained)
         classes = trained[0] if classes is None else classes
         in_channels = trained[1] if in_channels is None else in_channels
     return build_graph(

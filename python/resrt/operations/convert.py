@@ -69,7 +69,7 @@ def convert(
         )
     checkpoint = formats.read(source, key=key)
     name = network or identify.only_network(checkpoint, called, _ADVICE)
-    graph = identify.trained_graph(checkpoint.arrays, name)
+    graph = identify.trained_graph(checkpoint.arrays, name, checkpoint.trained)
     arrays = fit_checkpoint(checkpoint, graph, origin=f"'{called}'")
     needed = not is_whole(preprocessing)
     beside = configs.beside(checkpoint.folder, name, is_preprocessing_needed=needed)

@@ -62,12 +62,12 @@ class Description:
 def describe(checkpoint: Checkpoint) -> Description:
     """Describe the content of a weights file."""
     arrays = names.without_counters(checkpoint.arrays)
-    matches = nearest_networks(arrays, told=told_by(checkpoint))
+    matches = nearest_networks(arrays, told=told_by(checkpoint), described=checkpoint.trained)
     classes = in_channels = None
     oddities = _oddities(arrays)
     if matches:
-        graph = trained_graph(arrays, matches[0].network)
-        classes, in_channels = head_and_stem(arrays, graph)
+        graph = trained_graph(arrays, matches[0].network, checkpoint.trained)
+        classes, in_channels = head_and_stem(arrays, graph, checkpoint.trained)
         oddities += _differences(checkpoint, arrays, graph)
     return Description(
         format=checkpoint.format,
@@ -84,15 +84,20 @@ def describe(checkpoint: Checkpoint) -> Description:
     )
 
 
-def nearest_networks(arrays: Mapping[str, Array], most: int = 3, told: str = "") -> list[Match]:
+def nearest_networks(
+    arrays: Mapping[str, Array],
+    most: int = 3,
+    told: str = "",
+    described: tuple[int | None, int | None] = (None, None),
+) -> list[Match]:
     """Return the networks of the catalog that have the most parameters in common with arrays.
 
     Of several with the same parameters, the first is the one that is `told`, by the file or by its
-    name.
+    name. `described` is as for `head_and_stem`.
     """
     arrays = names.without_counters(arrays)
     # An exporter that folds batch normalisations does not change the shapes of matrices.
-    ranked = _ranked(arrays, told, least_ndim=0) or _ranked(arrays, told, least_ndim=2)
+    ranked = _ranked(arrays, told, described, 0) or _ranked(arrays, told, described, 2)
     return ranked[:most]
 
 
@@ -103,7 +108,7 @@ def only_network(checkpoint: Checkpoint, source: str, advice: str) -> str:
     WeightsError, with the advice, if it fits none.
     """
     told = told_by(checkpoint)
-    matches = nearest_networks(checkpoint.arrays, most=_SHORTLIST, told=told)
+    matches = nearest_networks(checkpoint.arrays, _SHORTLIST, told, checkpoint.trained)
     if matches and matches[0].share == 1:
         network = matches[0].network
         others = [
@@ -157,7 +162,12 @@ def _functions(network: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple((repr(layer.definition), tuple(layer.inputs)) for layer in layers)
 
 
-def _ranked(arrays: Mapping[str, Array], told: str, *, least_ndim: int) -> list[Match]:
+def _ranked(
+    arrays: Mapping[str, Array],
+    told: str,
+    described: tuple[int | None, int | None],
+    least_ndim: int,
+) -> list[Match]:
     """Rank the likely networks by their parameters with at least that many dimensions."""
     convention = names.convention_of(arrays)
     found = _sizes((array.shape for array in arrays.values()), least_ndim)
@@ -175,7 +185,7 @@ def _ranked(arrays: Mapping[str, Array], told: str, *, least_ndim: int) -> list[
     ranked = []
     for _, model in roughly[:_SHORTLIST]:
         ours = names.to_ours(arrays, build_graph(model.name))
-        graph = trained_graph(ours, model.name)
+        graph = trained_graph(ours, model.name, described)
         match = Match(model.name, model.source, share(p.shape for p in graph.parameters))
         common = len(ours.keys() & {parameter.name for parameter in graph.parameters})
         # Names decide between variants whose parameters have the same sizes, and the convention
@@ -204,25 +214,34 @@ def _sizes(shapes: Iterable[Sequence[int]], least_ndim: int) -> Counter[int]:
     return Counter(math.prod(shape) for shape in shapes if len(shape) >= least_ndim)
 
 
-def head_and_stem(arrays: Mapping[str, Array], graph: _core.Graph) -> tuple[int | None, int | None]:
+def head_and_stem(
+    arrays: Mapping[str, Array],
+    graph: _core.Graph,
+    described: tuple[int | None, int | None] = (None, None),
+) -> tuple[int | None, int | None]:
     """Return the numbers of classes and input channels that arrays for a graph were trained for.
 
-    Either is None if the arrays lack the classifier or the first convolution.
+    If the arrays lack the classifier or the first convolution, they are what the weights' format
+    describes.
     """
     ours = names.to_ours(arrays, graph)
     stem, classifier = graph.parameters[0], graph.parameters[-1]
     bias, weight = ours.get(classifier.name), ours.get(stem.name)
     out_channels, _, kernel, _ = stem.shape
     per_channel = out_channels * kernel * kernel
-    in_channels = None
+    classes, in_channels = described
     if weight is not None and weight.size and weight.size % per_channel == 0:
         in_channels = weight.size // per_channel
-    return (bias.size if bias is not None and bias.size else None), in_channels
+    return (bias.size if bias is not None and bias.size else classes), in_channels
 
 
-def trained_graph(arrays: Mapping[str, Array], network: str) -> _core.Graph:
+def trained_graph(
+    arrays: Mapping[str, Array],
+    network: str,
+    described: tuple[int | None, int | None] = (None, None),
+) -> _core.Graph:
     """Return a network's graph for the classes and input channels that arrays were trained for."""
-    classes, in_channels = head_and_stem(arrays, build_graph(network))
+    classes, in_channels = head_and_stem(arrays, build_graph(network), described)
     return build_graph(network, classes=classes, in_channels=in_channels or 3)
 
 

@@ -194,6 +194,8 @@ CONVENTIONS = (
     ),
     Convention("Hugging Face", r"encoder\.stages\.\d+\.layers\..*", _HUGGING_FACE, _HF_PLACES),
     Convention("torch.nn.Sequential", r"[4-7]\.\d+\.conv1\.weight", (), _CHILDREN),
+    # What they are is found by following the program.
+    Convention("Paddle's exporter", r"(?:conv2d|batch_norm|linear)\w*\.[wb]_\d+", ()),
     Convention("pycls", r".*\.f\.a_bn\.weight", _PYCLS, convert=_rgb_stem),
     TIMM,
 )

@@ -11,7 +11,15 @@ from typing import Protocol
 from resrt._support.arguments import path as checked_path
 from resrt.errors import WeightsError
 from resrt.weights import hub
-from resrt.weights.formats import npz, onnx_file, pdparams, pytorch, safetensors_file, wts
+from resrt.weights.formats import (
+    npz,
+    onnx_file,
+    pdiparams,
+    pdparams,
+    pytorch,
+    safetensors_file,
+    wts,
+)
 from resrt.weights.formats.checkpoint import Checkpoint, shown
 from resrt.weights.formats.content import opened
 from resrt.weights.formats.shards import architecture_beside, files_of
@@ -27,10 +35,19 @@ class _Reader(Protocol):
     def read(self, content: memoryview, path: str) -> Checkpoint: ...
 
 
-_READERS: tuple[_Reader, ...] = (safetensors_file, pdparams, pytorch, npz, onnx_file, wts)
+_READERS: tuple[_Reader, ...] = (
+    safetensors_file,
+    pdparams,
+    pdiparams,
+    pytorch,
+    npz,
+    onnx_file,
+    wts,
+)
 
 _FROM_KERAS = "load it where it was made, and save its arrays by name with numpy.savez"
 _FROM_SOURCE = "give the weights or the ONNX file that it was made from"
+_PROGRAM = "the program of a model that Paddle exported for inference, without its parameters"
 # What else a file may be: where its mark is, the mark, what it is, and what to do.
 _OTHERS = (
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (.h5), as Keras writes", _FROM_KERAS),
@@ -38,6 +55,7 @@ _OTHERS = (
     (4, b"ORTM", "an ONNX Runtime model (.ort)", _FROM_SOURCE),
     (0, b"GGUF", "a GGUF file", _FROM_SOURCE),
     (0, b"<?xml", "an XML file, such as OpenVINO's IR", _FROM_SOURCE),
+    (0, b'{"base_code"', _PROGRAM, "give the .pdiparams file beside it"),
     (0, b"ftrt", "a TensorRT engine", _FROM_SOURCE),
     (0, b"version https://git-lfs", "a pointer of Git LFS", "download the file with git lfs pull"),
     (0, b"<!DOCTYPE", "a web page", "download the file itself"),
@@ -53,9 +71,9 @@ _NAMED = (
         "give the .onnx file that belongs to it, beside which it lies",
     ),
     (
-        (".pdiparams", ".pdmodel"),
-        "a half of a model that Paddle exported for inference, without the names of its arrays",
-        "give the .pdparams file that it was exported from, or an ONNX file written by paddle2onnx",
+        (".pdmodel",),
+        _PROGRAM,
+        "give the .pdiparams file beside it",
     ),
 )
 
@@ -73,10 +91,11 @@ def read(path: str | PathLike[str], *, key: str | None = None) -> Checkpoint:
     repository on the Hugging Face hub, which is downloaded by huggingface_hub.
 
     The format is recognised from the content: safetensors, PyTorch's .pth, PaddleClas's .pdparams,
-    ONNX, NumPy's .npz or TensorRTx's .wts. Nothing in a file is executed. The file is read into
-    memory, once, and if the format allows it, the arrays are views of that memory. Raises FileError
-    if the file cannot be read or changes meanwhile, and WeightsError if its format is not supported
-    or it is not valid. Raises DownloadError and PackageError for weights on the hub.
+    Paddle's .pdiparams with its program beside it, ONNX, NumPy's .npz or TensorRTx's .wts. Nothing
+    in a file is executed. The file is read into memory, once, and if the format allows it, the
+    arrays are views of that memory. Raises FileError if the file cannot be read or changes
+    meanwhile, and WeightsError if its format is not supported or it is not valid. Raises
+    DownloadError and PackageError for weights on the hub.
     """
     if isinstance(path, str) and hub.is_name(path):
         return dataclasses.replace(read(hub.fetch(path), key=key), file=hub.short(path))

@@ -27,10 +27,11 @@ class Checkpoint:
 
     `flat` is true if the format stores no shapes, so that every array has one dimension. `fit`
     exists for formats that describe the network: it returns the arrays of a graph's parameters
-    under the graph's names, or raises WeightsError. `contents` are the bytes that were read: the
-    file's, and those of external tensors; none for arrays without a file. `left_aside` are names in
-    the file that do not belong to a network. `file` is the file's name without its folder, and
-    `folder` is where it and its configurations are.
+    under the graph's names, or raises WeightsError. `trained` are the numbers of classes and input
+    channels that such a format describes, None if they are not known. `contents` are the bytes that
+    were read: the file's, and those of external tensors; none for arrays without a file.
+    `left_aside` are names in the file that do not belong to a network. `file` is the file's name
+    without its folder, and `folder` is where it and its configurations are.
     """
 
     format: str
@@ -38,6 +39,7 @@ class Checkpoint:
     metadata: Mapping[str, str] = field(default_factory=dict)
     flat: bool = False
     fit: Callable[[_core.Graph], Mapping[str, Array]] | None = None
+    trained: tuple[int | None, int | None] = (None, None)
     contents: tuple[memoryview, ...] = field(default=(), repr=False)
     left_aside: tuple[str, ...] = ()
     file: str = ""

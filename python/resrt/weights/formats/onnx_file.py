@@ -59,7 +59,14 @@ def read(content: memoryview, path: str) -> Checkpoint:
     arrays = {
         name: array for name, array in model.constants.items() if name in in_use and array.ndim > 0
     }
-    return Checkpoint(FORMAT, arrays, model.metadata, fit=fit, contents=tuple(external.contents))
+    return Checkpoint(
+        FORMAT,
+        arrays,
+        model.metadata,
+        fit=fit,
+        trained=onnx_match.trained(model),
+        contents=tuple(external.contents),
+    )
 
 
 def _refuse_other_models(model: Model, path: str) -> None:

@@ -48,6 +48,26 @@ def parameters(model: Model, graph: _core.Graph, *, origin: str = "it") -> dict[
         ) from None
 
 
+def trained(model: Model) -> tuple[int | None, int | None]:
+    """Return the numbers of classes and input channels of a model, None if they are not found."""
+    producers = {output: node for node in model.nodes for output in node.outputs}
+    classes: int | None = None
+    for tensor in model.outputs:
+        node = producers.get(tensor)
+        while node is not None and node.op in (*_PASSED, "Softmax", "LogSoftmax") and node.inputs:
+            node = producers.get(node.inputs[0])
+        if node is None or node.op not in ("Gemm", "Add", "MatMul"):
+            continue
+        constants = [model.constants[name] for name in node.inputs if name in model.constants]
+        biases = [array.size for array in constants if array.ndim == 1]
+        classes = biases[0] if len(biases) == 1 else classes
+    first = next((node for node in model.nodes if node.op == "Conv" and len(node.inputs) > 1), None)
+    weight = None if first is None else model.constants.get(first.inputs[1])
+    if first is None or weight is None or weight.ndim != 4:
+        return classes, None
+    return classes, weight.shape[1] * first.number("group", 1)
+
+
 class _Mismatch(Exception):
     """A layer and a node do not correspond. The message says why."""
 
@@ -498,6 +518,10 @@ def _has_window(
     if rule == "VALID":
         return padding == 0
     if rule in ("SAME_UPPER", "SAME_LOWER"):
+        if ceil_mode and kernel == stride == 2:
+            # An odd side is padded at its end, which an average must not count.
+            counts_padding = node.number("count_include_pad", 0) != 0
+            return rule == "SAME_UPPER" and padding == 0 and not counts_padding
         return 2 * padding == kernel - 1 and stride == 1
     begins, ends = np.split(np.array(node.ints.get("pads", (0, 0, 0, 0))), [2])
     # Before ONNX had ceil_mode, exporters padded the end instead.
