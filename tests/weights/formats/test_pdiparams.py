@@ -69,6 +69,16 @@ def test_arrays_have_paddles_names(file: Path) -> None:
     assert weights.read(file).sha256 != with_program
 
 
+def test_a_folder_that_paddleclas_exported(file: Path) -> None:
+    expected = weights.read(file)
+    program = program_beside(file)
+    program.rename(program.with_stem("inference"))
+    file.rename(file.with_stem("inference"))
+    found = weights.read(file.parent)
+    assert found.arrays.keys() == expected.arrays.keys()
+    assert found.sha256 == expected.sha256
+
+
 def test_another_network(file: Path) -> None:
     with pytest.raises(resrt.WeightsError, match="matches resnet18 neither by its names nor by"):
         resrt.build("resnet18", file)
@@ -150,6 +160,24 @@ def test_large_programs_are_not_read(file: Path) -> None:
 def test_what_is_no_program(content: bytes) -> None:
     with pytest.raises(Malformed):
         paddle_program.decode(memoryview(content))
+
+
+def test_a_variable_may_be_written_again() -> None:
+    """Each value has a name of its own, so that no operator follows itself."""
+    content = (SAMPLES / "paddle_pdmodel.pdmodel").read_bytes()
+    for before, after in (("relu_0.tmp_0", "relu_1.tmp_0"), ("x", "relu_0.tmp_0")):
+        names = [b"\x12" + bytes([len(name)]) + name.encode() for name in (before, after)]
+        if len(before) != len(after):
+            names[1] = names[0].replace(before.encode(), b"y")
+        changed_content = content.replace(names[0], names[1])
+        assert changed_content != content
+        found = paddle_program.decode(memoryview(changed_content))
+        known = set(found.parameters)
+        written = [name for op in found.ops for name in op.outputs]
+        assert len(written) == len(set(written))
+        for op in found.ops:
+            assert not (set(op.inputs) - known) & set(written)
+            known.update(op.outputs)
 
 
 def test_mutants(file: Path) -> None:

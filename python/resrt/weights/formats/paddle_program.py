@@ -183,9 +183,10 @@ def _attribute(described: Mapping[str, Any]) -> Any:
 def _ints(value: object) -> tuple[int, ...]:
     most = 8
     values = value if isinstance(value, (list, tuple)) else [value]
-    if len(values) > most or not all(isinstance(one, int) for one in values):
+    numbers = tuple(int(one) for one in values if isinstance(one, int))
+    if len(values) > most or len(numbers) != len(values):
         raise Malformed(f"an attribute is {shorten(value)} instead of whole numbers")
-    return tuple(int(one) for one in values)
+    return numbers
 
 
 def _shape(value: object) -> tuple[int, ...]:
@@ -273,10 +274,9 @@ class _Protobuf:
         yield _Op(kind, read, tuple(self._now(name) for name in written), attributes)
 
     def _now(self, name: str) -> str:
-        """Return a name for the present value of a variable."""
+        """Return a name for the present value of a variable: its own for a parameter's."""
         version = self._versions[name]
-        is_first = version == 0 or (version == 1 and name not in self._parameters)
-        return name if is_first else f"{name}\n{version}"
+        return name if version == 0 and name in self._parameters else f"{name}\n{version}"
 
     def _arguments(self, message: Value) -> tuple[str, list[str]]:
         parameter, names = "", []
@@ -288,7 +288,9 @@ class _Protobuf:
         return parameter, names
 
     def _attribute(self, message: Value) -> tuple[str, Any]:
-        name, single, several = "", None, []
+        name = ""
+        single: int | float | str | None = None
+        several: list[int] = []
         for number, value in self._wire.fields(message):
             if number == 1:
                 name = as_text(value)
@@ -324,7 +326,10 @@ def _node(op: _Op) -> Node:
         ints["dilations"] = _ints(attributes.get("dilations", (1, 1)))
     elif op.type in _NORMS:
         kind = "BatchNormalization"
-        floats["epsilon"] = float(attributes.get("epsilon", 1e-5))
+        epsilon = attributes.get("epsilon", 1e-5)
+        if not isinstance(epsilon, (int, float)):
+            raise Malformed(f"an epsilon is {shorten(epsilon)}")
+        floats["epsilon"] = float(epsilon)
     elif op.type in _PRODUCTS:
         kind = "MatMul"
         names = ("transpose_x", "transpose_y", "trans_x", "trans_y")

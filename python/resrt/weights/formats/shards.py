@@ -19,6 +19,7 @@ from resrt.weights.hub import INDEX, WEIGHTS
 
 # One of several files, such as model-00001-of-00002.safetensors.
 _PART = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
+_OF_PADDLE = "inference.pdiparams"  # as PaddleClas names what it exports
 _LONGEST_INDEX = 8 << 20
 _MOST_FILES = 1000
 
@@ -30,7 +31,8 @@ def files_of(path: str) -> tuple[list[str], set[str]]:
     has no weights under the usual names, and WeightsError for an invalid index.
     """
     if is_folder(path):
-        candidates = [Path(path) / f"{name}{end}" for name in WEIGHTS for end in ("", INDEX)]
+        usual = [f"{name}{end}" for name in WEIGHTS for end in ("", INDEX)]
+        candidates = [Path(path) / name for name in (*usual, _OF_PADDLE)]
         found = next((file for file in candidates if file_kind(file) is not None), None)
         if found is None:
             raise FileError(
