@@ -165,19 +165,15 @@ def test_what_is_no_program(content: bytes) -> None:
 def test_a_variable_may_be_written_again() -> None:
     """Each value has a name of its own, so that no operator follows itself."""
     content = (SAMPLES / "paddle_pdmodel.pdmodel").read_bytes()
-    for before, after in (("relu_0.tmp_0", "relu_1.tmp_0"), ("x", "relu_0.tmp_0")):
-        names = [b"\x12" + bytes([len(name)]) + name.encode() for name in (before, after)]
-        if len(before) != len(after):
-            names[1] = names[0].replace(before.encode(), b"y")
-        changed_content = content.replace(names[0], names[1])
-        assert changed_content != content
-        found = paddle_program.decode(memoryview(changed_content))
-        known = set(found.parameters)
-        written = [name for op in found.ops for name in op.outputs]
-        assert len(written) == len(set(written))
-        for op in found.ops:
-            assert not (set(op.inputs) - known) & set(written)
-            known.update(op.outputs)
+    assert b"\x12\x0crelu_0.tmp_0" in content
+    content = content.replace(b"\x12\x0crelu_0.tmp_0", b"\x12\x0crelu_1.tmp_0")
+    found = paddle_program.decode(memoryview(content))
+    known = set(found.parameters)
+    written = [name for op in found.ops for name in op.outputs]
+    assert len(written) == len(set(written))
+    for op in found.ops:
+        assert not (set(op.inputs) - known) & set(written)
+        known.update(op.outputs)
 
 
 def test_mutants(file: Path) -> None:
