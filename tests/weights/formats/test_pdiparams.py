@@ -156,6 +156,28 @@ def test_large_programs_are_not_read(file: Path) -> None:
         weights.read(file)
 
 
+@pytest.mark.parametrize(
+    ("kind", "attribute", "op"),
+    [
+        ("dropout", ("mode", "upscale_in_train"), "Dropout"),
+        ("dropout", ("mode", "downscale_in_infer"), "dropout"),
+        ("swish", ("beta", 1), "Swish"),
+        ("swish", ("beta", 2), "swish"),
+        ("scale", ("scale", 1), "Identity"),
+        ("scale", ("scale", 2), "scale"),
+        ("matmul", ("transpose_y", True), "matmul"),
+    ],
+)
+def test_operators_that_compute_something_else_are_not_taken(
+    kind: str, attribute: tuple[str, Any], op: str
+) -> None:
+    def change(ops: Any) -> None:
+        name, value = attribute
+        ops[-2] |= {"#": f"1.{kind}", "A": [{"N": name, "AT": {"#": "", "D": value}}]}
+
+    assert paddle_program.decode(changed(change)).model({}).nodes[-1].op == op
+
+
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[" * 100_000, b"{" * 100_000, b"", b"\x0a\x02"])
 def test_what_is_no_program(content: bytes) -> None:
     with pytest.raises(Malformed):

@@ -320,7 +320,9 @@ def _node(op: _Op) -> Node:
     floats: dict[str, float] = {}
     texts: dict[str, str] = {}
     kind = _SAME.get(op.type, op.type)
-    if op.type in _CONVOLUTIONS:
+    if _changes_values(op):
+        kind = op.type
+    elif op.type in _CONVOLUTIONS:
         kind = "Conv"
         ints = {"group": _ints(attributes.get("groups", 1)), **_window(attributes, texts)}
         ints["dilations"] = _ints(attributes.get("dilations", (1, 1)))
@@ -351,6 +353,14 @@ def _node(op: _Op) -> Node:
         if set(size) == set(ints["strides"]) == {1} and kind.startswith(("Average", "Max")):
             kind = "Identity"  # as PaddleClas has it before shortcuts without a stride
     return Node(kind, "", "", op.inputs, op.outputs, ints, floats, texts)
+
+
+def _changes_values(op: _Op) -> bool:
+    """Return whether an attribute makes an operator another than that of ONNX."""
+    if op.type == "swish":
+        return op.attributes.get("beta") not in (None, 1)
+    scales = ("mode", "dropout_implementation")
+    return op.type == "dropout" and "downscale_in_infer" in map(op.attributes.get, scales)
 
 
 def _window(attributes: Mapping[str, Any], texts: dict[str, str]) -> dict[str, tuple[int, ...]]:
